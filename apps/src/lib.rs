@@ -1,0 +1,1 @@
+//! Sockets over a user-space network card.

@@ -1,0 +1,31 @@
+//! # Barewire's driver layer
+//!
+//! Everything between the network hardware (or what stands in for it) and the protocol stack:
+//!
+//! ```text
+//!   stack      bursts of frames, each a run of PacketSlices
+//!     │            ▲ rx_burst          │ tx_burst
+//!   Queue      ────┴───────────────────▼────────────  one per engine, not shared
+//!     │        middleware: faults, capture   (wrap any Queue)
+//!   device     tap · cable                    (Device: the control plane, shared)
+//!     │
+//!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
+//!   sys        the only callers of the operating system
+//! ```
+//!
+//! Read [`device`] first: it says what a queue promises and why one trait fits descriptor rings,
+//! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
+//! bytes at every moment.
+//!
+//! `unsafe` is confined to `mem` and `sys`; everything exported is safe to call.
+
+pub mod device;
+pub mod mem;
+pub mod spec;
+pub mod sys;
+
+pub use device::{
+    Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
+    QueueError, QueueId, QueueSeed, RxBurst, RxChecksum, RxFrame, TxBurst, TxChecksum, TxFrame,
+};
+pub use mem::{Audit, PacketBuf, PacketSlice, Pool, PoolConfig, PoolError, Region, RemoteBuf};

@@ -1,0 +1,279 @@
+//! Buffers of one slot: writable and unique, or shared and immutable.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::pool::Inner;
+use super::remote::RemoteBuf;
+
+/// A range of one slot: what both kinds of buffer are. 16 bytes.
+struct Range {
+    pool: NonNull<Inner>,
+    slot: u32,
+    off: u16,
+    len: u16,
+}
+
+impl Range {
+    fn inner(&self) -> &Inner {
+        // SAFETY: a range is a counted reference to a live slot, and live slots keep `Inner` alive.
+        unsafe { self.pool.as_ref() }
+    }
+
+    fn ptr(&self) -> *mut u8 {
+        // SAFETY: `off + len` never exceeds the slot's length: ranges are made whole by the pool
+        // and only ever cut.
+        unsafe { self.inner().shared.slot_base(self.slot).add(self.off as usize) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies in its slot, in memory that was zeroed when it was mapped. While
+        // it exists no device owns the slot, and no writable range overlaps it.
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.len as usize) }
+    }
+
+    /// A second reference to the same slot, to be given a range of its own.
+    fn another(&self) -> Range {
+        self.inner().retain(self.slot);
+        Range { pool: self.pool, slot: self.slot, off: self.off, len: self.len }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.len as usize, "advance past the end of a buffer");
+        self.off += bytes as u16;
+        self.len -= bytes as u16;
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(u16::try_from(len).unwrap_or(u16::MAX));
+    }
+
+    fn split_to(&mut self, at: usize) -> Range {
+        let mut front = self.another();
+        self.advance(at);
+        front.truncate(at);
+        front
+    }
+
+    /// Gives up the reference without dropping it.
+    fn into_parts(self) -> (NonNull<Inner>, u32, u16, u16) {
+        let this = ManuallyDrop::new(self);
+        (this.pool, this.slot, this.off, this.len)
+    }
+
+    fn into_remote(self) -> Result<RemoteBuf, Range> {
+        if self.inner().refs(self.slot) != 1 {
+            return Err(self);
+        }
+        let (pool, slot, off, len) = self.into_parts();
+        // SAFETY: the range was the only reference to its slot and has just been given up.
+        let shared = unsafe { Inner::make_remote(pool, slot) };
+        Ok(RemoteBuf::from_parts(shared, slot, off, len))
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        // SAFETY: this range was counted when it was made and is given up here, once.
+        unsafe { Inner::release(self.pool, self.slot) };
+    }
+}
+
+/// A unique, writable range of one slot. 16 bytes, not `Send`.
+///
+/// It derefs to its bytes. Fill the front, cut it off with [`PacketBuf::split_to`], freeze it into
+/// a [`PacketSlice`], and go on filling the rest while the front is in flight.
+pub struct PacketBuf(Range);
+
+impl PacketBuf {
+    pub(super) fn from_parts(pool: NonNull<Inner>, slot: u32, off: u16, len: u16) -> PacketBuf {
+        PacketBuf(Range { pool, slot, off, len })
+    }
+
+    pub(super) fn belongs_to(&self, pool: NonNull<Inner>) -> bool {
+        self.0.pool == pool
+    }
+
+    /// True if no other buffer or slice refers to the slot.
+    pub fn is_unique(&self) -> bool {
+        self.0.inner().refs(self.0.slot) == 1
+    }
+
+    /// Gives the reference up without freeing the slot; the pool goes on to own it.
+    pub(super) fn forget(self) -> u32 {
+        self.0.into_parts().1
+    }
+
+    /// Cuts the buffer to its first `len` bytes; does nothing if it is not longer.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// Cuts `bytes` off the front.
+    ///
+    /// # Panics
+    /// If the buffer has fewer.
+    pub fn advance(&mut self, bytes: usize) {
+        self.0.advance(bytes);
+    }
+
+    /// Splits off and returns the first `at` bytes; `self` keeps the rest. Both stay writable,
+    /// for they do not overlap.
+    ///
+    /// # Panics
+    /// If the buffer has fewer than `at` bytes.
+    pub fn split_to(&mut self, at: usize) -> PacketBuf {
+        PacketBuf(self.0.split_to(at))
+    }
+
+    /// Makes the buffer immutable and sharable, without a copy.
+    pub fn freeze(self) -> PacketSlice {
+        PacketSlice(self.0)
+    }
+
+    /// Hands the buffer to another thread.
+    ///
+    /// # Errors
+    /// It comes back if something else refers to its slot.
+    pub fn into_remote(self) -> Result<RemoteBuf, PacketBuf> {
+        self.0.into_remote().map_err(PacketBuf)
+    }
+}
+
+impl Deref for PacketBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl DerefMut for PacketBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `Range::bytes`; and the range is unique: `PacketBuf` is not `Clone`, and
+        // splitting makes disjoint ranges.
+        unsafe { std::slice::from_raw_parts_mut(self.0.ptr(), self.0.len as usize) }
+    }
+}
+
+impl fmt::Debug for PacketBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PacketBuf(slot {}, {}+{})", self.0.slot, self.0.off, self.0.len)
+    }
+}
+
+/// A shared, immutable range of one slot. 16 bytes, not `Send`; cloning counts, without atomics.
+pub struct PacketSlice(Range);
+
+impl PacketSlice {
+    /// Cuts the slice to its first `len` bytes; does nothing if it is not longer.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// Cuts `bytes` off the front.
+    ///
+    /// # Panics
+    /// If the slice has fewer.
+    pub fn advance(&mut self, bytes: usize) {
+        self.0.advance(bytes);
+    }
+
+    /// Splits off and returns the first `at` bytes; `self` keeps the rest.
+    ///
+    /// # Panics
+    /// If the slice has fewer than `at` bytes.
+    pub fn split_to(&mut self, at: usize) -> PacketSlice {
+        PacketSlice(self.0.split_to(at))
+    }
+
+    /// A slice of `range`, which must lie within this one.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> PacketSlice {
+        let mut part = self.clone();
+        part.truncate(range.end);
+        part.advance(range.start);
+        part
+    }
+
+    /// True if no other buffer or slice refers to the slot.
+    pub fn is_unique(&self) -> bool {
+        self.0.inner().refs(self.0.slot) == 1
+    }
+
+    /// Hands the slice to another thread, writable there.
+    ///
+    /// # Errors
+    /// It comes back if something else refers to its slot.
+    pub fn into_remote(self) -> Result<RemoteBuf, PacketSlice> {
+        self.0.into_remote().map_err(PacketSlice)
+    }
+
+    /// Marks the slice as being read by a device until the result is dropped.
+    pub fn into_queued(self) -> QueuedSlice {
+        self.0.inner().set_queued(self.0.slot, true);
+        QueuedSlice(self)
+    }
+
+    /// Bytes of the slot that this slice keeps from being freed: what a small slice really costs.
+    pub fn slot_len(&self) -> usize {
+        self.0.inner().capacity_of(self.0.slot)
+    }
+
+    /// The index of the slot in its pool; with [`PacketSlice::slot_offset`] the address that a
+    /// device is given.
+    pub fn slot_index(&self) -> u32 {
+        self.0.slot
+    }
+
+    /// Where in its slot the slice begins.
+    pub fn slot_offset(&self) -> usize {
+        self.0.off as usize
+    }
+}
+
+impl Clone for PacketSlice {
+    fn clone(&self) -> Self {
+        PacketSlice(self.0.another())
+    }
+}
+
+impl Deref for PacketSlice {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl AsRef<[u8]> for PacketSlice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for PacketSlice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PacketSlice(slot {}, {}+{})", self.0.slot, self.0.off, self.0.len)
+    }
+}
+
+/// A [`PacketSlice`] that a device is reading: [`Pool::audit`](super::Pool::audit) counts its slot
+/// as queued until this is dropped, when the device has completed the transmission.
+#[derive(Debug)]
+pub struct QueuedSlice(PacketSlice);
+
+impl Deref for QueuedSlice {
+    type Target = PacketSlice;
+    fn deref(&self) -> &PacketSlice {
+        &self.0
+    }
+}
+
+impl Drop for QueuedSlice {
+    fn drop(&mut self) {
+        self.0.0.inner().set_queued(self.0.0.slot, false);
+    }
+}

@@ -1,0 +1,35 @@
+//! Packet memory: who owns a packet's bytes, and how they come back.
+//!
+//! ```text
+//!   Region   one contiguous shared mapping (memfd, hugepages where there are any)
+//!     └─ Pool   one per core, not atomic: slots of 2,048 or 4,096 bytes and 256-byte header cells
+//!          ├─ PacketBuf    unique, writable range of one slot      (as `BytesMut`)
+//!          ├─ PacketSlice  shared, immutable range of one slot     (as `Bytes`)
+//!          ├─ QueuedSlice  a PacketSlice that a device is reading (transmit)
+//!          ├─ PostedSlot   a slot that a device may write (receive): nobody holds its bytes
+//!          └─ RemoteBuf    exclusive and `Send`: the only thing that crosses threads
+//! ```
+//!
+//! Every slot is in exactly one of the states that [`Pool::audit`] counts:
+//! `free + posted + queued + held + remote = total`. A pool that is dropped or audited with a slot
+//! in the wrong state shows a leak by name.
+//!
+//! Metadata lies beside the memory, never in it: a device that writes where it should not cannot
+//! corrupt the allocator. Ranges of one slot that are alive at the same time never overlap while
+//! one of them is writable, so the unused tail of a slot whose front is in flight can be filled.
+
+mod buf;
+mod checksum;
+mod pool;
+mod prefetch;
+mod region;
+mod remote;
+
+pub use buf::{PacketBuf, PacketSlice, QueuedSlice};
+pub use checksum::{Checksum, copy_and_checksum};
+pub use pool::{
+    Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError, PostedSlot,
+};
+pub use prefetch::prefetch_read;
+pub use region::{PageKind, Region, RegionError};
+pub use remote::RemoteBuf;

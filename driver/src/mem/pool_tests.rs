@@ -1,0 +1,188 @@
+use super::super::{PacketBuf, PacketSlice, QueuedSlice};
+use super::*;
+
+fn small() -> Pool {
+    Pool::new(PoolConfig { slots: 4, slot_len: 2048, cells: 2, try_huge: false }).unwrap()
+}
+
+#[test]
+fn buffers_are_16_bytes() {
+    assert_eq!(size_of::<PacketBuf>(), 16);
+    assert_eq!(size_of::<PacketSlice>(), 16);
+    assert_eq!(size_of::<Option<PacketSlice>>(), 16);
+    assert_eq!(size_of::<QueuedSlice>(), 16);
+}
+
+#[test]
+fn bad_sizes_are_refused() {
+    let config = PoolConfig { slots: 4, slot_len: 2048, cells: 2, try_huge: false };
+    let with = |f: fn(&mut PoolConfig)| {
+        let mut config = config;
+        f(&mut config);
+        Pool::new(config).err()
+    };
+    assert!(matches!(with(|c| c.slot_len = 1500), Some(PoolError::SlotLen(1500))));
+    assert!(matches!(with(|c| c.slots = 0), Some(PoolError::Slots(2))));
+    assert!(matches!(with(|c| c.cells = 0), Some(PoolError::Slots(4))));
+    assert!(matches!(with(|c| c.slots = MAX_SLOTS), Some(PoolError::Slots(_))));
+}
+
+#[test]
+fn an_empty_pool_counts_and_recovers() {
+    let pool = small();
+    let held: Vec<_> = (0..4).map(|_| pool.alloc().unwrap()).collect();
+    assert!(pool.alloc().is_none());
+    assert_eq!(pool.counters().slots_exhausted, 1);
+    let cells: Vec<_> = (0..2).map(|_| pool.alloc_cell().unwrap()).collect();
+    assert!(pool.alloc_cell().is_none());
+    assert_eq!(pool.counters().cells_exhausted, 1);
+    assert_eq!(pool.audit(), Audit { total: 6, held: 6, ..Audit::default() });
+    drop((held, cells));
+    assert!(pool.audit().all_free());
+    assert!(pool.alloc().is_some());
+}
+
+#[test]
+fn the_tail_of_a_slot_fills_while_its_front_is_shared() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    buf[..5].copy_from_slice(b"front");
+    let front = buf.split_to(5).freeze();
+    let again = front.clone();
+    buf[..4].copy_from_slice(b"tail");
+    buf.truncate(4);
+    let tail = buf.freeze();
+    assert_eq!((&front[..], &again[..], &tail[..]), (&b"front"[..], &b"front"[..], &b"tail"[..]));
+    assert_eq!(pool.audit().held, 1);
+    drop((front, tail));
+    assert_eq!(pool.audit().held, 1, "one clone still holds the slot");
+    drop(again);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn slices_cut_at_both_ends() {
+    let pool = small();
+    let whole = pool.copy_from(b"0123456789").unwrap().freeze();
+    assert_eq!(pool.counters().bytes_copied, 10);
+    assert_eq!(&whole.slice(2..5)[..], b"234");
+    let mut rest = whole.clone();
+    assert_eq!(&rest.split_to(4)[..], b"0123");
+    assert_eq!((&rest[..], rest.slot_offset()), (&b"456789"[..], 4));
+    assert!(pool.copy_from(&[0; 2049]).is_none());
+}
+
+#[test]
+#[should_panic(expected = "advance past the end")]
+fn cutting_too_much_panics_instead_of_reaching_the_next_slot() {
+    let mut slice = small().copy_from(b"abc").unwrap().freeze();
+    slice.advance(4);
+}
+
+#[test]
+fn slots_do_not_overlap() {
+    let pool = small();
+    let mut bufs: Vec<_> = (0..4).map(|_| pool.alloc().unwrap()).collect();
+    bufs.extend((0..2).map(|_| pool.alloc_cell().unwrap()));
+    for (i, buf) in bufs.iter_mut().enumerate() {
+        buf.fill(i as u8);
+    }
+    for (i, buf) in bufs.iter().enumerate() {
+        assert!(buf.iter().all(|&b| b == i as u8), "buffer {i} was overwritten");
+    }
+}
+
+#[test]
+fn a_posted_slot_is_accounted_for_until_it_is_completed() {
+    let pool = small();
+    let buf = pool.alloc().unwrap();
+    let posted = pool.post(buf).unwrap();
+    assert_eq!(pool.audit(), Audit { total: 6, free: 5, posted: 1, ..Audit::default() });
+    let buf = pool.complete(posted, 5000);
+    assert_eq!(buf.len(), 2048, "a device's length is cut to the slot");
+    drop(buf);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_shared_slot_is_not_posted() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    let front = buf.split_to(8).freeze();
+    let buf = pool.post(buf).unwrap_err();
+    drop(front);
+    let posted = pool.post(buf).unwrap();
+    drop(pool.complete(posted, 0));
+}
+
+#[test]
+fn a_queued_slot_is_seen_until_the_device_is_done() {
+    let pool = small();
+    let slice = pool.copy_from(b"x").unwrap().freeze();
+    let queued = slice.clone().into_queued();
+    assert_eq!(pool.audit().queued, 1);
+    drop(queued);
+    assert_eq!((pool.audit().queued, pool.audit().held), (0, 1));
+}
+
+#[test]
+fn a_remote_buffer_comes_home() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    buf[0] = 7;
+    let remote = buf.into_remote().unwrap();
+    assert_eq!(pool.audit().remote, 1);
+    let remote = std::thread::spawn(move || {
+        let mut remote = remote;
+        remote[1] = remote[0] + 1;
+        remote.truncate(2);
+        remote
+    })
+    .join()
+    .unwrap();
+    let buf = pool.adopt(remote).unwrap();
+    assert_eq!(&buf[..], &[7, 8]);
+    let remote = buf.into_remote().unwrap();
+    std::thread::spawn(move || drop(remote)).join().unwrap();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_shared_slice_does_not_cross_threads() {
+    let pool = small();
+    let slice = pool.copy_from(b"shared").unwrap().freeze();
+    let other = slice.clone();
+    let slice = slice.into_remote().unwrap_err();
+    drop(other);
+    assert_eq!(&slice.into_remote().unwrap()[..], b"shared");
+}
+
+#[test]
+fn a_pool_does_not_adopt_another_pools_buffer() {
+    let (a, b) = (small(), small());
+    let remote = a.alloc().unwrap().into_remote().unwrap();
+    let remote = b.adopt(remote).unwrap_err();
+    drop(remote);
+    assert!(a.audit().all_free() && b.audit().all_free());
+}
+
+#[test]
+fn buffers_outlive_every_handle_of_their_pool() {
+    let pool = small();
+    let slice = pool.copy_from(b"alive").unwrap().freeze();
+    let remote = pool.alloc().unwrap().into_remote().unwrap();
+    drop(pool);
+    assert_eq!(&slice[..], b"alive");
+    drop(slice);
+    assert_eq!(remote.len(), 2048);
+    drop(remote);
+}
+
+#[test]
+fn returns_refill_an_exhausted_pool() {
+    let pool = small();
+    let remotes: Vec<_> = (0..4).map(|_| pool.alloc().unwrap().into_remote().unwrap()).collect();
+    assert!(pool.alloc().is_none());
+    drop(remotes);
+    assert!(pool.alloc().is_some(), "alloc takes home what other threads dropped");
+}
