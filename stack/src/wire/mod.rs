@@ -1,0 +1,3 @@
+//! Packets as bytes: one file a protocol.
+
+pub mod tcp;
