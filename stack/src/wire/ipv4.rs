@@ -155,7 +155,7 @@ impl Ipv4Header {
         put_u16(out, field::IDENT, self.ident);
         let df = if self.dont_fragment { DONT_FRAGMENT } else { 0 };
         let mf = if self.more_fragments { MORE_FRAGMENTS } else { 0 };
-        put_u16(out, field::FLAGS_OFFSET, df | mf | self.fragment_offset / 8);
+        put_u16(out, field::FLAGS_OFFSET, df | mf | (self.fragment_offset / 8));
         out[field::TTL] = self.ttl;
         out[field::PROTOCOL] = self.protocol;
         put_u16(out, field::CHECKSUM, 0);

@@ -8,7 +8,7 @@
 //!
 //! The hot path (Ethernet, IPv4, TCP, UDP) is parsed here, because it reads each byte once and
 //! knows that a packet may lie in several pieces. ARP and ICMP go through etherparse, which also
-//! decodes frames for people ([pretty::describe]) and is the oracle of the property tests.
+//! decodes frames for people ([`pretty::describe`]) and is the oracle of the property tests.
 //!
 //! **What may panic.** `parse` never does, whatever the bytes: it answers with a [`WireError`].
 //! `emit` panics only if the buffer that it is given is shorter than the header it writes, which is
@@ -25,9 +25,9 @@ use thiserror::Error;
 
 pub mod arp;
 pub mod ethernet;
-
+pub mod icmpv4;
 pub mod ipv4;
-
+pub mod pretty;
 pub mod tcp;
 pub mod udp;
 

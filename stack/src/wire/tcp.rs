@@ -167,7 +167,7 @@ impl TcpHeader {
         put_u16(out, field::DST_PORT, self.dst_port);
         put_u32(out, field::SEQ, self.seq);
         put_u32(out, field::ACK, self.ack);
-        out[field::DATA_OFFSET] = (header_len / 4 << 4) as u8;
+        out[field::DATA_OFFSET] = ((header_len / 4) << 4) as u8;
         out[field::FLAGS] = self.flags.bits();
         put_u16(out, field::WINDOW, self.window);
         put_u16(out, field::CHECKSUM, 0);

@@ -138,7 +138,7 @@ proptest! {
             ..TcpHeader::default()
         });
         bytes.extend_from_slice(words.as_flattened());
-        bytes[field::DATA_OFFSET] = (bytes.len() / 4 << 4) as u8;
+        bytes[field::DATA_OFFSET] = ((bytes.len() / 4) << 4) as u8;
         prop_assert_eq!(TcpHeader::parse(&bytes, bytes.len()).map(|p| p.1), Ok(bytes.len()));
     }
 
@@ -188,7 +188,7 @@ fn the_layout_is_that_of_other_stacks() {
 fn parse_options(options: &[u8]) -> TcpOptions {
     let mut bytes = emitted(&TcpHeader { flags: TcpFlags::SYN, ..TcpHeader::default() });
     bytes.extend_from_slice(options);
-    bytes[field::DATA_OFFSET] = (bytes.len() / 4 << 4) as u8;
+    bytes[field::DATA_OFFSET] = ((bytes.len() / 4) << 4) as u8;
     TcpHeader::parse(&bytes, bytes.len()).unwrap().0.options
 }
 
