@@ -21,6 +21,7 @@ pub mod error;
 pub mod rng;
 pub mod tcp;
 pub mod time;
+pub mod timer;
 pub mod wire;
 
 pub use error::SocketError;
