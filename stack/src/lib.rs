@@ -17,13 +17,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addr;
 pub mod error;
 pub mod rng;
+pub mod route;
 pub mod tcp;
 pub mod time;
 pub mod timer;
 pub mod wire;
 
+pub use addr::Cidr;
 pub use error::SocketError;
 pub use rng::Rng;
 pub use time::Instant;
