@@ -19,6 +19,7 @@
 
 pub mod addr;
 pub mod error;
+pub mod neighbor;
 pub mod rng;
 pub mod route;
 pub mod tcp;
