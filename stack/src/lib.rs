@@ -17,12 +17,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addr;
 pub mod error;
+pub mod neighbor;
 pub mod rng;
+pub mod route;
 pub mod tcp;
 pub mod time;
+pub mod timer;
 pub mod wire;
 
+pub use addr::Cidr;
 pub use error::SocketError;
 pub use rng::Rng;
 pub use time::Instant;
