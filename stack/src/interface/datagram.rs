@@ -9,8 +9,10 @@ use super::{Egress, Hop};
 use crate::error::SocketError;
 use crate::reassembly;
 use crate::wire;
-use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header, PROTOCOL_ICMP, PROTOCOL_UDP};
-use crate::wire::udp::UdpHeader;
+use crate::wire::icmpv4::Icmpv4Message;
+use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header};
+use crate::wire::protocol;
+use crate::wire::udp::{self, UdpHeader};
 
 /// Bytes of a UDP header, and of the fixed part of the ICMP messages that are sent.
 const TRANSPORT_LEN: usize = 8;
@@ -39,10 +41,22 @@ impl Datagram {
         let len = (TRANSPORT_LEN + payload.iter().map(|p| p.len()).sum::<usize>()) as u16;
         let mut header = [0; TRANSPORT_LEN];
         UdpHeader { src_port, dst_port, len, checksum: 0 }.emit(&mut header);
-        Datagram::new(src, dst, PROTOCOL_UDP, header, payload)
+        Datagram::new(src, dst, protocol::UDP, header, payload)
     }
 
-    pub(crate) fn new(
+    /// An ICMP message with default IP options.
+    pub(crate) fn icmp(
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        message: &Icmpv4Message,
+        payload: Vec<PacketSlice>,
+    ) -> Datagram {
+        let mut header = [0; TRANSPORT_LEN];
+        message.emit(payload.iter().map(|p| &p[..]), &mut header);
+        Datagram::new(src, dst, protocol::ICMP, header, payload)
+    }
+
+    fn new(
         src: Ipv4Addr,
         dst: Ipv4Addr,
         protocol: u8,
@@ -57,27 +71,35 @@ impl Datagram {
         self.payload.iter().map(|p| p.len()).sum()
     }
 
-    fn checksum_at(&self) -> usize {
-        if self.protocol == PROTOCOL_UDP { UdpHeader::CHECKSUM_OFFSET } else { 2 }
-    }
-
-    /// The checksum over everything, in software.
-    fn checksum(&self) -> u16 {
+    /// The checksum of UDP over everything, in software.
+    fn udp_checksum(&self) -> u16 {
         let (src, dst) = (IpAddr::V4(self.src), IpAddr::V4(self.dst));
         let len = (TRANSPORT_LEN + self.payload_len()) as u32;
-        let mut sum = match self.protocol {
-            PROTOCOL_ICMP => barewire_driver::mem::Checksum::new(),
-            _ => wire::pseudo_header(src, dst, self.protocol, len),
-        };
+        let mut sum = wire::pseudo_header(src, dst, protocol::UDP, len);
         sum.add(&self.header);
         for piece in &self.payload {
             sum.add(piece);
         }
-        match (self.protocol, sum.finish()) {
-            // RFC 768: a computed zero is sent as all ones, for zero means none.
-            (PROTOCOL_UDP, 0) => 0xffff,
-            (_, checksum) => checksum,
+        UdpHeader::checksum_of(&sum)
+    }
+
+    /// Fills in the checksum that the device leaves to software. ICMP's is there already.
+    fn seal(&mut self, offload: bool, start: usize) -> TxChecksum {
+        if self.protocol != protocol::UDP {
+            return TxChecksum::Complete;
         }
+        let (sum, rest) = if offload {
+            let (src, dst) = (IpAddr::V4(self.src), IpAddr::V4(self.dst));
+            let len = (TRANSPORT_LEN + self.payload_len()) as u32;
+            let offset = udp::CHECKSUM_OFFSET as u16;
+            let pseudo = wire::pseudo_header(src, dst, protocol::UDP, len).partial();
+            (pseudo, TxChecksum::Partial { start: start as u16, offset })
+        } else {
+            (self.udp_checksum(), TxChecksum::Complete)
+        };
+        let field = udp::CHECKSUM_OFFSET;
+        self.header[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        rest
     }
 }
 
@@ -104,8 +126,7 @@ impl Egress {
         if datagram.dont_fragment {
             return Err(SocketError::MessageTooLong);
         }
-        let (at, sum) = (datagram.checksum_at(), datagram.checksum());
-        datagram.header[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        datagram.seal(false, 0);
         self.emit_fragments(hop, datagram, len, room);
         Ok(())
     }
@@ -115,19 +136,9 @@ impl Egress {
         let Some(iface) = self.iface(hop.iface()) else { return };
         let link_len = iface.link_len();
         let offload = iface.config.features.contains(Features::TX_CHECKSUM)
-            && datagram.protocol == PROTOCOL_UDP
             && !matches!(hop, Hop::Local { .. });
-        let field = datagram.checksum_at();
         let start = link_len + Ipv4Header::LEN;
-        let (sum, checksum) = if offload {
-            let (src, dst) = (IpAddr::V4(datagram.src), IpAddr::V4(datagram.dst));
-            let pseudo = wire::pseudo_header(src, dst, datagram.protocol, len as u32);
-            let rest = TxChecksum::Partial { start: start as u16, offset: field as u16 };
-            (pseudo.partial(), rest)
-        } else {
-            (datagram.checksum(), TxChecksum::Complete)
-        };
-        datagram.header[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        let checksum = datagram.seal(offload, start);
         let mut ip = self.datagram_ip(&datagram);
         ip.total_len = (Ipv4Header::LEN + len) as u16;
         ip.emit(&mut cell[link_len..]);
@@ -159,7 +170,7 @@ impl Egress {
     }
 
     fn datagram_ip(&self, datagram: &Datagram) -> Ipv4Header {
-        let mut ip = self.ipv4_header(datagram.src, datagram.dst, datagram.protocol);
+        let mut ip = Ipv4Header::new(datagram.src, datagram.dst, datagram.protocol, 0);
         ip.ttl = datagram.ttl;
         ip.tos = datagram.tos;
         ip.dont_fragment = datagram.dont_fragment;

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use barewire_driver::{MacAddr, PacketBuf, TxFrame};
 
 use super::{Egress, IfaceId, InterfaceConfig, Medium};
-use crate::wire::arp::{ArpOperation, ArpPacket};
-use crate::wire::ethernet::{ETHERTYPE_ARP, EthernetHeader};
+use crate::neighbor::Request;
+use crate::wire::arp::{ArpPacket, Operation};
+use crate::wire::ethernet::{EthernetHeader, ethertype};
 
 /// Writes the link header at the front of `header`, if the medium has one.
 pub(super) fn write(config: &InterfaceConfig, to: MacAddr, ethertype: u16, header: &mut PacketBuf) {
@@ -23,25 +24,27 @@ impl Egress {
     pub(crate) fn send_due_requests(&mut self) {
         for at in 0..self.ifaces.len() {
             let iface = IfaceId(at as u16);
-            while let Some(IpAddr::V4(target)) = self.ifaces[at].neighbors.poll_request(self.now) {
-                self.send_request(iface, target);
+            while let Some(Request { ip, to }) = self.ifaces[at].neighbors.poll_request() {
+                if let IpAddr::V4(target) = ip {
+                    self.send_request(iface, target, to.unwrap_or(MacAddr::BROADCAST));
+                }
             }
         }
     }
 
-    fn send_request(&mut self, iface: IfaceId, target: Ipv4Addr) {
+    fn send_request(&mut self, iface: IfaceId, target: Ipv4Addr, to: MacAddr) {
         let hop = super::Hop::Link { iface, next_hop: target };
         let Some(source) = self.source_for(hop) else { return };
         let Some(mac) = self.iface(iface).map(|i| i.config.mac) else { return };
         let request = ArpPacket {
-            operation: ArpOperation::Request,
+            operation: Operation::Request,
             sender_mac: mac,
             sender_ip: source,
             target_mac: MacAddr::default(),
             target_ip: target,
         };
         self.counters.arp_requests_sent += 1;
-        self.emit_arp(iface, MacAddr::BROADCAST, &request);
+        self.emit_arp(iface, to, &request);
     }
 
     /// Takes an ARP packet in: learns from it (RFC 826) and answers a request for an own address.
@@ -63,15 +66,15 @@ impl Egress {
             self.release_parked(id, arp.sender_mac, ready);
         }
         match arp.operation {
-            ArpOperation::Request if for_us && !learn_only => self.answer(id, arp),
-            ArpOperation::Request | ArpOperation::Reply => {}
+            Operation::Request if for_us && !learn_only => self.answer(id, arp),
+            Operation::Request | Operation::Reply => {}
         }
     }
 
     fn answer(&mut self, id: IfaceId, request: &ArpPacket) {
         let Some(mac) = self.iface(id).map(|i| i.config.mac) else { return };
         let reply = ArpPacket {
-            operation: ArpOperation::Reply,
+            operation: Operation::Reply,
             sender_mac: mac,
             sender_ip: request.target_ip,
             target_mac: request.sender_mac,
@@ -86,7 +89,7 @@ impl Egress {
         }
         let Some(mut cell) = self.header_cell() else { return };
         let Some(iface) = self.iface_mut(id) else { return };
-        write(&iface.config, to, ETHERTYPE_ARP, &mut cell);
+        write(&iface.config, to, ethertype::ARP, &mut cell);
         packet.emit(&mut cell[EthernetHeader::LEN..]);
         cell.truncate(EthernetHeader::LEN + ArpPacket::LEN);
         iface.burst.push_segment(cell.freeze());

@@ -26,9 +26,10 @@ use crate::error::SocketError;
 use crate::icmp;
 use crate::neighbor::{self, Lookup};
 use crate::rng::Rng;
+pub use crate::route::IfaceId;
 use crate::route::{self, Route};
 use crate::time::Instant;
-use crate::wire::{ethernet, ipv4};
+use crate::wire::ethernet;
 
 pub(crate) use datagram::Datagram;
 pub(crate) use segment::TcpPath;
@@ -54,10 +55,6 @@ pub enum Medium {
     /// IP packets without a link header.
     Ip,
 }
-
-/// Names an interface of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IfaceId(pub u16);
 
 /// How an interface is set up.
 #[derive(Clone, Debug)]
@@ -129,7 +126,7 @@ impl Interface {
     }
 
     fn has_address(&self, addr: IpAddr) -> bool {
-        self.config.addresses.iter().any(|cidr| cidr.address() == addr)
+        self.config.addresses.iter().any(|cidr| cidr.addr() == addr)
     }
 
     /// True for the limited broadcast address and those of the interface's networks.
@@ -229,7 +226,7 @@ impl Egress {
         gateway: Option<IpAddr>,
         iface: IfaceId,
     ) -> Result<(), SocketError> {
-        let route = Route { iface: iface.0, gateway, metric: 0 };
+        let route = Route { iface, gateway, metric: 0 };
         self.routes.add(to, route).map_err(|_| SocketError::NoBuffers)
     }
 
@@ -252,7 +249,7 @@ impl Egress {
         }
         let hop = self.routes.lookup(IpAddr::V4(dst))?;
         match hop.next_hop {
-            IpAddr::V4(next_hop) => Some(Hop::Link { iface: IfaceId(hop.iface), next_hop }),
+            IpAddr::V4(next_hop) => Some(Hop::Link { iface: hop.iface, next_hop }),
             IpAddr::V6(_) => None,
         }
     }
@@ -267,7 +264,7 @@ impl Egress {
         };
         let addresses = &iface.config.addresses;
         let near = towards.and_then(|to| addresses.iter().find(|cidr| cidr.contains(to)));
-        match near.or_else(|| addresses.iter().find(|cidr| cidr.address().is_ipv4()))?.address() {
+        match near.or_else(|| addresses.iter().find(|cidr| cidr.addr().is_ipv4()))?.addr() {
             IpAddr::V4(addr) => Some(addr),
             IpAddr::V6(_) => None,
         }
@@ -338,7 +335,7 @@ impl Egress {
         meta: TxFrame,
     ) {
         let Some(iface) = self.ifaces.get_mut(id.0 as usize) else { return };
-        link::write(&iface.config, mac, ethernet::ETHERTYPE_IPV4, &mut header);
+        link::write(&iface.config, mac, ethernet::ethertype::IPV4, &mut header);
         iface.burst.push_segment(header.freeze());
         for piece in pieces {
             iface.burst.push_segment(piece);
@@ -371,22 +368,5 @@ impl Egress {
     /// Most bytes in one IP packet on the way to `hop`.
     pub(crate) fn mtu(&self, hop: Hop) -> u16 {
         self.iface(hop.iface()).map_or(576, |iface| iface.config.mtu)
-    }
-
-    fn ipv4_header(&self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8) -> ipv4::Ipv4Header {
-        ipv4::Ipv4Header {
-            src,
-            dst,
-            protocol,
-            ttl: ipv4::DEFAULT_TTL,
-            tos: 0,
-            ident: 0,
-            dont_fragment: true,
-            more_fragments: false,
-            fragment_offset: 0,
-            header_len: ipv4::Ipv4Header::LEN as u8,
-            total_len: 0,
-            source_routed: false,
-        }
     }
 }

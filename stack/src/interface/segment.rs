@@ -10,9 +10,10 @@ use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
-use crate::wire::ipv4::{Ipv4Header, PROTOCOL_TCP};
-use crate::wire::tcp::{TcpFlags, TcpHeader};
-use crate::wire::{self, ethernet};
+use crate::wire::ethernet::ethertype;
+use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header};
+use crate::wire::tcp::{self, TcpFlags, TcpHeader};
+use crate::wire::{self, protocol};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
 /// enough that one connection does not fill the burst.
@@ -137,7 +138,8 @@ impl Egress {
     }
 
     fn write_ip(&self, path: &TcpPath, at: &mut [u8], segment_len: u16) {
-        let mut ip = self.ipv4_header(path.key.local, path.key.remote, PROTOCOL_TCP);
+        let mut ip = Ipv4Header::new(path.key.local, path.key.remote, protocol::TCP, 0);
+        ip.dont_fragment = true;
         ip.ttl = path.ttl;
         ip.tos = path.tos;
         ip.total_len = Ipv4Header::LEN as u16 + segment_len;
@@ -156,12 +158,12 @@ impl Egress {
         offload: bool,
     ) -> TxChecksum {
         let (src, dst) = (IpAddr::V4(path.key.local), IpAddr::V4(path.key.remote));
-        let mut sum = wire::pseudo_header(src, dst, PROTOCOL_TCP, segment_len);
-        let field = tcp_at + TcpHeader::CHECKSUM_OFFSET;
+        let mut sum = wire::pseudo_header(src, dst, protocol::TCP, segment_len);
+        let field = tcp_at + tcp::CHECKSUM_OFFSET;
         let local = matches!(path.hop, Hop::Local { .. });
         if offload || local {
             cell[field..field + 2].copy_from_slice(&sum.partial().to_be_bytes());
-            let offset = TcpHeader::CHECKSUM_OFFSET as u16;
+            let offset = tcp::CHECKSUM_OFFSET as u16;
             return TxChecksum::Partial { start: tcp_at as u16, offset };
         }
         finish_checksum(&mut sum, &cell[tcp_at..], parts);
@@ -181,7 +183,7 @@ impl Egress {
             return self.dispatch(path.hop, cell, parts.into_iter().collect(), meta);
         };
         let Some(iface) = self.ifaces.get_mut(path.hop.iface().0 as usize) else { return };
-        link::write(&iface.config, mac, ethernet::ETHERTYPE_IPV4, &mut cell);
+        link::write(&iface.config, mac, ethertype::IPV4, &mut cell);
         iface.burst.push_segment(cell.freeze());
         for part in parts {
             iface.burst.push_segment(part);
@@ -292,7 +294,7 @@ impl Egress {
         if !self.has_reply_room(hop.iface()) {
             return;
         }
-        let path = TcpPath { key, ttl: crate::wire::ipv4::DEFAULT_TTL, tos: 0, hop, mac: None };
+        let path = TcpPath { key, ttl: DEFAULT_TTL, tos: 0, hop, mac: None };
         let segment = Transmit { header, payload_len: 0, mss: u16::MAX };
         self.emit_tcp(&path, &segment, &mut Vec::new());
     }

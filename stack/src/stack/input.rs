@@ -72,7 +72,24 @@ pub(super) struct Transport<'a> {
     forwarded: bool,
 }
 
-impl Transport<'_> {
+impl<'a> Transport<'a> {
+    /// A packet to report an error about, of which only these pieces are there.
+    pub(super) fn quoting(
+        iface: IfaceId,
+        header: &'a Ipv4Header,
+        pieces: &'a mut Vec<PacketSlice>,
+    ) -> Transport<'a> {
+        let len = pieces.iter().map(|p| p.len()).sum();
+        let checksum = RxChecksum::Good;
+        Transport { iface, header, pieces, len, checksum, gso_bytes: 0, forwarded: true }
+    }
+
+    /// The same packet with other pieces.
+    pub(super) fn with<'b>(&'b self, pieces: &'b mut Vec<PacketSlice>) -> Transport<'b> {
+        let len = pieces.iter().map(|p| p.len()).sum();
+        Transport { len, pieces, header: self.header, ..*self }
+    }
+
     /// True if the checksum is right, or was found right before.
     pub(super) fn verify(&self, with_pseudo_header: bool) -> bool {
         match self.checksum {

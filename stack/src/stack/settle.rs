@@ -1,12 +1,13 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
 use super::{Socket, Stack};
+use crate::error::SocketError;
 use crate::interface::{Hop, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
-use crate::tcp::{Outcome, Readiness, Tcb};
+use crate::tcp::{Outcome, Readiness, Tcb, TxLimits};
 
 impl Stack {
     /// Brings everything around a connection in line with its `Tcb`, after whatever was done to it
@@ -229,8 +230,7 @@ impl Stack {
         let Some(connection) = self.connection(index) else { return true };
         let (key, ttl, tos) = (connection.key, connection.ttl, connection.tos);
         let Some(hop) = self.egress.route(key.remote) else {
-            self.egress.counters.tx_no_route += 1;
-            return self.leave_tx_list(index);
+            return self.transmit_nowhere(index);
         };
         if hop.iface() != only {
             self.tx_list.push_back(index);
@@ -244,13 +244,29 @@ impl Stack {
                 self.egress.waiting.entry((iface, next_hop)).or_default().push(index);
                 return true;
             }
-            (_, Resolution::Pending | Resolution::Failed) => {
-                self.neighbor_failed(index);
-                return self.leave_tx_list(index);
-            }
+            (_, Resolution::Pending | Resolution::Failed) => return self.transmit_nowhere(index),
         };
         let path = TcpPath { key, ttl, tos, hop, mac };
         self.transmit_segment(index, &path);
+        true
+    }
+
+    /// There is no way to the peer now. A connection that is being opened fails; what an
+    /// established one sends is lost as on a wire, and its timers decide how long it goes on
+    /// (RFC 1122 §4.2.3.9).
+    fn transmit_nowhere(&mut self, index: u32) -> bool {
+        let limits = TxLimits { max_bytes: u32::MAX, max_pieces: u16::MAX };
+        let now = self.egress.now;
+        self.leave_tx_list(index);
+        let lost = self.with_tcb(index, |tcb| {
+            if tcb.state().is_opening() {
+                return (0, tcb.fail(SocketError::HostUnreachable));
+            }
+            let mut pieces = Vec::new();
+            let lost = tcb.poll_transmit(now, &limits, &mut pieces).is_some();
+            (u64::from(lost), Outcome::Continue)
+        });
+        self.egress.counters.tx_no_neighbor += lost.unwrap_or(0);
         true
     }
 
@@ -276,7 +292,8 @@ impl Stack {
         true
     }
 
-    /// Connections that waited for a neighbour get their turn again.
+    /// Connections that waited for a neighbour get their turn again: it has answered, or it never
+    /// will, which they find out then.
     pub(super) fn release_waiting(&mut self, iface: IfaceId, neighbor: std::net::Ipv4Addr) {
         if let Some(indices) = self.egress.waiting.remove(&(iface, neighbor)) {
             self.tx_list.extend(indices);
