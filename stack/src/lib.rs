@@ -20,6 +20,7 @@
 pub mod addr;
 pub mod error;
 pub mod neighbor;
+pub mod reassembly;
 pub mod rng;
 pub mod route;
 pub mod tcp;
