@@ -19,6 +19,7 @@
 
 pub mod addr;
 pub mod error;
+pub mod icmp;
 pub mod neighbor;
 pub mod reassembly;
 pub mod rng;
