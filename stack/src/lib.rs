@@ -19,7 +19,9 @@
 
 pub mod addr;
 pub mod error;
+pub mod icmp;
 pub mod neighbor;
+pub mod reassembly;
 pub mod rng;
 pub mod route;
 pub mod tcp;
