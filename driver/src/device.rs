@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn mac_addresses_print_and_sort_their_kinds() {
-        assert_eq!(MacAddr::local(0x0102_0304_05).to_string(), "02:01:02:03:04:05");
+        assert_eq!(MacAddr::local(0x0001_0203_0405).to_string(), "02:01:02:03:04:05");
         assert!(MacAddr::BROADCAST.is_group() && !MacAddr::local(1).is_group());
     }
 }
