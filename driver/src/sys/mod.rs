@@ -29,3 +29,9 @@ pub use memory::{hugepage_size, memfd, page_size};
 pub use rights::{effective_uid, has_net_admin, random_u128};
 pub use thread::{allowed_cores, pin_to_core};
 pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_set_offload};
+
+/// Error numbers that tell one refusal of the kernel from another where [`std::io::ErrorKind`] does
+/// not.
+pub mod errno {
+    pub use libc::{E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENXIO, EPERM};
+}
