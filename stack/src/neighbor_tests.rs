@@ -157,6 +157,17 @@ fn a_used_entry_is_refreshed_at_its_neighbour_while_traffic_flows() {
 }
 
 #[test]
+fn a_neighbour_that_speaks_on_its_own_stays_in_use() {
+    let mut host = Host::new(|_| {});
+    host.hear(1, mac(1), true);
+    host.lookup(1);
+    host.pass(30 * SECOND);
+    host.hear(1, mac(1), false);
+    assert_eq!(host.pass(40 * SECOND).0, [], "believed anew");
+    assert_eq!(host.pass(20 * SECOND + SECOND / 2).0.len(), 1, "and refreshed, not dropped");
+}
+
+#[test]
 fn a_refresh_that_nobody_answers_asks_everyone_and_fails() {
     let mut host = Host::new(|_| {});
     host.hear(1, mac(1), true);

@@ -220,3 +220,20 @@ proptest! {
         prop_assert!(wakes <= after.len() * LEVELS, "{} wakes", wakes);
     }
 }
+
+#[test]
+fn after_idleness_a_near_deadline_is_told_exactly() {
+    let mut wheel = Wheel::new();
+    let now = Instant::from_millis(86_400_000);
+    fire(&mut wheel, now);
+    let at = now + Duration::from_millis(10);
+    wheel.insert(at, 1);
+    let next = wheel.next_deadline().unwrap();
+    assert!(next >= at && next - at < Duration::from_nanos(TICK_NS), "{next} for {at}");
+}
+
+#[test]
+fn keys_and_timers_are_small() {
+    assert_eq!(size_of::<Option<TimerKey>>(), 8);
+    assert_eq!(size_of::<Node>(), 24);
+}
