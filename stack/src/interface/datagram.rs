@@ -153,17 +153,17 @@ impl Egress {
         let mut ip = self.datagram_ip(&datagram);
         ip.ident = self.rng.next_u32() as u16;
         let mut payload = datagram.payload.into_iter().collect::<std::collections::VecDeque<_>>();
-        for fragment in reassembly::fragment(len, room + Ipv4Header::LEN) {
+        for fragment in reassembly::fragment(len as u16, (room + Ipv4Header::LEN) as u16) {
             let Some(mut cell) = self.header_cell() else { return };
             let header = link_len + Ipv4Header::LEN;
             let own = if fragment.offset == 0 { TRANSPORT_LEN } else { 0 };
-            ip.fragment_offset = fragment.offset as u16;
+            ip.fragment_offset = fragment.offset;
             ip.more_fragments = fragment.more;
-            ip.total_len = (Ipv4Header::LEN + fragment.len) as u16;
+            ip.total_len = Ipv4Header::LEN as u16 + fragment.len;
             ip.emit(&mut cell[link_len..]);
             cell[header..header + own].copy_from_slice(&datagram.header[..own]);
             cell.truncate(header + own);
-            let pieces = take_front(&mut payload, fragment.len - own);
+            let pieces = take_front(&mut payload, usize::from(fragment.len) - own);
             self.counters.fragments_sent += 1;
             self.dispatch(hop, cell, pieces, TxFrame::default());
         }

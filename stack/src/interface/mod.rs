@@ -132,11 +132,7 @@ impl Interface {
     /// True for the limited broadcast address and those of the interface's networks.
     pub(crate) fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
         addr.is_broadcast()
-            || self
-                .config
-                .addresses
-                .iter()
-                .any(|cidr| cidr.broadcast() == Some(IpAddr::V4(addr)))
+            || self.config.addresses.iter().any(|cidr| cidr.broadcast() == Some(IpAddr::V4(addr)))
     }
 }
 
@@ -179,7 +175,7 @@ pub(crate) struct Egress {
     pub(crate) ifaces: Vec<Interface>,
     pub(crate) routes: route::Table,
     pub(crate) counters: StackCounters,
-    pub(crate) icmp_policy: icmp::Policy,
+    pub(crate) icmp_limits: icmp::Limits,
     /// Packets to own addresses.
     pub(crate) loopback: VecDeque<(IfaceId, Vec<PacketSlice>)>,
     /// Connections that wait for a neighbour; each socket is in at most one list, once.
@@ -195,7 +191,7 @@ impl Egress {
             ifaces: Vec::new(),
             routes: route::Table::new(),
             counters: StackCounters::default(),
-            icmp_policy: icmp::Policy::default(),
+            icmp_limits: icmp::Limits::new(icmp::IcmpConfig::default()),
             loopback: VecDeque::new(),
             waiting: HashMap::new(),
         }
@@ -210,7 +206,10 @@ impl Egress {
     }
 
     /// Adds an interface and the routes to the networks that its addresses are on.
-    pub(crate) fn add_interface(&mut self, config: InterfaceConfig) -> Result<IfaceId, SocketError> {
+    pub(crate) fn add_interface(
+        &mut self,
+        config: InterfaceConfig,
+    ) -> Result<IfaceId, SocketError> {
         let id = IfaceId(u16::try_from(self.ifaces.len()).map_err(|_| SocketError::NoBuffers)?);
         for &cidr in &config.addresses {
             self.add_route(cidr, None, id)?;

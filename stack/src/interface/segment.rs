@@ -60,7 +60,8 @@ impl Egress {
         let mut header = segment.header;
         header.src_port = path.key.local_port;
         header.dst_port = path.key.remote_port;
-        let features = self.iface(path.hop.iface()).map_or(Features::empty(), |i| i.config.features);
+        let features =
+            self.iface(path.hop.iface()).map_or(Features::empty(), |i| i.config.features);
         let local = matches!(path.hop, Hop::Local { .. });
         let cut = segment.payload_len > u32::from(segment.mss);
         if !cut || features.contains(Features::TSO4) && !local {

@@ -168,7 +168,9 @@ impl Stack {
     pub fn close(&mut self, id: SocketId) -> Result<(), SocketError> {
         match self.get_mut(id).ok_or(SocketError::BadSocket)? {
             Socket::Connection(_) => self.orphan_handle(id),
-            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => self.close_unconnected(id),
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => {
+                self.close_unconnected(id)
+            }
         }
         Ok(())
     }

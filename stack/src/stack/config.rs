@@ -47,9 +47,9 @@ pub(crate) struct Secrets {
     /// Spreads flows over tables and engines.
     pub(crate) flows: (u64, u64),
     /// Initial sequence numbers (RFC 6528) and timestamp offsets.
-    pub(crate) isn: (u64, u64),
+    pub(crate) isn: u128,
     /// SYN cookies.
-    pub(crate) cookies: (u64, u64),
+    pub(crate) cookies: u128,
     /// Ephemeral ports (RFC 6056).
     pub(crate) ports: (u64, u64),
 }
@@ -84,8 +84,12 @@ impl Share {
 
     fn new(seed: u128, ports: Arc<PortRegistry>, engine: u16, engines: u16) -> Share {
         let mut rng = Rng::new(seed);
-        let mut key = || (rng.next_u64(), rng.next_u64());
-        let secrets = Secrets { flows: key(), isn: key(), cookies: key(), ports: key() };
+        let secrets = Secrets {
+            flows: (rng.next_u64(), rng.next_u64()),
+            isn: rng.next_u128(),
+            cookies: rng.next_u128(),
+            ports: (rng.next_u64(), rng.next_u64()),
+        };
         Share { ports, secrets, engine, engines }
     }
 

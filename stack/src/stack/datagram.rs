@@ -12,7 +12,6 @@ use crate::socket::demux::FlowKey;
 use crate::socket::udp::{self, DatagramSocket};
 use crate::socket::{Received, SocketId, SocketKind};
 use crate::wire::icmpv4::Icmpv4Message;
-use crate::wire::protocol;
 use crate::wire::udp::UdpHeader;
 
 /// Most payload of a UDP datagram over IPv4.
@@ -161,7 +160,7 @@ impl Stack {
             SocketKind::Ping => {
                 let message = Icmpv4Message::EchoRequest { id: port, seq: socket.next_seq };
                 socket.next_seq = socket.next_seq.wrapping_add(1);
-                Datagram::new(src, dst, protocol::ICMP, message.header(), payload)
+                Datagram::icmp(src, dst, &message, payload)
             }
             SocketKind::Udp | SocketKind::Tcp => {
                 Datagram::udp((src, port), (dst, dst_port), payload)
@@ -195,11 +194,9 @@ impl Stack {
             return Err(error);
         }
         let received = match socket.front() {
-            Some(datagram) => Received {
-                len: datagram.copy_to(out),
-                full_len: datagram.len,
-                from: datagram.from,
-            },
+            Some(datagram) => {
+                Received { len: datagram.copy_to(out), full_len: datagram.len, from: datagram.from }
+            }
             None if socket.read_closed => {
                 let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
                 Received { len: 0, full_len: 0, from: nobody }

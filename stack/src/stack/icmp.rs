@@ -6,12 +6,14 @@ use barewire_driver::PacketSlice;
 
 use super::input::Transport;
 use super::{Socket, Stack};
-use crate::error::SocketError;
+use crate::icmp::{self, Arrival, Report, ReportKind};
 use crate::interface::{Datagram, IfaceId};
+use crate::reassembly::Expired;
 use crate::socket::SocketKind;
 use crate::socket::demux::{FlowKey, Tag};
 use crate::tcp::IcmpError;
-use crate::wire::icmpv4::{Icmpv4Message, Quoted, TimeExceeded, Unreachable};
+use crate::wire::icmpv4::{Icmpv4Message, TimeExceeded, Unreachable};
+use crate::wire::ipv4::Ipv4Header;
 use crate::wire::protocol;
 
 impl Stack {
@@ -42,10 +44,9 @@ impl Stack {
                     None => self.egress.counters.icmp_unmatched += 1,
                 }
             }
-            Icmpv4Message::Unreachable(_) | Icmpv4Message::TimeExceeded(_) => {
-                self.input_icmp_error(transport, message);
-            }
-            Icmpv4Message::Other { .. } => {}
+            Icmpv4Message::Unreachable(_)
+            | Icmpv4Message::TimeExceeded(_)
+            | Icmpv4Message::Other { .. } => self.input_icmp_error(transport, message),
         }
     }
 
@@ -54,10 +55,13 @@ impl Stack {
     fn answer_echo(&mut self, transport: Transport<'_>, id: u16, seq: u16) {
         let now = self.egress.now;
         let (src, dst) = (transport.header.dst, transport.header.src);
-        if self.egress.owner_of(src).is_none() || !self.egress.has_reply_room(transport.iface) {
+        let arrival = self.arrival(&transport);
+        if !icmp::may_answer_echo(transport.header, arrival)
+            || !self.egress.has_reply_room(transport.iface)
+        {
             return;
         }
-        if !self.egress.icmp_policy.may_send_echo(now) {
+        if !self.egress.icmp_limits.allow_echo(now) {
             self.egress.counters.icmp_rate_limited += 1;
             return;
         }
@@ -79,29 +83,46 @@ impl Stack {
     /// §3.2.2 and the rate limit allow it.
     fn send_error(&mut self, transport: Transport<'_>, message: Icmpv4Message) {
         let header = *transport.header;
-        let to_broadcast = self.egress.owner_of(header.dst).is_none();
         let first = transport.pieces.first().map_or(&[][..], |p| &p[..]);
-        if !crate::icmp::may_answer_with_error(&header, to_broadcast, first) {
+        if !icmp::may_answer_with_error(&header, first, self.arrival(&transport)) {
             return;
         }
-        if !self.egress.icmp_policy.may_send_error(self.egress.now) {
+        if !self.egress.icmp_limits.allow_error(self.egress.now) {
             self.egress.counters.icmp_rate_limited += 1;
             return;
         }
         if !self.egress.has_reply_room(transport.iface) {
             return;
         }
-        let Some(mut quote) = self.egress.pool.alloc_cell() else {
-            self.egress.counters.tx_no_buffer += 1;
-            return;
-        };
-        let header_len = crate::wire::ipv4::Ipv4Header::LEN;
-        let quoted = first.len().min(8);
-        header.emit(&mut quote);
-        quote[header_len..header_len + quoted].copy_from_slice(&first[..quoted]);
-        quote.truncate(header_len + quoted);
-        let datagram = Datagram::icmp(header.dst, header.src, &message, vec![quote.freeze()]);
+        let Some(quote) = self.quote(&header, transport.pieces, transport.len) else { return };
+        let datagram = Datagram::icmp(header.dst, header.src, &message, vec![quote]);
         let _sent = self.egress.emit_datagram(datagram);
+    }
+
+    fn arrival(&self, transport: &Transport<'_>) -> Arrival {
+        let ip_broadcast = self.egress.owner_of(transport.header.dst).is_none();
+        Arrival { link_group: transport.link_group, ip_broadcast }
+    }
+
+    /// The front of a packet, for an error message to quote.
+    fn quote(
+        &mut self,
+        header: &Ipv4Header,
+        pieces: &[PacketSlice],
+        len: usize,
+    ) -> Option<PacketSlice> {
+        let Some(mut quote) = self.egress.pool.alloc() else {
+            self.egress.counters.tx_no_buffer += 1;
+            return None;
+        };
+        // Options are not kept, so the quoted header has none.
+        let mut plain = *header;
+        plain.total_len = (Ipv4Header::LEN + len) as u16;
+        plain.emit(&mut quote);
+        quote.truncate(icmp::quote_len(Ipv4Header::LEN + len));
+        let copied = copy_front(pieces, &mut quote[Ipv4Header::LEN..]);
+        quote.truncate(Ipv4Header::LEN + copied);
+        Some(quote.freeze())
     }
 
     /// An error about a packet that this host sent, or is said to have sent.
@@ -109,8 +130,8 @@ impl Stack {
         let mut quote = [0; 128];
         transport.advance(Icmpv4Message::LEN);
         let len = copy_front(transport.pieces, &mut quote);
-        let Ok(quoted) = Quoted::parse(&quote[..len]) else {
-            self.egress.counters.icmp_malformed += 1;
+        let Some(Report { kind, quoted }) = Report::of(&message, &quote[..len]) else {
+            self.egress.counters.icmp_unmatched += 1;
             return;
         };
         let key = FlowKey {
@@ -123,13 +144,12 @@ impl Stack {
             Some((id, _)) => id % self.share.engines,
             None => self.owner(&key),
         };
-        // The whole message goes on, so what was cut off is put back by starting over there.
         if owner != self.share.engine && self.forward_error(&transport, message, owner) {
             return;
         }
         let matched = match (quoted.protocol, quoted.tcp_seq) {
-            (protocol::TCP, Some(seq)) => self.tcp_error(&key, seq, message),
-            (protocol::UDP, _) => self.udp_error(&key, message),
+            (protocol::TCP, Some(seq)) => self.tcp_error(&key, seq, kind),
+            (protocol::UDP, _) => self.udp_error(&key, kind),
             _ => false,
         };
         if !matched {
@@ -137,6 +157,7 @@ impl Stack {
         }
     }
 
+    /// The whole message goes on, so the header that was cut off is made again.
     fn forward_error(
         &mut self,
         transport: &Transport<'_>,
@@ -151,50 +172,32 @@ impl Stack {
         self.belongs_elsewhere(&transport.with(&mut pieces), owner)
     }
 
-    fn tcp_error(&mut self, key: &FlowKey, seq: u32, message: Icmpv4Message) -> bool {
+    fn tcp_error(&mut self, key: &FlowKey, seq: u32, kind: ReportKind) -> bool {
         let Some(Tag::Connection(index)) = self.flows.get(key) else { return false };
-        let error = match message {
-            Icmpv4Message::Unreachable(Unreachable::Net) => IcmpError::NetworkUnreachable,
-            Icmpv4Message::Unreachable(Unreachable::Port | Unreachable::Protocol) => {
-                IcmpError::PortUnreachable
-            }
-            Icmpv4Message::Unreachable(Unreachable::FragmentationNeeded { next_hop_mtu }) => {
+        let error = match kind {
+            ReportKind::NetUnreachable => IcmpError::NetworkUnreachable,
+            ReportKind::PortUnreachable => IcmpError::PortUnreachable,
+            ReportKind::ProtocolUnreachable => IcmpError::ProtocolUnreachable,
+            ReportKind::TooLarge { next_hop_mtu } => {
                 IcmpError::FragmentationNeeded { mtu: next_hop_mtu }
             }
-            Icmpv4Message::Unreachable(Unreachable::Host | Unreachable::Other(_))
-            | Icmpv4Message::TimeExceeded(_) => IcmpError::HostUnreachable,
-            Icmpv4Message::EchoRequest { .. }
-            | Icmpv4Message::EchoReply { .. }
-            | Icmpv4Message::Other { .. } => return false,
+            ReportKind::HostUnreachable
+            | ReportKind::TimeToLiveExceeded
+            | ReportKind::ReassemblyTimeExceeded
+            | ReportKind::ParameterProblem => IcmpError::HostUnreachable,
         };
         let now = self.egress.now;
         self.with_tcb(index, |tcb| ((), tcb.handle_icmp(now, error, seq)));
         true
     }
 
-    /// A connected UDP socket learns of hard errors on its next call.
-    fn udp_error(&mut self, key: &FlowKey, message: Icmpv4Message) -> bool {
-        let error = match message {
-            Icmpv4Message::Unreachable(Unreachable::Port | Unreachable::Protocol) => {
-                SocketError::ConnectionRefused
-            }
-            Icmpv4Message::Unreachable(Unreachable::FragmentationNeeded { .. }) => {
-                SocketError::MessageTooLong
-            }
-            Icmpv4Message::Unreachable(Unreachable::Net) => SocketError::NetworkUnreachable,
-            Icmpv4Message::Unreachable(Unreachable::Host | Unreachable::Other(_)) => {
-                SocketError::HostUnreachable
-            }
-            Icmpv4Message::TimeExceeded(_)
-            | Icmpv4Message::EchoRequest { .. }
-            | Icmpv4Message::EchoReply { .. }
-            | Icmpv4Message::Other { .. } => return false,
-        };
+    /// A connected UDP socket learns of errors on its next call (RFC 1122 §4.1.3.3).
+    fn udp_error(&mut self, key: &FlowKey, kind: ReportKind) -> bool {
         let (to, from) = ((key.local, key.local_port), (key.remote, key.remote_port));
         let Some(id) = self.find_datagram_socket(SocketKind::Udp, to, from) else { return false };
         let Some(Socket::Datagram(socket)) = self.get_mut(id) else { return false };
         if socket.peer.is_some() {
-            socket.error = Some(error);
+            socket.error = Some(kind.error());
             self.note_event(id);
         }
         true
@@ -209,13 +212,11 @@ impl Stack {
         }
         let mut expired = Vec::new();
         self.reassembler.handle_timeout(now, &mut expired);
-        self.egress.counters.reassembly_expired += expired.len() as u64;
         let message = Icmpv4Message::TimeExceeded(TimeExceeded::Reassembly);
-        for mut datagram in expired {
-            let Some(iface) = self.egress.owner_of(datagram.header.dst) else { continue };
-            let Some(first) = datagram.first_fragment.take() else { continue };
-            let mut pieces = vec![first];
-            let transport = Transport::quoting(iface, &datagram.header, &mut pieces);
+        for Expired { header, payload } in expired {
+            let Some(iface) = self.egress.owner_of(header.dst) else { continue };
+            let mut pieces = vec![payload];
+            let transport = Transport::quoting(iface, &header, &mut pieces);
             self.send_error(transport, message);
         }
     }

@@ -47,6 +47,17 @@ pub struct Forward {
     pub checksum_good: bool,
 }
 
+/// How an IP packet lay in its frame.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// Bytes before the IP header.
+    skip: usize,
+    /// The frame was sent to a group address.
+    group: bool,
+    /// Another engine has taken it in first.
+    forwarded: bool,
+}
+
 /// An IP packet on its way in.
 struct Packet<'a> {
     iface: IfaceId,
@@ -57,6 +68,7 @@ struct Packet<'a> {
     skip: usize,
     checksum: RxChecksum,
     gso_bytes: u16,
+    link_group: bool,
     /// Another engine has looked whose it is.
     forwarded: bool,
 }
@@ -68,6 +80,8 @@ pub(super) struct Transport<'a> {
     pub(super) pieces: &'a mut Vec<PacketSlice>,
     pub(super) len: usize,
     pub(super) checksum: RxChecksum,
+    /// It was sent to a group address of the link.
+    pub(super) link_group: bool,
     gso_bytes: u16,
     forwarded: bool,
 }
@@ -81,7 +95,16 @@ impl<'a> Transport<'a> {
     ) -> Transport<'a> {
         let len = pieces.iter().map(|p| p.len()).sum();
         let checksum = RxChecksum::Good;
-        Transport { iface, header, pieces, len, checksum, gso_bytes: 0, forwarded: true }
+        Transport {
+            iface,
+            header,
+            pieces,
+            len,
+            checksum,
+            link_group: false,
+            gso_bytes: 0,
+            forwarded: true,
+        }
     }
 
     /// The same packet with other pieces.
@@ -185,7 +208,10 @@ impl Stack {
         let checksum = if checksum_good { RxChecksum::Good } else { RxChecksum::Unknown };
         let meta = RxFrame { checksum, ..RxFrame::default() };
         match kind {
-            ForwardKind::Ip => self.input_ip(iface, packet, 0, &meta, true),
+            ForwardKind::Ip => {
+                let link = Link { forwarded: true, ..Link::default() };
+                self.input_ip(iface, packet, link, &meta);
+            }
             ForwardKind::Arp => self.input_arp(iface, packet, 0, true),
         }
     }
@@ -194,7 +220,7 @@ impl Stack {
         self.egress.counters.rx_frames += 1;
         let (Some(iface), Some(first)) = (self.egress.iface(id), pieces.first()) else { return };
         if iface.config.medium == Medium::Ip {
-            return self.input_ip(id, pieces, 0, meta, false);
+            return self.input_ip(id, pieces, Link::default(), meta);
         }
         let Ok(header) = EthernetHeader::parse(first) else {
             self.egress.counters.rx_link_malformed += 1;
@@ -205,7 +231,10 @@ impl Stack {
             return;
         }
         match header.ethertype {
-            ethertype::IPV4 => self.input_ip(id, pieces, EthernetHeader::LEN, meta, false),
+            ethertype::IPV4 => {
+                let (skip, group) = (EthernetHeader::LEN, header.dst.is_group());
+                self.input_ip(id, pieces, Link { skip, group, forwarded: false }, meta);
+            }
             ethertype::ARP => self.input_arp(id, pieces, EthernetHeader::LEN, false),
             _ => self.egress.counters.rx_unknown_ethertype += 1,
         }
@@ -218,7 +247,8 @@ impl Stack {
             return;
         };
         if !forwarded {
-            for engine in (0..self.share.engines).filter(|&e| e != self.share.engine) {
+            let own = self.share.engine;
+            for engine in (0..self.share.engines).filter(|&engine| engine != own) {
                 let packet = vec![first.slice(skip..first.len())];
                 self.forward(Forward {
                     engine,
@@ -248,18 +278,12 @@ impl Stack {
         for _ in 0..self.egress.loopback.len() {
             let Some((iface, packet)) = self.egress.loopback.pop_front() else { return };
             let meta = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
-            self.input_ip(iface, &packet, 0, &meta, false);
+            self.input_ip(iface, &packet, Link::default(), &meta);
         }
     }
 
-    fn input_ip(
-        &mut self,
-        iface: IfaceId,
-        whole: &[PacketSlice],
-        skip: usize,
-        meta: &RxFrame,
-        forwarded: bool,
-    ) {
+    fn input_ip(&mut self, iface: IfaceId, whole: &[PacketSlice], link: Link, meta: &RxFrame) {
+        let skip = link.skip;
         let Some(first) = whole.first().filter(|first| first.len() >= skip) else { return };
         let len = whole.iter().map(|p| p.len()).sum::<usize>() - skip;
         let header = match Ipv4Header::parse(&first[skip..], len) {
@@ -286,18 +310,29 @@ impl Stack {
             return;
         }
         let (checksum, gso_bytes) = (meta.checksum, meta.gso_bytes);
-        self.input_packet(Packet { iface, header, whole, skip, checksum, gso_bytes, forwarded });
+        let Link { skip, group: link_group, forwarded } = link;
+        self.input_packet(Packet {
+            iface,
+            header,
+            whole,
+            skip,
+            checksum,
+            gso_bytes,
+            link_group,
+            forwarded,
+        });
     }
 
     fn input_packet(&mut self, packet: Packet<'_>) {
-        let Packet { iface, mut header, whole, skip, mut checksum, gso_bytes, forwarded } = packet;
+        let Packet { iface, mut header, whole, skip, mut checksum, .. } = packet;
+        let Packet { gso_bytes, link_group, forwarded, .. } = packet;
         let mut pieces = std::mem::take(&mut self.scratch);
         pieces.clear();
         collect(&header, whole, skip, &mut pieces);
         if header.is_fragment() {
             self.egress.counters.fragments_received += 1;
             let now = self.egress.now;
-            let fragment = pieces.drain(..).collect();
+            let fragment = std::mem::take(&mut pieces);
             let Some(datagram) = self.reassembler.insert(now, &header, fragment) else {
                 self.scratch = pieces;
                 return;
@@ -311,8 +346,16 @@ impl Stack {
         }
         let len = pieces.iter().map(|p| p.len()).sum();
         let pieces_ref = &mut pieces;
-        let transport =
-            Transport { iface, header: &header, pieces: pieces_ref, len, checksum, gso_bytes, forwarded };
+        let transport = Transport {
+            iface,
+            header: &header,
+            pieces: pieces_ref,
+            len,
+            checksum,
+            link_group,
+            gso_bytes,
+            forwarded,
+        };
         match header.protocol {
             protocol::TCP => self.input_tcp(transport),
             protocol::UDP => self.input_udp(transport),
@@ -454,7 +497,10 @@ impl Stack {
             Some(Socket::Datagram(socket)) => socket.score(to, from),
             Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => None,
         };
-        ids.iter().filter_map(|id| Some((score(id)?, *id))).max_by_key(|(s, _)| *s).map(|(_, id)| id)
+        ids.iter()
+            .filter_map(|id| Some((score(id)?, *id)))
+            .max_by_key(|(s, _)| *s)
+            .map(|(_, id)| id)
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Socket, Stack};
 use crate::error::SocketError;
+use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
-use crate::socket::SocketId;
 use crate::tcp::{
     HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Outcome, Segment, Tcb, cookie, reset_for,
 };
@@ -155,13 +155,13 @@ impl Stack {
     fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader) {
         let now = self.egress.now;
         let flow = (key.local_addr(), key.remote_addr());
-        let mut open = self.open_values(&key);
+        let open = self.open_values(&key);
         let peer_mss = header.options.mss.unwrap_or(536);
-        open.iss = cookie::make(self.share.secrets.cookies, flow, header.seq, peer_mss, now);
+        let iss = cookie::make(self.share.secrets.cookies, flow, header.seq, peer_mss, now);
         let Some(listener) = self.listener_mut(id) else { return };
         listener.cookie_sent = Some(now);
         let config = listener.template.config.clone();
-        let reply = cookie::syn_ack(header, &config, open);
+        let reply = cookie::syn_ack(header, iss, open.mss, &config);
         self.egress.counters.cookies_sent += 1;
         self.egress.emit_control(key, reply);
     }
@@ -213,8 +213,7 @@ impl Stack {
         let full = listener.accept_queue.len() >= listener.backlog;
         let config = listener.template.config.clone();
         let Some(entry) = self.half_open.get_mut(index) else { return };
-        let outcome =
-            entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
+        let outcome = entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
         match outcome {
             HalfOpenOutcome::Drop => {}
             HalfOpenOutcome::Reply(reply) => self.egress.emit_control(key, reply),

@@ -38,13 +38,13 @@ use crate::error::SocketError;
 use crate::interface::{Egress, IfaceId, InterfaceConfig};
 use crate::reassembly::Reassembler;
 use crate::rng::Rng;
+use crate::socket::SocketId;
 use crate::socket::conn::Connection;
 use crate::socket::demux::{FlowTable, Tag};
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
 use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
-use crate::socket::SocketId;
 use crate::tcp::Readiness;
 use crate::time::Instant;
 use crate::timer::Wheel;
@@ -120,7 +120,7 @@ impl Stack {
             ephemeral: ephemeral_ports,
             listeners: HashMap::new(),
             datagrams: HashMap::new(),
-            wheel: Wheel::new(Instant::ZERO),
+            wheel: Wheel::new(),
             reassembler: Reassembler::new(limits.reassembly),
             tx_list: VecDeque::new(),
             events: VecDeque::new(),

@@ -15,7 +15,7 @@ use crate::socket::listener::{Bound, Fresh, Template};
 use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
-use crate::tcp::{Keepalive, Open, Outcome, Tcb, isn};
+use crate::tcp::{Open, Outcome, Tcb, isn};
 use crate::wire::ipv4::DEFAULT_TTL;
 
 impl Stack {
@@ -123,9 +123,10 @@ impl Stack {
             Socket::Datagram(socket) if socket.bound.is_none() => {
                 self.bind(id, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
             }
-            Socket::Datagram(_) | Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_) => {
-                Ok(())
-            }
+            Socket::Datagram(_)
+            | Socket::Fresh(_)
+            | Socket::Listener(_)
+            | Socket::Connection(_) => Ok(()),
         }
     }
 
@@ -150,7 +151,12 @@ impl Stack {
         }
     }
 
-    fn connect_tcp(&mut self, id: SocketId, remote: Ipv4Addr, port: u16) -> Result<(), SocketError> {
+    fn connect_tcp(
+        &mut self,
+        id: SocketId,
+        remote: Ipv4Addr,
+        port: u16,
+    ) -> Result<(), SocketError> {
         if remote.is_unspecified() || remote.is_multicast() || port == 0 {
             return Err(SocketError::InvalidInput);
         }
@@ -239,12 +245,9 @@ impl Stack {
 
     /// The numbers that a new connection starts with (RFC 6528, RFC 7323 §5.4).
     pub(super) fn open_values(&self, key: &FlowKey) -> Open {
-        let (iss, ts_offset) = isn::initial_numbers(
-            self.share.secrets.isn,
-            key.local_addr(),
-            key.remote_addr(),
-            self.egress.now,
-        );
+        let (secret, now) = (self.share.secrets.isn, self.egress.now);
+        let iss = isn::isn(secret, key.local_addr(), key.remote_addr(), now);
+        let ts_offset = isn::timestamp_offset(secret, key.local_addr(), key.remote_addr());
         Open { iss, ts_offset, mss: self.egress.tcp_mss(key.remote) }
     }
 

@@ -8,6 +8,8 @@ use super::{WireError, get_u16, put_u16};
 
 /// Bytes of a header without options.
 pub const LEN: usize = 20;
+/// Time to live of packets that say nothing else (RFC 1340).
+pub const DEFAULT_TTL: u8 = 64;
 /// Bytes of the longest header.
 pub const MAX_LEN: usize = 60;
 
@@ -81,7 +83,7 @@ impl Ipv4Header {
             src,
             dst,
             protocol,
-            ttl: 64,
+            ttl: DEFAULT_TTL,
             tos: 0,
             ident: 0,
             dont_fragment: false,
