@@ -454,6 +454,10 @@ impl Stack {
                     self.refuse(key, header, payload_len);
                 }
             }
+            // RFC 9293 §3.10.7.2, fourth: nothing else is for a listener, nor answered by it.
+            Some(_) if !flags.intersects(TcpFlags::ACK | TcpFlags::SYN) => {
+                self.egress.counters.tcp_no_socket += 1;
+            }
             Some(_) | None => {
                 self.egress.counters.tcp_no_socket += 1;
                 self.refuse(key, header, payload_len);
