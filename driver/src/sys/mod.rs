@@ -2,10 +2,14 @@
 //!
 //! Everything here is safe to call, checks what the kernel answers, and returns `io::Error`.
 
+mod file;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
+
+pub use file::{open_beneath, out_of_descriptors, read_vectored_at};
 
 /// Bytes in an ordinary page.
 pub fn page_size() -> usize {
