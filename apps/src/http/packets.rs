@@ -4,9 +4,9 @@
 //! are, they are not copied again before the device takes them.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 
-use barewire_driver::sys::read_vectored_at;
+use barewire_driver::sys::read_at_into;
 use barewire_driver::{PacketBuf, PacketSlice, Pool};
 
 /// Most buffers filled by one system call: 64 KiB in slots of 2,048 bytes.
@@ -63,13 +63,8 @@ impl FileReader {
     }
 
     fn fill(&mut self, file: &File, offset: u64) -> io::Result<usize> {
-        let mut vectors: [IoSliceMut<'_>; BURST_BUFFERS] =
-            std::array::from_fn(|_| IoSliceMut::new(&mut []));
-        for (vector, buffer) in vectors.iter_mut().zip(&mut self.burst) {
-            *vector = IoSliceMut::new(buffer);
-        }
         loop {
-            match read_vectored_at(file, &mut vectors, offset) {
+            match read_at_into(file, offset, &mut self.burst) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,

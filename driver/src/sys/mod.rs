@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
 
-pub use file::{open_beneath, out_of_descriptors, read_vectored_at};
+pub use file::{open_beneath, out_of_descriptors, read_at_into};
 
 /// Bytes in an ordinary page.
 pub fn page_size() -> usize {
