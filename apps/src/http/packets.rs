@@ -54,7 +54,11 @@ impl FileReader {
         if self.burst.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut filled = self.fill(file, offset).inspect_err(|_| self.burst.clear())?;
+        let mut filled = match read_at_into(file, offset, &mut self.burst) {
+            Ok(count @ 1..) => count,
+            Ok(0) => return Err(self.give_back(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(self.give_back(error)),
+        };
         Ok(self.burst.drain(..).map_while(move |mut buffer| {
             buffer.truncate(filled);
             filled -= buffer.len();
@@ -62,14 +66,10 @@ impl FileReader {
         }))
     }
 
-    fn fill(&mut self, file: &File, offset: u64) -> io::Result<usize> {
-        loop {
-            match read_at_into(file, offset, &mut self.burst) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
+    /// Nothing was read: the buffers go back to the pool.
+    fn give_back(&mut self, error: io::Error) -> io::Error {
+        self.burst.clear();
+        error
     }
 }
 

@@ -1,13 +1,11 @@
-//! Files for servers: opened beneath a directory, read straight into packet buffers.
+//! Files for servers: opened beneath a directory and never outside of it.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
-
-use crate::mem::PacketBuf;
 
 /// How often a lookup is repeated that a rename elsewhere in the tree disturbed.
 const RACE_RETRIES: usize = 8;
@@ -15,9 +13,6 @@ const RACE_RETRIES: usize = 8;
 /// A regular open of a served file: never waits for a FIFO's writer, never becomes a terminal.
 const OPEN_FLAGS: libc::c_int =
     libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-
-/// Most buffers that one read fills; the rest are left as they are.
-const MAX_VECTORS: usize = 64;
 
 /// Opens `path` for reading, beneath the directory `root` and never outside of it.
 ///
@@ -91,26 +86,6 @@ fn own(fd: libc::c_int) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Fills `bufs` in order with the bytes of `file` from `offset`, in one system call; returns how
-/// many came. The file's own position does not matter and stays.
-///
-/// # Errors
-/// What `preadv(2)` answers.
-pub fn read_at_into(file: &File, offset: u64, bufs: &mut [PacketBuf]) -> io::Result<usize> {
-    let count = bufs.len().min(MAX_VECTORS) as libc::c_int;
-    let mut vectors: [IoSliceMut<'_>; MAX_VECTORS] =
-        std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    for (vector, buf) in vectors.iter_mut().zip(bufs.iter_mut()) {
-        *vector = IoSliceMut::new(buf);
-    }
-    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: `IoSliceMut` is ABI-compatible with `iovec` and each one borrows its bytes mutably
-    // over the call; `count` is no larger than the array.
-    let read =
-        unsafe { libc::preadv(file.as_raw_fd(), vectors.as_mut_ptr().cast(), count, offset) };
-    usize::try_from(read).map_err(|_| io::Error::last_os_error())
-}
-
 /// True if `error` says that the process or the system has no descriptor left.
 pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
@@ -119,7 +94,6 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::{Pool, PoolConfig};
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
     use std::{fs, process};
@@ -181,17 +155,5 @@ mod tests {
                 "{path}"
             );
         }
-    }
-
-    #[test]
-    fn a_read_fills_buffers_in_order() {
-        let tree = Tree::new("preadv");
-        let file = open_beneath(&tree.root(), Path::new("sub/file")).unwrap();
-        let config = PoolConfig { slots: 2, slot_len: 2048, cells: 1, try_huge: false };
-        let pool = Pool::new(config).unwrap();
-        let mut bufs = [pool.alloc().unwrap(), pool.alloc().unwrap()];
-        bufs[0].truncate(3);
-        assert_eq!(read_at_into(&file, 2, &mut bufs).unwrap(), 8);
-        assert_eq!((&bufs[0][..], &bufs[1][..5]), (&b"234"[..], &b"56789"[..]));
     }
 }

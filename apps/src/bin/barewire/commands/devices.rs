@@ -8,10 +8,9 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::output;
+use barewire_driver::sys::TUN_PATH;
 
-/// The device node that taps are made with.
-const TUN: &str = "/dev/net/tun";
+use crate::output;
 
 /// Bit of `tun_flags` in sysfs that tells a tap (Ethernet) from a tun (IP).
 const IFF_TAP: u32 = 0x0002;
@@ -24,7 +23,7 @@ struct Row {
 }
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let tun = File::options().read(true).write(true).open(TUN);
+    let tun = File::options().read(true).write(true).open(TUN_PATH);
     let mut rows = vec![tap_row(tun.err().map(|error| error.kind()))];
     rows.extend(taps(Path::new("/sys/class/net")));
     rows.extend(cards(Path::new("/sys/bus/pci/devices")));
@@ -39,11 +38,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 fn tap_row(error: Option<io::ErrorKind>) -> Row {
     let note = match error {
         None => "ready: a new tap interface; making it needs CAP_NET_ADMIN".to_owned(),
-        Some(io::ErrorKind::NotFound) => format!("{TUN} is missing; try `modprobe tun`"),
+        Some(io::ErrorKind::NotFound) => format!("{TUN_PATH} is missing; try `modprobe tun`"),
         Some(io::ErrorKind::PermissionDenied) => {
-            format!("{TUN} may not be opened; run as root, or try `chmod 666 {TUN}`")
+            format!("{TUN_PATH} may not be opened; run as root, or try `chmod 666 {TUN_PATH}`")
         }
-        Some(kind) => format!("{TUN}: {kind}"),
+        Some(kind) => format!("{TUN_PATH}: {kind}"),
     };
     Row { device: "tap:NAME".into(), note }
 }
