@@ -387,7 +387,7 @@ fn named_scripts(text: &str) -> Vec<String> {
 fn named_commands(text: &str) -> Vec<String> {
     let mut names: Vec<String> = text
         .match_indices("barewire ")
-        .filter(|(at, _)| text[..*at].ends_with(['`', '/']) || text[..*at].ends_with("    "))
+        .filter(|(at, _)| text[..*at].ends_with(['`', '/']) || text[..*at].ends_with("$ "))
         .map(|(at, name)| identifier(&text[at + name.len()..]))
         .filter(|name| !name.is_empty())
         .collect();
@@ -616,7 +616,7 @@ fn traces_of_a_machine_are_found() {
 
 #[test]
 fn named_programs_are_found() {
-    let text = "run `scripts/demo --once`, scripts/test.\n\n    barewire serve --device tap:bw0\n";
+    let text = "run `scripts/demo --once`, scripts/test.\n\n$ barewire serve --device tap:bw0\n";
     assert_eq!(named_scripts(text), ["demo", "test"]);
     assert_eq!(named_commands(text), ["serve"]);
     assert_eq!(named_commands("the barewire command, `barewire ping`"), ["ping"]);
