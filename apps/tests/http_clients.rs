@@ -144,7 +144,7 @@ fn curl_is_told_what_it_cannot_have() {
 fn curl_uses_one_connection_for_many_files() {
     let server = Server::start("reuse");
     let url = format!("http://{}/big", server.address);
-    let again = vec![url.as_str(); 4];
+    let again = [url.as_str(); 4];
     let ask = [&["--fail", "--write-out", "%{num_connects} "], &again[..]].concat();
     let (output, good) = server.curl("/", &ask);
     assert!(good);

@@ -29,6 +29,19 @@ macro_rules! counters {
     };
 }
 
+impl Figures {
+    /// Connections that are open. The counters are read one after the other while they go on
+    /// counting, so a difference may come out a little wrong, but never below zero.
+    pub fn open(&self) -> u64 {
+        self.connections.saturating_sub(self.closed)
+    }
+
+    /// Answers that are under way; as [`Figures::open`].
+    pub fn under_way(&self) -> u64 {
+        self.requests.saturating_sub(self.answered)
+    }
+}
+
 counters! {
     /// Connections begun.
     connections,
@@ -36,8 +49,7 @@ counters! {
     closed,
     /// Requests answered, errors included.
     requests,
-    /// Answers that were handed to the transport whole, or given up with their connection: none is
-    /// under way while this equals `requests`.
+    /// Answers that were handed to the transport whole, or given up with their connection.
     answered,
     /// Bytes of heads and bodies handed to the transport.
     bytes_sent,
@@ -85,5 +97,7 @@ mod tests {
         b.timeouts.add(1);
         let sum = a.figures().plus(b.figures());
         assert_eq!((sum.requests, sum.timeouts, sum.connections), (5, 1, 0));
+        assert_eq!((sum.under_way(), sum.open()), (5, 0));
+        assert_eq!(Figures { closed: 1, answered: 1, ..Figures::default() }.open(), 0);
     }
 }

@@ -13,6 +13,9 @@ use super::{Limits, SEND_CHUNK_BYTES};
 /// Answers are collected up to this size before they are sent.
 const BATCH_BYTES: usize = 32 * 1024;
 
+/// Room for answers that a connection keeps while it is silent.
+const IDLE_BYTES: usize = 4 * 1024;
+
 /// Bytes read and thrown away after the last answer, so that closing with unread input does not
 /// reset the connection under it (RFC 9112 §9.6).
 const LINGER_BYTES: usize = 256 * 1024;
@@ -161,7 +164,7 @@ impl<T: Transport> Server<'_, T> {
         }
         if wanted == Timer::Idle {
             self.connection.shrink();
-            self.out.shrink_to(BATCH_BYTES);
+            self.out.shrink_to(IDLE_BYTES);
         }
         match self.transport.read(self.connection.input_room()).await {
             Ok(count) => {

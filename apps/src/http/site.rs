@@ -219,8 +219,9 @@ fn file(
         Condition::Whole => (Status::Ok, 0..entry.len()),
         Condition::Part(range) => (Status::PartialContent, range),
         Condition::Instead(Status::NotModified) => {
+            // RFC 9110 §15.4.5: no more about the file than its validator.
             head.begin(Status::NotModified);
-            head.lines(&entry.lines);
+            head.field("ETag", &entry.etag);
             head.end();
             return (Status::NotModified, Body::None);
         }

@@ -404,6 +404,10 @@ fn conditions_are_judged_in_the_order_of_the_rfc() {
         assert_eq!(answer.status, status, "{lines}");
         if status == 304 {
             assert_eq!((answer.body.as_str(), answer.field("ETag")), ("", Some(tag.clone())));
+            assert_eq!(
+                (answer.field("Content-Type"), answer.field("Content-Length")),
+                (None, None)
+            );
         }
     }
 }

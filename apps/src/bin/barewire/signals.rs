@@ -47,3 +47,17 @@ impl Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signal_hook::low_level::raise;
+
+    #[test]
+    fn the_first_signal_asks_for_the_end_and_ends_nothing() {
+        let stop = Stop::install().unwrap();
+        assert!(!stop.wait(Duration::from_millis(1)));
+        raise(SIGTERM).unwrap();
+        assert!(stop.wait(Duration::from_secs(10)));
+    }
+}

@@ -67,10 +67,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     show_until(&stop, &shared);
     shared.stopping.store(true, Ordering::Relaxed);
-    let drained = drain(GRACE, || {
-        let figures = shared.figures();
-        figures.requests == figures.answered
-    });
+    let drained = drain(GRACE, || shared.figures().under_way() == 0);
     bw.stop().context("the engines did not stop cleanly")?;
     output::line(summary(&shared.figures(), begin.elapsed(), drained))?;
     Ok(ExitCode::SUCCESS)
@@ -144,7 +141,7 @@ fn show_until(stop: &Stop, shared: &Shared) {
 fn live(figures: &Figures, [requests, sent]: [f64; 2]) -> String {
     format!(
         "{} connections  {} requests/s  {} out  {} requests in all",
-        output::count(figures.connections - figures.closed),
+        output::count(figures.open()),
         output::count(requests as u64),
         output::bits(sent),
         output::count(figures.requests),
@@ -169,7 +166,7 @@ fn summary(figures: &Figures, time: Duration, drained: bool) -> String {
         output::count(figures.cache_evictions),
     );
     if !drained {
-        let left = figures.requests - figures.answered;
+        let left = figures.under_way();
         text.push_str(&format!("\n{left} answers were cut short after {} s", GRACE.as_secs()));
     }
     text
