@@ -530,9 +530,14 @@ fn silent_clients_are_let_go_and_slow_ones_told_why() {
     assert_eq!(run("GET / HTT"), (vec![408], vec![idle, head, send]));
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     assert_eq!(run(request), (vec![200], vec![idle, head, send, idle]));
+    // Sending has a time of its own, so each wait sets its time anew, also when the waits are alike.
+    let mut whole = Script::new(request.as_bytes());
+    whole.then_silent = true;
+    assert_eq!(tree.run(&mut whole), End::TimedOut);
+    assert_eq!(whole.deadlines, [idle, send, idle]);
     let body = "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc";
     assert_eq!(run(body).0, [200, 408]);
-    assert_eq!(tree.counters.figures().timeouts, 4);
+    assert_eq!(tree.counters.figures().timeouts, 5);
 }
 
 #[test]
