@@ -61,7 +61,7 @@ struct TapQueue {
     granted: Features,
     /// Where receive memory comes from; set by `start`.
     pool: Option<Pool>,
-    /// Slots for the next read. Those that a frame does not fill stay for the one after it.
+    /// Whole slots for the next read. Those that a frame does not fill stay for the one after it.
     spare: Vec<PacketBuf>,
     slots_per_read: usize,
     /// The last attempt to receive found too few free slots.
@@ -89,7 +89,8 @@ impl TapQueue {
 
     /// Turns `len` bytes in the spare slots into a frame of the burst; false if it was malformed.
     fn deliver(&mut self, header: [u8; HEADER_LEN], len: usize, burst: &mut RxBurst) -> bool {
-        let capacity: usize = self.spare.iter().map(|buf| buf.len()).sum();
+        let slot_len = self.spare.first().map_or(0, |slot| slot.len());
+        let capacity = self.spare.len() * slot_len;
         // A full buffer means that the kernel cut the frame: one byte more was offered than a frame
         // can have.
         let whole = len >= ETHERNET_LEN && len < capacity;
@@ -103,14 +104,7 @@ impl TapQueue {
             return false;
         };
         let mut rest = len;
-        let used = self.spare.iter().position(|buf| {
-            let last = rest <= buf.len();
-            rest = rest.saturating_sub(buf.len());
-            last
-        });
-        let used = used.map_or(self.spare.len(), |last| last + 1);
-        let mut rest = len;
-        for mut buf in self.spare.drain(..used) {
+        for mut buf in self.spare.drain(..len.div_ceil(slot_len)) {
             buf.truncate(rest);
             rest -= buf.len();
             burst.push_segment(buf.freeze());
