@@ -472,17 +472,105 @@ fn a_deleted_interface_is_gone_and_a_downed_one_loses_frames() {
 }
 
 #[test]
-fn all_queues_of_an_interface_start_alike() {
-    in_namespace("all_queues_of_an_interface_start_alike", || {
+fn all_queues_of_an_interface_start_alike_and_carry_frames() {
+    in_namespace("all_queues_of_an_interface_start_alike_and_carry_frames", || {
         let device = TapDevice::open(TapConfig { queues: 2, ..config("bwt0") }).unwrap();
-        let pool = Pool::new(PoolConfig::default()).unwrap();
-        let mut first = device.queue(QueueId(0)).unwrap().open();
-        let mut second = device.queue(QueueId(1)).unwrap().open();
-        first.start(&pool, Features::all()).unwrap();
-        let refused = second.start(&pool, Features::empty()).unwrap_err().to_string();
+        let pool = Pool::new(PoolConfig { try_huge: false, ..PoolConfig::default() }).unwrap();
+        let mut queues = [0, 1].map(|id| device.queue(QueueId(id)).unwrap().open());
+        queues[0].start(&pool, Features::all()).unwrap();
+        let refused = queues[1].start(&pool, Features::empty()).unwrap_err().to_string();
         assert!(refused.contains("the same features"), "{refused}");
-        second.start(&pool, Features::all()).unwrap();
-        drop((first, second));
+        queues[1].start(&pool, Features::all()).unwrap();
+        for sender in 0..2 {
+            let ours = Ipv4Addr::new(10, 77, 0, 20 + sender as u8);
+            let ask = arp(1, device.mac(), MacAddr::BROADCAST, ours, MacAddr::default(), KERNEL);
+            let mut burst = TxBurst::new();
+            burst.push_segment(pool.copy_from(&ask).unwrap().freeze());
+            burst.finish_frame(TxFrame::default());
+            assert_eq!(queues[sender].tx_burst(&mut burst).unwrap(), 1);
+            let answered = |received: &RxBurst| {
+                let first = |frame| &received.segments(frame)[0];
+                let to_us = |b: &[u8]| b[20..22] == [0, 2] && b[38..42] == ours.octets();
+                received.frames().iter().any(|frame| to_us(first(frame)))
+            };
+            let deadline = Instant::now() + PATIENCE;
+            let mut received = RxBurst::new();
+            while !answered(&received) {
+                assert!(Instant::now() < deadline, "no answer to queue {sender}");
+                for queue in &mut queues {
+                    queue.rx_burst(&mut received, 64).unwrap();
+                }
+            }
+        }
+        drop(queues);
         assert!(pool.audit().all_free());
     });
+}
+
+/// Set by the test below for the process that it starts as another user.
+const UNPRIVILEGED: &str = "BAREWIRE_TAP_TEST_UNPRIVILEGED";
+
+/// The test runs itself again as user 65534, in the same network namespace, with a device node of
+/// its own: first one that is closed to it, then one open to all.
+#[test]
+fn an_owner_without_privilege_attaches_and_others_are_told_what_to_run() {
+    const NAME: &str = "an_owner_without_privilege_attaches_and_others_are_told_what_to_run";
+    const SCRIPT: &str = r#"
+        mount -t tmpfs tmpfs /dev/net
+        mknod /dev/net/tun c 10 200
+        cp "$0" /dev/net/test
+        ip tuntap add dev bwt0 mode tap user 65534 multi_queue vnet_hdr
+        ip addr add 10.77.0.1/24 dev bwt0
+        ip link set bwt0 up
+        ip tuntap add dev bwt1 mode tap user 0
+        for mode in 0600 0666; do
+            chmod $mode /dev/net/tun
+            BAREWIRE_TAP_TEST_UNPRIVILEGED=$mode setpriv --reuid 65534 --regid 65534 \
+                --clear-groups --inh-caps=-all --bounding-set=-all /dev/net/test --exact "$1"
+        done
+    "#;
+    match std::env::var(UNPRIVILEGED).as_deref() {
+        Ok("0600") => return refused_at_the_door(),
+        Ok(_) => return attached_as_owner(),
+        Err(_) => {}
+    }
+    in_namespace(NAME, || {
+        let exe = std::env::current_exe().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", SCRIPT]).arg(exe).arg(NAME);
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}{complaint}");
+        assert_eq!(told.matches("1 passed").count(), 2, "{told}{complaint}");
+    });
+}
+
+#[track_caller]
+fn refused_with(config: TapConfig, remedy: &str) {
+    let refused = TapDevice::open(config).unwrap_err().to_string();
+    assert!(refused.contains(remedy), "{refused}");
+}
+
+fn refused_at_the_door() {
+    assert!(sys::effective_uid() == 65_534 && !sys::has_net_admin());
+    refused_with(config("bwt0"), "sudo chmod 0666 /dev/net/tun");
+}
+
+fn attached_as_owner() {
+    assert!(sys::effective_uid() == 65_534 && !sys::has_net_admin());
+    for queues in [1, 2] {
+        let mut host = Host::open(TapConfig { queues, ..config("bwt0") }, Features::all());
+        assert!(!host.device.created());
+        host.resolve_kernel();
+        host.close();
+    }
+    let large = TapConfig { mtu: Some(9_000), ..config("bwt0") };
+    refused_with(large, "sudo ip link set bwt0 mtu 9000 up");
+    refused_with(config("bwt1"), "it belongs to another user");
+    refused_with(
+        config("bwt2"),
+        "sudo ip tuntap add dev bwt2 mode tap user \"$USER\" vnet_hdr && \
+         sudo ip addr add 10.77.0.1/24 dev bwt2 && sudo ip link set bwt2 up",
+    );
 }
