@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use barewire_driver::mem::Checksum;
 use barewire_driver::{
-    Arm, Device, DeviceError, Features, MacAddr, Pool, PoolConfig, Queue, QueueError, QueueId,
-    RxBurst, RxChecksum, RxFrame, TapConfig, TapDevice, TxBurst, TxChecksum, TxFrame, sys,
+    Arm, Device, DeviceError, DeviceSpec, Features, MacAddr, OpenOptions, Pool, PoolConfig, Queue,
+    QueueError, QueueId, RxBurst, RxChecksum, RxFrame, TapConfig, TapDevice, TxBurst, TxChecksum,
+    TxFrame, open_device, sys,
 };
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
@@ -402,6 +403,53 @@ fn an_empty_pool_leaves_frames_with_the_kernel_and_does_not_spin() {
         assert!(taken + rest >= 3, "the requests waited in the kernel");
         held.clear();
         host.close();
+    });
+}
+
+#[test]
+fn a_frame_larger_than_the_device_said_is_dropped_and_counted() {
+    in_namespace("a_frame_larger_than_the_device_said_is_dropped_and_counted", || {
+        let mut host = Host::open(config("bwt0"), Features::empty());
+        let mac = host.device.mac();
+        ip(&format!("neigh add {OURS} lladdr {mac} dev bwt0"));
+        ip("link set bwt0 mtu 9000");
+        let socket = UdpSocket::bind((KERNEL, 0)).unwrap();
+        socket.send_to(&[1; 5_000], (OURS, 9)).unwrap();
+        socket.send_to(&[2; 1_000], (OURS, 9)).unwrap();
+        let is_ours = |bytes: &[u8]| bytes[12..14] == [8, 0] && bytes[23] == 17;
+        let len = host.receive(|frame, bytes| is_ours(bytes).then_some(frame.len));
+        assert_eq!((len, host.queue.counters().rx_malformed), (1_042, 1));
+        host.close();
+    });
+}
+
+#[test]
+fn a_spec_opens_the_interface() {
+    in_namespace("a_spec_opens_the_interface", || {
+        let spec: DeviceSpec = "tap:bwt0".parse().unwrap();
+        let kernel_address = Some((KERNEL, 24));
+        let options = OpenOptions { offloads: false, kernel_address, ..OpenOptions::default() };
+        let device = open_device(&spec, &options).unwrap();
+        assert_eq!((device.name(), device.queues()), (spec.to_string(), 1));
+        assert_eq!(device.capabilities().features, Features::SCATTER_GATHER);
+        assert_eq!(sys::interface_addresses("bwt0").unwrap(), [(KERNEL, 24)]);
+        // Without a virtio_net_hdr a frame begins with its first byte, both ways.
+        let pool = Pool::new(PoolConfig { try_huge: false, ..PoolConfig::default() }).unwrap();
+        let mut queue = device.queue(QueueId(0)).unwrap().open();
+        assert_eq!(queue.start(&pool, Features::all()).unwrap(), Features::SCATTER_GATHER);
+        let ask = arp(1, device.mac(), MacAddr::BROADCAST, OURS, MacAddr::default(), KERNEL);
+        let mut burst = TxBurst::new();
+        burst.push_segment(pool.copy_from(&ask).unwrap().freeze());
+        burst.finish_frame(TxFrame::default());
+        assert_eq!(queue.tx_burst(&mut burst).unwrap(), 1);
+        if let Arm::Sleep { fd: Some(fd), .. } = queue.arm() {
+            let ready = sys::poll_readable(&[fd], Some(PATIENCE.as_nanos() as u64));
+            assert_eq!(ready.unwrap(), 1);
+        }
+        let mut received = RxBurst::new();
+        queue.rx_burst(&mut received, 1).unwrap();
+        let first = &received.segments(&received.frames()[0])[0];
+        assert!([[8, 0], [8, 6], [0x86, 0xdd]].contains(&[first[12], first[13]]));
     });
 }
 

@@ -134,10 +134,6 @@ fn queue_error(error: io::Error) -> QueueError {
     }
 }
 
-fn stopped() -> QueueError {
-    QueueError::Gone(io::Error::other("the queue has been stopped"))
-}
-
 impl Queue for TapQueue {
     fn capabilities(&self) -> Capabilities {
         self.capabilities.clone()
@@ -175,7 +171,7 @@ impl Queue for TapQueue {
 
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
         if self.pool.is_none() {
-            return if self.open.is_some() { Ok(0) } else { Err(stopped()) };
+            return Ok(0);
         }
         let mut received = 0;
         // Reads are bounded, not frames: a flood of malformed frames does not hold the engine.
@@ -184,7 +180,7 @@ impl Queue for TapQueue {
                 self.counters.rx_no_buffer += 1;
                 break;
             }
-            let Some(file) = &self.open else { return Err(stopped()) };
+            let Some(file) = &self.open else { break };
             let mut header = [0; HEADER_LEN];
             self.counters.syscalls += 1;
             match sys::readv(file, &mut header[..self.header_len], &mut self.spare) {
@@ -204,10 +200,7 @@ impl Queue for TapQueue {
     }
 
     fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
-        let Some(file) = &self.open else { return Err(stopped()) };
-        if self.pool.is_none() {
-            return Ok(0);
-        }
+        let (Some(file), Some(_)) = (&self.open, &self.pool) else { return Ok(0) };
         let (mut sent, mut result) = (0, Ok(()));
         while let Some((frame, segments)) = burst.front() {
             let first = segments.first().map_or(&[][..], |segment| segment);
@@ -257,7 +250,7 @@ impl Queue for TapQueue {
     }
 
     fn arm(&mut self) -> Arm {
-        let Some(file) = &self.open else { return Arm::Ready };
+        let Some(file) = &self.open else { return Arm::Sleep { fd: None, until_ns: None } };
         let fd = file.as_raw_fd();
         if self.starved && !self.refill() {
             let until_ns = Some(self.clock.now_ns() + NO_BUFFER_WAIT_NS);

@@ -255,3 +255,33 @@ fn a_full_inner_queue_holds_the_sender_back() {
     bad.stop();
     assert!(pool.audit().all_free());
 }
+
+#[test]
+fn the_queues_of_a_device_draw_numbers_of_their_own_and_count_together() {
+    let (a, _b) = cable::pair(CableConfig { queues: 2, ..CableConfig::new("dev") }).unwrap();
+    let device = FaultyDevice::new(Arc::new(a), "tx.loss=50%,seed=9".parse().unwrap());
+    assert!(!device.capabilities().features.intersects(WITHDRAWN));
+    let mut lost = Vec::new();
+    for id in 0..2 {
+        let pool = PoolConfig { slots: 64, slot_len: 2048, cells: 1, try_huge: false };
+        let pool = Pool::new(pool).unwrap();
+        let mut queue = device.queue(QueueId(id)).unwrap().open();
+        queue.start(&pool, Features::all()).unwrap();
+        let mut pattern = 0u64;
+        for _ in 0..64 {
+            let before = device.figures().tx.get().lost;
+            let mut burst = TxBurst::new();
+            burst.push_segment(pool.copy_from(&[0; 60]).unwrap().freeze());
+            burst.finish_frame(TxFrame::default());
+            assert_eq!(queue.tx_burst(&mut burst).unwrap(), 1);
+            pattern = pattern << 1 | (device.figures().tx.get().lost - before);
+        }
+        lost.push(pattern);
+        queue.stop();
+        assert!(pool.audit().all_free());
+    }
+    assert_ne!(lost[0], lost[1]);
+    let counted = device.figures().tx.get();
+    assert_eq!(counted.lost, u64::from(lost[0].count_ones() + lost[1].count_ones()));
+    assert_eq!(counted.lost + counted.passed, 128);
+}
