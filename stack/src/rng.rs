@@ -55,10 +55,12 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_and_seeds_differ() {
-        let take = |seed| (0..8).map(|_| ()).fold((Rng::new(seed), vec![]), |(mut r, mut v), ()| {
-            v.push(r.next_u64());
-            (r, v)
-        });
+        let take = |seed| {
+            (0..8).map(|_| ()).fold((Rng::new(seed), vec![]), |(mut r, mut v), ()| {
+                v.push(r.next_u64());
+                (r, v)
+            })
+        };
         assert_eq!(take(7).1, take(7).1);
         assert_ne!(take(7).1, take(8).1);
     }
