@@ -445,16 +445,16 @@ impl Tcb {
         h: &TcpHeader,
     ) -> Option<Duration> {
         let acked = self.sendq.ack_records(ack);
-        let rtt = match acked.sent_once_at {
-            Some(sent) if !acked.any_resent => now - sent,
-            _ => {
-                let echo = h.options.timestamps.filter(|ts| ts.ecr != 0)?.ecr;
-                let ms = ts_clock(now, self.ts_offset).wrapping_sub(echo);
-                // An echo of the future, or from before the connection: not one of ours.
-                let sent = acked.first_sent?;
+        let rtt = match (acked.resent_at, acked.sent_once_at) {
+            (None, sent) => now - sent?,
+            (Some(resent), _) => {
+                let ts = h.options.timestamps?;
+                let ours = self.status.contains(Status::TIMESTAMPS) && ts.ecr != 0;
+                let ms = ts_clock(now, self.ts_offset).wrapping_sub(ts.ecr);
                 let rtt = Duration::from_millis(u64::from(ms));
-                let ours = self.status.contains(Status::TIMESTAMPS);
-                if !ours || rtt > now - sent + Duration::from_millis(1) {
+                // The echo of an earlier transmission may come late because the first ACK was lost:
+                // it would inflate the timeout that the loss of the next one then adds to.
+                if !ours || rtt > now - resent + Duration::from_millis(1) {
                     return None;
                 }
                 rtt

@@ -173,8 +173,14 @@ impl Trace {
         t
     }
 
+    /// A segment arrives and the connection goes on.
     #[track_caller]
-    pub(super) fn rx(&mut self, text: &str) -> Outcome {
+    pub(super) fn rx(&mut self, text: &str) {
+        assert_eq!(self.rx_outcome(text), Outcome::Continue, "{text}");
+    }
+
+    #[track_caller]
+    pub(super) fn rx_outcome(&mut self, text: &str) -> Outcome {
         let line = Line::parse(text);
         let data = bytes(line.from, line.from.wrapping_add(line.len));
         self.rx_data(text, &data)
@@ -275,8 +281,14 @@ impl Trace {
         assert_eq!(self.tcb.state().to_string(), name);
     }
 
-    /// Lets time pass, firing every timer at its own moment.
-    pub(super) fn wait(&mut self, ms: u64) -> Outcome {
+    /// Lets time pass and the connection goes on.
+    #[track_caller]
+    pub(super) fn wait(&mut self, ms: u64) {
+        assert_eq!(self.wait_outcome(ms), Outcome::Continue);
+    }
+
+    /// Lets time pass, firing every timer at its own moment, until something is to be sent.
+    pub(super) fn wait_outcome(&mut self, ms: u64) -> Outcome {
         let until = self.now + Duration::from_millis(ms);
         let mut outcome = Outcome::Continue;
         while let Some(at) = self.tcb.poll_at().filter(|&at| at <= until) {
