@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod error;
 pub mod rng;
 pub mod tcp;
