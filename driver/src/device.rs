@@ -62,6 +62,16 @@ impl MacAddr {
         let b = seed.to_be_bytes();
         MacAddr([0x02, b[3], b[4], b[5], b[6], b[7]])
     }
+
+    /// A locally administered unicast address that depends on `name` alone, so that a restarted
+    /// program is found under the address that its peers remember.
+    pub fn from_name(name: &str) -> MacAddr {
+        // FNV-1a, 64 bits: any hash that stays the same between versions would do.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        MacAddr::local(hash ^ hash >> 40)
+    }
 }
 
 impl fmt::Display for MacAddr {
@@ -383,11 +393,15 @@ pub struct QueueCounters {
 pub enum Arm {
     /// Frames have arrived in the meantime: do not sleep.
     Ready,
-    /// Nothing there: the descriptor becomes readable when a frame arrives.
-    Sleep(RawFd),
-    /// Nothing there, and nothing to wait on: sleep until the given time at most (nanoseconds of
-    /// [`crate::sys::Clock`]), or until somebody else wakes the engine.
-    SleepUntil(Option<u64>),
+    /// Nothing there. Sleep until the descriptor is readable, the time has come, or somebody else
+    /// wakes the engine, whichever is first.
+    Sleep {
+        /// Becomes readable when a frame arrives, where the queue has such a descriptor.
+        fd: Option<RawFd>,
+        /// When the queue has work of its own to do (a delayed frame to deliver), in nanoseconds of
+        /// the clock that the queue goes by.
+        until_ns: Option<u64>,
+    },
 }
 
 /// Why a queue no longer works.
@@ -568,7 +582,7 @@ mod tests {
 
     #[test]
     fn mac_addresses_print_and_sort_their_kinds() {
-        assert_eq!(MacAddr::local(0x0102_0304_05).to_string(), "02:01:02:03:04:05");
+        assert_eq!(MacAddr::local(0x0001_0203_0405).to_string(), "02:01:02:03:04:05");
         assert!(MacAddr::BROADCAST.is_group() && !MacAddr::local(1).is_group());
     }
 }

@@ -19,13 +19,18 @@
 //!
 //! `unsafe` is confined to `mem` and `sys`; everything exported is safe to call.
 
+pub mod cable;
 pub mod device;
 pub mod mem;
+pub mod rss;
 pub mod spec;
 pub mod sys;
+pub mod tap;
 
 pub use device::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
     QueueError, QueueId, QueueSeed, RxBurst, RxChecksum, RxFrame, TxBurst, TxChecksum, TxFrame,
 };
 pub use mem::{Audit, PacketBuf, PacketSlice, Pool, PoolConfig, PoolError, Region, RemoteBuf};
+pub use spec::{DeviceSpec, OpenOptions, SpecError, open_device};
+pub use tap::{TapConfig, TapDevice};

@@ -1,17 +1,175 @@
 //! How a user names a device on a command line.
 
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use thiserror::Error;
 
+use crate::cable::{self, CableConfig};
+use crate::device::{Device, DeviceError, Features};
+use crate::sys::MAX_INTERFACE_NAME;
+use crate::tap::{TapConfig, TapDevice};
+
 /// A device as a user names it, such as `tap:bw0`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DeviceSpec {
     /// A tap interface of the kernel, by name.
     Tap(String),
-    /// One end of an in-memory cable, by name.
+    /// One end of an in-memory cable, by name: whoever opens the name first gets one end, whoever
+    /// opens it next in the same process the other.
     Cable(String),
 }
 
 /// Why a string names no device.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct SpecError(String);
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// There is no kind before a colon, or nothing at all.
+    #[error("`{0}` does not say what kind of device it is; {ALLOWED}{hint}", hint = suggestion(.0))]
+    NoKind(String),
+    /// The kind is not known.
+    #[error("`{0}` is not a kind of device; {ALLOWED}")]
+    UnknownKind(String),
+    /// The name is empty, too long or holds a character that no interface name may have.
+    #[error(
+        "`{0}` cannot be a device's name: 1 to {MAX_INTERFACE_NAME} bytes without `/`, `:` or \
+         spaces, and not `.` or `..`; for example `bw0`"
+    )]
+    BadName(String),
+}
+
+const ALLOWED: &str = "allowed are tap:NAME, such as `tap:bw0`, and cable:NAME, such as `cable:a`";
+
+/// What the writer of a bare name may have meant.
+fn suggestion(text: &str) -> String {
+    match check_interface_name(text) {
+        Ok(()) => format!("; did you mean `tap:{text}`?"),
+        Err(_) => String::new(),
+    }
+}
+
+/// Refuses names that the kernel refuses for an interface (`dev_valid_name`), so that the reason
+/// can be told.
+pub(crate) fn check_interface_name(name: &str) -> Result<(), SpecError> {
+    let bad_byte =
+        |b: u8| b == b'/' || b == b':' || b.is_ascii_whitespace() || b.is_ascii_control();
+    let bad = name.is_empty()
+        || name.len() > MAX_INTERFACE_NAME
+        || name == "."
+        || name == ".."
+        // A percent sign is a pattern: the kernel would make another name out of it.
+        || name.contains('%')
+        || name.bytes().any(bad_byte);
+    if bad { Err(SpecError::BadName(name.to_owned())) } else { Ok(()) }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<DeviceSpec, SpecError> {
+        let (kind, name) =
+            text.split_once(':').ok_or_else(|| SpecError::NoKind(text.to_owned()))?;
+        let make = match kind {
+            "tap" => DeviceSpec::Tap,
+            "cable" => DeviceSpec::Cable,
+            "" => return Err(SpecError::NoKind(text.to_owned())),
+            _ => return Err(SpecError::UnknownKind(kind.to_owned())),
+        };
+        check_interface_name(name)?;
+        Ok(make(name.to_owned()))
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceSpec::Tap(name) => write!(f, "tap:{name}"),
+            DeviceSpec::Cable(name) => write!(f, "cable:{name}"),
+        }
+    }
+}
+
+/// What to ask of a device whatever its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Queue pairs, one for each engine.
+    pub queues: u16,
+    /// Offer checksum and segmentation offload where the device can do it.
+    pub offloads: bool,
+    /// MTU in bytes; `None` leaves the device's own.
+    pub mtu: Option<u16>,
+    /// For a tap: address and prefix length of the kernel's side.
+    pub kernel_address: Option<(Ipv4Addr, u8)>,
+}
+
+impl Default for OpenOptions {
+    /// One queue, with offloads, everything else as the device has it.
+    fn default() -> OpenOptions {
+        OpenOptions { queues: 1, offloads: true, mtu: None, kernel_address: None }
+    }
+}
+
+/// Opens the device that `spec` names.
+///
+/// # Errors
+/// [`DeviceError`]; where a right is missing it holds the command to run.
+pub fn open_device(
+    spec: &DeviceSpec,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Device>, DeviceError> {
+    match spec {
+        DeviceSpec::Tap(name) => Ok(Arc::new(TapDevice::open(TapConfig {
+            queues: options.queues,
+            offloads: options.offloads,
+            mtu: options.mtu,
+            kernel_address: options.kernel_address,
+            ..TapConfig::new(name)
+        })?)),
+        DeviceSpec::Cable(name) => {
+            let mut config = CableConfig { queues: options.queues, ..CableConfig::new(name) };
+            if !options.offloads {
+                config.features = Features::SCATTER_GATHER;
+            }
+            config.mtu = options.mtu.unwrap_or(config.mtu);
+            Ok(Arc::new(cable::open_named(config)?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_print_as_they_are_read() {
+        for text in ["tap:bw0", "cable:a", "tap:fifteen-bytes-x"] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        assert_eq!("tap:bw0".parse(), Ok(DeviceSpec::Tap("bw0".into())));
+    }
+
+    #[test]
+    fn a_bad_spec_says_what_is_allowed() {
+        for (text, said) in [
+            ("", "`tap:bw0`"),
+            ("eth0", "did you mean `tap:eth0`?"),
+            (":x", "allowed are tap:NAME"),
+            ("tun:x", "`tun` is not a kind of device; allowed are tap:NAME"),
+            ("TAP:x", "`TAP` is not a kind of device"),
+            ("tap:", "`` cannot be a device's name"),
+            ("tap:sixteen-bytes-xx", "1 to 15 bytes"),
+            ("tap:a/b", "`a/b` cannot"),
+            ("tap:a b", "without `/`, `:` or spaces"),
+            ("cable:a:b", "`a:b` cannot"),
+            ("tap:..", "`..` cannot"),
+            ("tap:bw%d", "`bw%d` cannot"),
+        ] {
+            let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains(said), "{text:?}: {error}");
+        }
+        assert!(!"a b".parse::<DeviceSpec>().unwrap_err().to_string().contains("did you mean"));
+    }
+}

@@ -17,13 +17,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addr;
+pub mod counters;
 pub mod engine;
 pub mod error;
+pub mod icmp;
+pub mod interface;
+pub mod neighbor;
+pub mod reassembly;
 pub mod rng;
+pub mod route;
+pub mod socket;
+pub mod stack;
 pub mod tcp;
 pub mod time;
+pub mod timer;
 pub mod wire;
 
+pub use addr::Cidr;
+pub use counters::StackCounters;
 pub use error::SocketError;
+pub use interface::{IfaceId, InterfaceConfig, Medium};
 pub use rng::Rng;
+pub use socket::{Family, OptionName, Received, SocketId, SocketKind, SocketOption};
+pub use stack::{Event, Forward, ForwardKind, Limits, Share, Stack, StackConfig};
 pub use time::Instant;

@@ -40,7 +40,7 @@ impl Rng {
     /// A number below `bound`, or 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // Multiply-shift: the bias is below 2^-32 for every bound that the stack uses.
-        (u128::from(self.next_u64()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// True once in `1 / probability` calls.
@@ -55,10 +55,12 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_and_seeds_differ() {
-        let take = |seed| (0..8).map(|_| ()).fold((Rng::new(seed), vec![]), |(mut r, mut v), ()| {
-            v.push(r.next_u64());
-            (r, v)
-        });
+        let take = |seed| {
+            (0..8).map(|_| ()).fold((Rng::new(seed), vec![]), |(mut r, mut v), ()| {
+                v.push(r.next_u64());
+                (r, v)
+            })
+        };
         assert_eq!(take(7).1, take(7).1);
         assert_ne!(take(7).1, take(8).1);
     }

@@ -27,9 +27,7 @@ mod remote;
 
 pub use buf::{PacketBuf, PacketSlice, QueuedSlice};
 pub use checksum::{Checksum, copy_and_checksum};
-pub use pool::{
-    Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError, PostedSlot,
-};
+pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError, PostedSlot};
 pub use prefetch::prefetch_read;
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;

@@ -182,12 +182,8 @@ impl Pool {
         }
         let bytes = slots as usize * slot_len as usize + cells as usize * CELL_LEN;
         let region = Region::new(bytes, try_huge)?;
-        let shared = Arc::new(Shared {
-            region,
-            returns: ArrayQueue::new(total as usize),
-            slots,
-            slot_len,
-        });
+        let shared =
+            Arc::new(Shared { region, returns: ArrayQueue::new(total as usize), slots, slot_len });
         let inner = Inner {
             shared,
             state: vec![Cell::new(SlotState::Free); total as usize].into_boxed_slice(),

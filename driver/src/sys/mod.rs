@@ -1,41 +1,37 @@
 //! The safe layer over the operating system: the only callers of libc in the project.
 //!
+//! | module | what it wraps |
+//! | --- | --- |
+//! | `memory` | page sizes, `memfd_create` |
+//! | `fd` | `readv`, `writev`, `preadv` over packet buffers, `eventfd`, `ppoll` |
+//! | `tun` | `/dev/net/tun` and its ioctls |
+//! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
+//! | `thread` | processor affinity |
+//! | `clock` | the monotonic clock, and one that tests turn by hand |
+//! | `rights` | effective user, capabilities, the kernel's random numbers |
+//!
 //! Everything here is safe to call, checks what the kernel answers, and returns `io::Error`.
 
-use std::ffi::CString;
-use std::fs::File;
-use std::io;
-use std::os::fd::FromRawFd;
+mod clock;
+mod fd;
+mod interface;
+mod memory;
+mod rights;
+mod thread;
+mod tun;
 
-/// Bytes in an ordinary page.
-pub fn page_size() -> usize {
-    // SAFETY: sysconf takes no pointer.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}
+pub use clock::{Clock, ClockHand};
+pub use fd::{EventFd, MAX_IOVECS, MAX_POLL_FDS, poll_readable, read_at_into, readv, writev};
+pub use interface::{
+    InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
+};
+pub use memory::{hugepage_size, memfd, page_size};
+pub use rights::{effective_uid, has_net_admin, random_u128};
+pub use thread::{allowed_cores, pin_to_core};
+pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_set_offload};
 
-/// Bytes in a hugepage of the default size, or `None` where the kernel has none configured.
-pub fn hugepage_size() -> Option<usize> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| -> Option<usize> {
-        let line = meminfo.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    (field("HugePages_Free:")? > 0).then_some(field("Hugepagesize:")? * 1024)
-}
-
-/// An anonymous memory file, in hugepages of the default size if `huge`.
-///
-/// # Errors
-/// What `memfd_create(2)` answers.
-pub fn memfd(name: &str, huge: bool) -> io::Result<File> {
-    let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let flags = libc::MFD_CLOEXEC | if huge { libc::MFD_HUGETLB } else { 0 };
-    // SAFETY: `name` is a NUL-terminated string that lives over the call.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just returned this descriptor and nobody else knows it.
-    Ok(unsafe { File::from_raw_fd(fd) })
+/// Error numbers that tell one refusal of the kernel from another where [`std::io::ErrorKind`] does
+/// not.
+pub mod errno {
+    pub use libc::{E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENXIO, EPERM};
 }

@@ -443,7 +443,7 @@ impl Plan {
         let iface = stack.add_interface(interface).map_err(EngineError::Addresses)?;
         if let Some(gateway) = config.gateway {
             stack
-                .add_route(Cidr::default_for(gateway), Some(gateway), iface)
+                .add_route(Cidr::everything(gateway), Some(gateway), iface)
                 .map_err(EngineError::Addresses)?;
         }
         let mailbox = mailboxes[usize::from(index)].clone();

@@ -30,11 +30,7 @@ pub struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Keepalive {
-            idle: Duration::from_secs(7200),
-            interval: Duration::from_secs(75),
-            count: 9,
-        }
+        Keepalive { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), count: 9 }
     }
 }
 
@@ -87,6 +83,8 @@ pub struct TcpConfig {
     pub cork: bool,
     /// Keepalive, off by default (`SO_KEEPALIVE`).
     pub keepalive: Option<Keepalive>,
+    /// Times that keepalive has when it is turned on.
+    pub keepalive_times: Keepalive,
     /// Longest time that sent data may stay unacknowledged (RFC 5482, `TCP_USER_TIMEOUT`).
     pub user_timeout: Option<Duration>,
     /// Offer and accept window scaling (RFC 7323 §2).
@@ -124,6 +122,7 @@ impl Default for TcpConfig {
             nodelay: false,
             cork: false,
             keepalive: None,
+            keepalive_times: Keepalive::default(),
             user_timeout: None,
             window_scale: true,
             timestamps: true,
@@ -187,3 +186,238 @@ pub enum Outcome {
 /// Time type of this module, for its docs.
 #[doc(hidden)]
 pub type Now = Instant;
+
+mod stub {
+    #![allow(missing_docs, unused_variables, dead_code, clippy::todo)]
+    use super::*;
+    use crate::error::SocketError;
+    use barewire_driver::Pool;
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+    bitflags::bitflags! { #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)] pub struct Readiness: u8 { const READABLE=1; const WRITABLE=2; const READ_CLOSED=4; const WRITE_CLOSED=8; const ERROR=16; } }
+    #[derive(Debug)]
+    pub struct Tcb {
+        c: Rc<TcpConfig>,
+    }
+    #[derive(Clone, Copy, Debug)]
+    pub struct Open {
+        pub iss: u32,
+        pub ts_offset: u32,
+        pub mss: u16,
+    }
+    #[derive(Clone, Copy, Debug)]
+    pub struct TcpInfo {
+        pub state: State,
+    }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum State {
+        Closed,
+    }
+    impl State {
+        pub fn is_opening(self) -> bool {
+            todo!()
+        }
+    }
+    pub enum IcmpError {
+        HostUnreachable,
+        NetworkUnreachable,
+        PortUnreachable,
+        ProtocolUnreachable,
+        FragmentationNeeded { mtu: u16 },
+    }
+    impl Tcb {
+        pub fn connect(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+            todo!()
+        }
+        pub fn state(&self) -> State {
+            todo!()
+        }
+        pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+            todo!()
+        }
+        pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
+            todo!()
+        }
+        pub fn poll_transmit(
+            &mut self,
+            now: Instant,
+            limits: &TxLimits,
+            payload: &mut Vec<PacketSlice>,
+        ) -> Option<Transmit> {
+            todo!()
+        }
+        pub fn wants_transmit(&self) -> bool {
+            todo!()
+        }
+        pub fn poll_at(&self) -> Option<Instant> {
+            todo!()
+        }
+        pub fn readiness(&self) -> Readiness {
+            todo!()
+        }
+        pub fn write(&mut self, pool: &Pool, data: &[u8]) -> Result<usize, SocketError> {
+            todo!()
+        }
+        pub fn write_owned(&mut self, data: PacketSlice) -> Result<(), (SocketError, PacketSlice)> {
+            todo!()
+        }
+        pub fn write_room(&self) -> usize {
+            todo!()
+        }
+        pub fn read(&mut self, out: &mut [u8]) -> Result<usize, SocketError> {
+            todo!()
+        }
+        pub fn peek(&self, out: &mut [u8]) -> Result<usize, SocketError> {
+            todo!()
+        }
+        pub fn read_owned(&mut self, max: usize) -> Result<Option<PacketSlice>, SocketError> {
+            todo!()
+        }
+        pub fn bytes_readable(&self) -> usize {
+            todo!()
+        }
+        pub fn bytes_unacked(&self) -> usize {
+            todo!()
+        }
+        pub fn shutdown_write(&mut self, now: Instant) -> Result<(), SocketError> {
+            todo!()
+        }
+        pub fn shutdown_read(&mut self) {
+            todo!()
+        }
+        pub fn close(&mut self, now: Instant) -> Outcome {
+            todo!()
+        }
+        pub fn abort(&mut self) -> Outcome {
+            todo!()
+        }
+        pub fn fail(&mut self, e: SocketError) -> Outcome {
+            todo!()
+        }
+        pub fn take_error(&mut self) -> Option<SocketError> {
+            todo!()
+        }
+        pub fn handle_icmp(&mut self, now: Instant, e: IcmpError, seq: u32) -> Outcome {
+            todo!()
+        }
+        pub fn config(&self) -> &TcpConfig {
+            &self.c
+        }
+        pub fn update_config(&mut self, f: impl FnOnce(&mut TcpConfig)) {
+            todo!()
+        }
+        pub fn time_wait(&self) -> Option<TimeWait> {
+            todo!()
+        }
+        pub fn info(&self) -> TcpInfo {
+            todo!()
+        }
+    }
+    #[derive(Debug)]
+    pub struct HalfOpen;
+    pub enum HalfOpenOutcome {
+        Drop,
+        Reply(TcpHeader),
+        Establish,
+        Remove,
+        Reset(TcpHeader),
+    }
+    pub enum HalfOpenTimeout {
+        Resend(TcpHeader),
+        GiveUp,
+        NotYet,
+    }
+    impl HalfOpen {
+        pub fn new(now: Instant, syn: &TcpHeader, config: &TcpConfig, open: Open) -> HalfOpen {
+            todo!()
+        }
+        pub fn syn_ack(&self, now: Instant, config: &TcpConfig) -> TcpHeader {
+            todo!()
+        }
+        pub fn handle_segment(
+            &mut self,
+            now: Instant,
+            header: &TcpHeader,
+            payload_len: u32,
+            config: &TcpConfig,
+        ) -> HalfOpenOutcome {
+            todo!()
+        }
+        pub fn handle_timeout(&mut self, now: Instant, config: &TcpConfig) -> HalfOpenTimeout {
+            todo!()
+        }
+        pub fn poll_at(&self) -> Instant {
+            todo!()
+        }
+        pub fn into_tcb(self, now: Instant, config: Rc<TcpConfig>) -> Tcb {
+            todo!()
+        }
+        pub fn from_cookie(
+            now: Instant,
+            header: &TcpHeader,
+            mss: u16,
+            config: &TcpConfig,
+            open: Open,
+        ) -> HalfOpen {
+            todo!()
+        }
+    }
+    #[derive(Debug)]
+    pub struct TimeWait;
+    pub enum TimeWaitOutcome {
+        Drop,
+        Ack(TcpHeader),
+        Reuse { iss_above: u32 },
+        Remove,
+    }
+    impl TimeWait {
+        pub fn handle_segment(
+            &mut self,
+            now: Instant,
+            header: &TcpHeader,
+            payload_len: u32,
+        ) -> TimeWaitOutcome {
+            todo!()
+        }
+        pub fn poll_at(&self) -> Instant {
+            todo!()
+        }
+    }
+    pub fn reset_for(header: &TcpHeader, payload_len: u32) -> Option<TcpHeader> {
+        todo!()
+    }
+    pub mod cookie {
+        use super::*;
+        pub fn make(
+            secret: u128,
+            flow: (SocketAddr, SocketAddr),
+            irs: u32,
+            mss: u16,
+            now: Instant,
+        ) -> u32 {
+            todo!()
+        }
+        pub fn check(
+            secret: u128,
+            flow: (SocketAddr, SocketAddr),
+            irs: u32,
+            iss: u32,
+            now: Instant,
+        ) -> Option<u16> {
+            todo!()
+        }
+        pub fn syn_ack(syn: &TcpHeader, iss: u32, our_mss: u16, config: &TcpConfig) -> TcpHeader {
+            todo!()
+        }
+    }
+    pub mod isn {
+        use super::*;
+        pub fn isn(secret: u128, local: SocketAddr, remote: SocketAddr, now: Instant) -> u32 {
+            todo!()
+        }
+        pub fn timestamp_offset(secret: u128, local: SocketAddr, remote: SocketAddr) -> u32 {
+            todo!()
+        }
+    }
+}
+pub use stub::*;

@@ -1,0 +1,303 @@
+//! What a network card does to a frame between one host's memory and the other's: checksums and
+//! segmentation, in software.
+//!
+//! ```text
+//!   sent                    receiver granted        delivered
+//!   complete                –                       as it is, checksum Unknown
+//!   partial checksum        RX_CHECKSUM             as it is, Good
+//!                           nothing                 checksum filled in, Unknown
+//!   TSO                     LARGE_RECEIVE           as it is, Good, with the segment size
+//!                           RX_CHECKSUM or nothing  frames of wire size, checksums filled in
+//! ```
+
+use std::ops::DerefMut;
+
+use crate::device::{Features, RxChecksum, RxFrame, TxChecksum, TxFrame};
+use crate::mem::{Checksum, PacketSlice};
+
+/// Bytes in an Ethernet header.
+pub(super) const ETHERNET_LEN: usize = 14;
+
+/// Most header bytes that are rewritten: Ethernet, IP and TCP headers with all options, and room
+/// for what a checksum field behind extension headers needs.
+const MAX_HEADER: usize = 192;
+
+const TCP: u8 = 6;
+/// Offset of the checksum field in a TCP header (RFC 9293 §3.1).
+const TCP_CHECKSUM: usize = 16;
+const TCP_FLAGS: usize = 13;
+const FIN: u8 = 0x01;
+const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+
+/// What the two ends agreed on, each for itself, and what the wire takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// Granted to the sender.
+    pub(super) sender: Features,
+    /// Granted to the receiver.
+    pub(super) receiver: Features,
+    /// Largest frame without its Ethernet header.
+    pub(super) mtu: u16,
+}
+
+/// The frame's metadata asks for what was not granted or does not fit the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Misfit;
+
+/// One frame on its way to the receiver: `header`, then `len` bytes of `source` from byte `from`.
+pub(super) struct WireFrame<'a> {
+    header: &'a [u8],
+    source: &'a [PacketSlice],
+    from: usize,
+    len: usize,
+    /// What the receiver is told about it.
+    pub(super) meta: RxFrame,
+}
+
+impl WireFrame<'_> {
+    /// Bytes in the frame.
+    pub(super) fn len(&self) -> usize {
+        self.header.len() + self.len
+    }
+
+    /// The sender's own slices, if the frame goes as they are.
+    pub(super) fn untouched(&self) -> Option<&[PacketSlice]> {
+        self.header.is_empty().then_some(self.source)
+    }
+
+    /// Copies the frame into as many of `bufs` as it takes, filling each, and returns the bytes in
+    /// the last one. The caller has seen to it that it fits.
+    pub(super) fn copy_into<B: DerefMut<Target = [u8]>>(&self, bufs: &mut [B]) -> usize {
+        let (mut at, mut used) = (0, 0);
+        let mut put = |mut bytes: &[u8]| {
+            while !bytes.is_empty() {
+                if used == bufs[at].len() {
+                    (at, used) = (at + 1, 0);
+                }
+                let n = bytes.len().min(bufs[at].len() - used);
+                bufs[at][used..used + n].copy_from_slice(&bytes[..n]);
+                (bytes, used) = (&bytes[n..], used + n);
+            }
+        };
+        put(self.header);
+        for_pieces(self.source, self.from, self.len, put);
+        used
+    }
+}
+
+/// Calls `f` with each contiguous piece of bytes `from..from + len`.
+fn for_pieces(source: &[PacketSlice], from: usize, len: usize, mut f: impl FnMut(&[u8])) {
+    let (mut skip, mut left) = (from, len);
+    for segment in source {
+        let start = skip.min(segment.len());
+        skip -= start;
+        let n = (segment.len() - start).min(left);
+        left -= n;
+        if n > 0 {
+            f(&segment[start..start + n]);
+        }
+    }
+}
+
+/// Gives the frames that arrive at the far end for one that was sent, in order, to `out`.
+pub(super) fn carry(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    link: Link,
+    out: impl FnMut(&WireFrame<'_>),
+) -> Result<(), Misfit> {
+    let Some(first) = source.first() else { return Err(Misfit) };
+    if first.len() < ETHERNET_LEN || frame.vlan.is_some() {
+        return Err(Misfit);
+    }
+    let largest = usize::from(link.mtu) + ETHERNET_LEN;
+    let payload = (frame.len as usize).saturating_sub(usize::from(frame.header_len));
+    let large = frame.tso_mss > 0 && payload > usize::from(frame.tso_mss);
+    match frame.checksum {
+        TxChecksum::Partial { .. } if !link.sender.contains(Features::TX_CHECKSUM) => Err(Misfit),
+        TxChecksum::Partial { start, offset } if large => {
+            let wire = usize::from(frame.header_len) + usize::from(frame.tso_mss);
+            if !link.sender.contains(Features::TSO4) || wire > largest {
+                return Err(Misfit);
+            }
+            let headers = Headers::parse(frame, first, start, offset)?;
+            carry_large(frame, source, &headers, link, out)
+        }
+        // A TSO frame leaves its checksum to the device, always.
+        TxChecksum::Complete if frame.tso_mss > 0 => Err(Misfit),
+        _ if frame.len as usize > largest => Err(Misfit),
+        TxChecksum::Partial { start, offset } => carry_partial(
+            frame,
+            source,
+            usize::from(start),
+            usize::from(start) + usize::from(offset),
+            link,
+            out,
+        ),
+        TxChecksum::Complete => {
+            whole(frame, source, RxFrame::default(), out);
+            Ok(())
+        }
+    }
+}
+
+fn whole(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    meta: RxFrame,
+    mut out: impl FnMut(&WireFrame<'_>),
+) {
+    out(&WireFrame { header: &[], source, from: 0, len: frame.len as usize, meta });
+}
+
+/// A frame whose checksum at `field` covers everything from `start`.
+fn carry_partial(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    start: usize,
+    field: usize,
+    link: Link,
+    mut out: impl FnMut(&WireFrame<'_>),
+) -> Result<(), Misfit> {
+    let (first, end) = (&source[0], field + 2);
+    if end > first.len() || end > MAX_HEADER {
+        return Err(Misfit);
+    }
+    if link.receiver.contains(Features::RX_CHECKSUM) {
+        let meta = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
+        whole(frame, source, meta, out);
+        return Ok(());
+    }
+    let mut header = [0; MAX_HEADER];
+    let header = &mut header[..end];
+    header.copy_from_slice(&first[..end]);
+    let len = frame.len as usize - end;
+    let mut sum = Checksum::new();
+    sum.add(&header[start..]);
+    for_pieces(source, end, len, |piece| sum.add(piece));
+    store_checksum(header, field, sum);
+    out(&WireFrame { header, source, from: end, len, meta: RxFrame::default() });
+    Ok(())
+}
+
+/// RFC 768: a UDP checksum of zero means none, so zero is sent as its other representation; for
+/// TCP both are right.
+fn store_checksum(header: &mut [u8], at: usize, sum: Checksum) {
+    let value = match sum.finish() {
+        0 => 0xffff,
+        value => value,
+    };
+    header[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Where the headers of a TCP segment over IPv4 lie, and a copy of them.
+struct Headers {
+    bytes: [u8; MAX_HEADER],
+    len: usize,
+    /// Offset of the TCP header.
+    tcp: usize,
+}
+
+impl Headers {
+    fn parse(frame: &TxFrame, first: &[u8], start: u16, offset: u16) -> Result<Headers, Misfit> {
+        let (len, tcp) = (usize::from(frame.header_len), usize::from(start));
+        if len > first.len() || len > MAX_HEADER || usize::from(offset) != TCP_CHECKSUM {
+            return Err(Misfit);
+        }
+        let mut bytes = [0; MAX_HEADER];
+        bytes[..len].copy_from_slice(&first[..len]);
+        let ip = &bytes[ETHERNET_LEN..];
+        let ip_len = usize::from(ip[0] & 15) * 4;
+        let is_tcp4 = bytes[12..14] == [0x08, 0x00] && ip[0] >> 4 == 4 && ip[9] == TCP;
+        let is_fragment = ip[6] & 0x3f != 0 || ip[7] != 0;
+        if !is_tcp4 || is_fragment || ip_len < 20 || tcp != ETHERNET_LEN + ip_len {
+            return Err(Misfit);
+        }
+        let tcp_len = usize::from(bytes[tcp + 12] >> 4) * 4;
+        if tcp_len < 20 || tcp + tcp_len != len {
+            Err(Misfit)
+        } else {
+            Ok(Headers { bytes, len, tcp })
+        }
+    }
+
+    /// The headers of segment `index`, with `payload` bytes of data behind them, but for the TCP
+    /// checksum, whose sum over pseudo-header and header is returned.
+    fn of_segment(&self, index: usize, mss: usize, payload: usize, last: bool) -> Headers {
+        let Headers { mut bytes, len, tcp } = *self;
+        let get16 = |at: usize| u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
+        let ip = ETHERNET_LEN;
+        let ip_total = (len - ip + payload) as u16;
+        bytes[ip + 2..ip + 4].copy_from_slice(&ip_total.to_be_bytes());
+        let id = get16(ip + 4).wrapping_add(index as u16);
+        bytes[ip + 4..ip + 6].copy_from_slice(&id.to_be_bytes());
+        bytes[ip + 10..ip + 12].fill(0);
+        let mut sum = Checksum::new();
+        sum.add(&bytes[ip..tcp]);
+        bytes[ip + 10..ip + 12].copy_from_slice(&sum.finish().to_be_bytes());
+
+        let seq = u32::from(get16(tcp + 4)) << 16 | u32::from(get16(tcp + 6));
+        let seq = seq.wrapping_add((index * mss) as u32);
+        bytes[tcp + 4..tcp + 8].copy_from_slice(&seq.to_be_bytes());
+        if !last {
+            // FIN takes the number behind the last byte, and PSH ends the data as a whole.
+            bytes[tcp + TCP_FLAGS] &= !(FIN | PSH);
+        }
+        if index > 0 {
+            // RFC 3168 §6.1.2: one reduction of the window is announced by one segment.
+            bytes[tcp + TCP_FLAGS] &= !CWR;
+        }
+        bytes[tcp + TCP_CHECKSUM..tcp + TCP_CHECKSUM + 2].fill(0);
+        Headers { bytes, len, tcp }
+    }
+
+    /// The sum of pseudo-header (RFC 9293 §3.1) and TCP header.
+    fn tcp_sum(&self, payload: usize) -> Checksum {
+        let mut sum = Checksum::new();
+        sum.add(&self.bytes[ETHERNET_LEN + 12..ETHERNET_LEN + 20]);
+        sum.add_u16(u16::from(TCP));
+        sum.add_u16((self.len - self.tcp + payload) as u16);
+        sum.add(&self.bytes[self.tcp..self.len]);
+        sum
+    }
+}
+
+/// A frame larger than one segment.
+fn carry_large(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    headers: &Headers,
+    link: Link,
+    mut out: impl FnMut(&WireFrame<'_>),
+) -> Result<(), Misfit> {
+    if frame.len as usize - ETHERNET_LEN > usize::from(u16::MAX) {
+        return Err(Misfit);
+    }
+    let rx_checksum = link.receiver.contains(Features::RX_CHECKSUM);
+    if rx_checksum && link.receiver.contains(Features::LARGE_RECEIVE) {
+        let (checksum, gso_bytes) = (RxChecksum::Good, frame.tso_mss);
+        whole(frame, source, RxFrame { checksum, gso_bytes, ..RxFrame::default() }, out);
+        return Ok(());
+    }
+    let checksum = if rx_checksum { RxChecksum::Good } else { RxChecksum::Unknown };
+    let mss = usize::from(frame.tso_mss);
+    let total = frame.len as usize - headers.len;
+    let count = total.div_ceil(mss);
+    for index in 0..count {
+        let len = mss.min(total - index * mss);
+        let from = headers.len + index * mss;
+        let mut segment = headers.of_segment(index, mss, len, index + 1 == count);
+        let mut sum = segment.tcp_sum(len);
+        for_pieces(source, from, len, |piece| sum.add(piece));
+        store_checksum(&mut segment.bytes, segment.tcp + TCP_CHECKSUM, sum);
+        let header = &segment.bytes[..segment.len];
+        let meta = RxFrame { checksum, ..RxFrame::default() };
+        out(&WireFrame { header, source, from, len, meta });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "offload_tests.rs"]
+mod tests;

@@ -1,0 +1,122 @@
+//! Receive-side scaling: the hash that network cards deal flows out to their queues by.
+//!
+//! It is the Toeplitz hash over addresses and ports in network order, with the key that the
+//! RSS specification publishes: an engine that computes it for a 4-tuple knows on which queue the
+//! flow's frames will arrive.
+
+use std::net::Ipv4Addr;
+
+/// The key of the RSS specification's verification suite, which most drivers load by default.
+pub const DEFAULT_KEY: [u8; 40] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
+    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
+    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+];
+
+/// Entries of the indirection table, as the 82599 has it.
+const TABLE_LEN: u32 = 128;
+
+/// The Toeplitz hash of at most 36 bytes under a 40-byte key: for every bit set in the input, the
+/// 32 bits of the key that begin at the same position are added, carry-less.
+///
+/// # Panics
+/// If `input` is longer than the key allows.
+pub fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
+    assert!(input.len() + 4 <= key.len(), "the key is too short for this input");
+    let mut hash = 0;
+    let mut window = u64::from(u32::from_be_bytes([key[0], key[1], key[2], key[3]])) << 32;
+    for (i, byte) in input.iter().enumerate() {
+        window |= u64::from(key[i + 4]) << 24;
+        for bit in (0..8).rev() {
+            if byte >> bit & 1 == 1 {
+                hash ^= (window >> 32) as u32;
+            }
+            window <<= 1;
+        }
+    }
+    hash
+}
+
+/// The hash of a TCP or UDP flow over IPv4, seen from the receiver.
+pub fn hash_v4(source: Ipv4Addr, destination: Ipv4Addr, ports: Option<(u16, u16)>) -> u32 {
+    let mut input = [0; 12];
+    input[..4].copy_from_slice(&source.octets());
+    input[4..8].copy_from_slice(&destination.octets());
+    let Some((source_port, destination_port)) = ports else {
+        return toeplitz(&DEFAULT_KEY, &input[..8]);
+    };
+    input[8..10].copy_from_slice(&source_port.to_be_bytes());
+    input[10..].copy_from_slice(&destination_port.to_be_bytes());
+    toeplitz(&DEFAULT_KEY, &input)
+}
+
+/// The queue of `queues` that a hash leads to: through a table of 128 entries that names the queues
+/// in turn.
+pub fn queue_of(hash: u32, queues: u16) -> u16 {
+    ((hash % TABLE_LEN) % u32::from(queues.max(1))) as u16
+}
+
+/// The hash of a frame, of which the headers lie in `first`: over the 4-tuple of whole TCP and UDP
+/// packets over IPv4, over the addresses of other IPv4 packets and of fragments (only the first one
+/// has ports, and all have to meet). `None` for everything else.
+pub fn hash_frame(first: &[u8]) -> Option<u32> {
+    let ip = first.get(14..)?;
+    if first[12..14] != [0x08, 0x00] || ip.len() < 20 || ip[0] >> 4 != 4 {
+        return None;
+    }
+    let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
+    let (more_fragments, offset) = (ip[6] & 0x20 != 0, u16::from_be_bytes([ip[6] & 0x1f, ip[7]]));
+    let fragment = more_fragments || offset != 0;
+    let transport = ip.get(usize::from(ip[0] & 15) * 4..).unwrap_or(&[]);
+    let ports = match (ip[9], transport) {
+        (6 | 17, [a, b, c, d, ..]) if !fragment => {
+            Some((u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])))
+        }
+        _ => None,
+    };
+    Some(hash_v4(address(12), address(16), ports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verification suite of the RSS specification, for IPv4.
+    #[test]
+    fn published_test_vectors() {
+        for (source, destination, addresses, with_ports) in [
+            (([66, 9, 149, 187], 2794), ([161, 142, 100, 80], 1766), 0x323e_8fc2, 0x51cc_c178),
+            (([199, 92, 111, 2], 14230), ([65, 69, 140, 83], 4739), 0xd718_262a, 0xc626_b0ea),
+            (([24, 19, 198, 95], 12898), ([12, 22, 207, 184], 38024), 0xd2d0_a5de, 0x5c2b_394a),
+        ] {
+            let (from, to) = (Ipv4Addr::from(source.0), Ipv4Addr::from(destination.0));
+            assert_eq!(hash_v4(from, to, None), addresses);
+            assert_eq!(hash_v4(from, to, Some((source.1, destination.1))), with_ports);
+        }
+    }
+
+    #[test]
+    fn a_frame_hashes_as_its_tuple_and_a_fragment_as_its_addresses() {
+        let builder = etherparse::PacketBuilder::ethernet2([1; 6], [2; 6])
+            .ipv4([66, 9, 149, 187], [161, 142, 100, 80], 64)
+            .tcp(2794, 1766, 0, 0);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[]).unwrap();
+        assert_eq!(hash_frame(&frame), Some(0x51cc_c178));
+        frame[20] |= 0x20;
+        assert_eq!(hash_frame(&frame), Some(0x323e_8fc2));
+        frame[12] = 0x86;
+        assert_eq!(hash_frame(&frame), None);
+        assert_eq!(hash_frame(&frame[..20]), None);
+        assert_eq!(hash_frame(&[]), None);
+    }
+
+    #[test]
+    fn every_queue_is_reached() {
+        for queues in [1, 2, 3, 16] {
+            let reached: std::collections::BTreeSet<_> =
+                (0..128).map(|hash| queue_of(hash, queues)).collect();
+            assert_eq!(reached, (0..queues).collect());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a stack counts: every drop has a name here.
+
+/// Declares the counters once, with their names for people and programs.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Everything that a stack has counted since it was made.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct StackCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl StackCounters {
+            /// All counters with their names, in the order of the fields.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// Adds another stack's counters to these.
+            pub fn add(&mut self, other: &StackCounters) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// IP packets and ARP frames sent.
+    tx_packets,
+    /// Frames taken in.
+    rx_frames,
+    /// Frames whose link header is cut short.
+    rx_link_malformed,
+    /// Frames for another link address.
+    rx_other_host,
+    /// Frames of a protocol that is not spoken here.
+    rx_unknown_ethertype,
+    /// ARP packets that are malformed or claim an impossible sender.
+    arp_invalid,
+    /// ARP requests sent.
+    arp_requests_sent,
+    /// IP packets with a bad header: version, length or checksum.
+    ip_malformed,
+    /// IP packets for an address that is not this host's.
+    ip_not_ours,
+    /// IP packets with a source route, which are not followed (RFC 7126).
+    ip_source_routed,
+    /// IP packets from a source that cannot be one: broadcast, multicast, loopback.
+    ip_bad_source,
+    /// IP packets of a protocol that is not spoken here.
+    ip_unknown_protocol,
+    /// Fragments taken in.
+    fragments_received,
+    /// Fragments sent.
+    fragments_sent,
+    /// Packets put together again.
+    reassembled,
+    /// Reassemblies that ran out of time.
+    reassembly_expired,
+    /// TCP segments taken in.
+    tcp_segments_received,
+    /// TCP segments and super-segments sent.
+    tcp_segments_sent,
+    /// TCP segments with a malformed header.
+    tcp_malformed,
+    /// TCP segments with a wrong checksum.
+    tcp_bad_checksum,
+    /// TCP segments to a port where nothing listens.
+    tcp_no_socket,
+    /// RSTs sent for segments that belong to no connection.
+    tcp_resets_sent,
+    /// SYNs dropped because the accept queue is full.
+    listen_overflow,
+    /// Final ACKs ignored because the accept queue is full: the client will send again.
+    accept_overflow,
+    /// SYN cookies sent because the half-open queue was full.
+    cookies_sent,
+    /// Connections made from a returned cookie.
+    cookies_accepted,
+    /// ACKs that looked like a cookie and were none.
+    cookies_refused,
+    /// SYNs dropped because the table of half-open connections is full.
+    half_open_full,
+    /// Half-open connections given up.
+    half_open_expired,
+    /// Connections refused because the socket limit is reached.
+    sockets_full,
+    /// Connections that went straight to CLOSED because TIME-WAIT was full.
+    time_wait_full,
+    /// Closed connections aborted because too many had no application any more.
+    orphans_aborted,
+    /// UDP datagrams taken in.
+    udp_datagrams_received,
+    /// UDP datagrams sent.
+    udp_datagrams_sent,
+    /// UDP datagrams with a malformed header.
+    udp_malformed,
+    /// UDP datagrams with a wrong checksum.
+    udp_bad_checksum,
+    /// UDP datagrams to a port where no socket is.
+    udp_no_socket,
+    /// UDP datagrams dropped because the socket's receive queue was full.
+    udp_queue_full,
+    /// ICMP messages taken in.
+    icmp_received,
+    /// ICMP messages that are malformed or have a wrong checksum.
+    icmp_malformed,
+    /// ICMP errors that belong to no socket.
+    icmp_unmatched,
+    /// ICMP messages not sent because of the rate limit.
+    icmp_rate_limited,
+    /// Packets lost because the pool had no buffer for a header or a copy.
+    tx_no_buffer,
+    /// Packets without a route.
+    tx_no_route,
+    /// Packets to a neighbour that does not answer.
+    tx_no_neighbor,
+    /// Packets dropped because too many wait for the neighbour.
+    tx_neighbor_queue_full,
+    /// Replies dropped because the device does not keep up.
+    tx_reply_overflow,
+    /// Segments copied together because they lay in too many pieces.
+    tx_joined,
+    /// Packets to own addresses dropped because too many wait.
+    loopback_full,
+    /// Frames that came to this engine and belong to another.
+    forwarded,
+    /// Forwarded packets dropped because too many wait.
+    forward_full,
+}

@@ -1,0 +1,371 @@
+//! Interfaces, and the way out: from a transport's segment to frames in a burst.
+//!
+//! ```text
+//!   TCP super-segment ─▶ emit_tcp ──────┐                       ┌─▶ TxBurst of the interface
+//!   UDP, ICMP payload ─▶ emit_datagram ─┼─▶ route ─▶ neighbor ──┼─▶ parked until ARP answers
+//!   ARP request, reply ─▶ emit_arp ─────┘                       └─▶ loopback, for own addresses
+//! ```
+//!
+//! Software segmentation happens here, where the burst is written: each wire segment gets a header
+//! cell and references to the payload, never a copy of it. Payloads of up to
+//! [`INLINE_PAYLOAD_BYTES`] are copied behind their header, so that the frame is one segment.
+
+mod datagram;
+mod link;
+mod segment;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use barewire_driver::device::{BURST_FRAMES, Features};
+use barewire_driver::{MacAddr, PacketBuf, PacketSlice, Pool, TxBurst, TxFrame};
+
+use crate::addr::Cidr;
+use crate::counters::StackCounters;
+use crate::error::SocketError;
+use crate::icmp;
+use crate::neighbor::{self, Lookup};
+use crate::rng::Rng;
+pub use crate::route::IfaceId;
+use crate::route::{self, Route};
+use crate::time::Instant;
+use crate::wire::ethernet;
+
+pub(crate) use datagram::Datagram;
+pub(crate) use segment::TcpPath;
+
+/// Payloads up to this size are copied behind their header: one descriptor instead of two.
+pub const INLINE_PAYLOAD_BYTES: usize = 128;
+
+/// Frames in an interface's burst beyond which replies that nobody would miss (RST, ICMP, ARP) are
+/// dropped and counted: a flood of requests cannot make the burst grow for ever.
+pub const REPLY_BACKLOG_FRAMES: usize = 4 * BURST_FRAMES;
+
+/// Frames in an interface's burst beyond which `send_to` answers `WouldBlock`.
+pub const DATAGRAM_BACKLOG_FRAMES: usize = 2 * BURST_FRAMES;
+
+/// Packets to own addresses that wait to be taken in again.
+pub const LOOPBACK_PACKETS: usize = 256;
+
+/// What an interface speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// Ethernet frames.
+    Ethernet,
+    /// IP packets without a link header.
+    Ip,
+}
+
+/// How an interface is set up.
+#[derive(Clone, Debug)]
+pub struct InterfaceConfig {
+    /// Its Ethernet address; unused with [`Medium::Ip`].
+    pub mac: MacAddr,
+    /// Its addresses, each with the prefix of the network it is on.
+    pub addresses: Vec<Cidr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// What it speaks.
+    pub medium: Medium,
+    /// What the queue behind it has granted.
+    pub features: Features,
+    /// Most payload bytes in a TSO frame.
+    pub tso_max_bytes: u32,
+    /// Most segments in a sent frame.
+    pub tx_max_segs: u16,
+    /// The neighbour cache.
+    pub neighbor: neighbor::NeighborConfig,
+}
+
+impl InterfaceConfig {
+    /// An Ethernet interface without offloads and with an MTU of 1,500.
+    pub fn ethernet(mac: MacAddr, address: Cidr) -> InterfaceConfig {
+        InterfaceConfig {
+            mac,
+            addresses: vec![address],
+            mtu: 1500,
+            medium: Medium::Ethernet,
+            features: Features::SCATTER_GATHER,
+            tso_max_bytes: 0,
+            tx_max_segs: 1024,
+            neighbor: neighbor::NeighborConfig::default(),
+        }
+    }
+
+    /// An interface for raw IP packets, without offloads and with an MTU of 1,500.
+    pub fn ip(address: Cidr) -> InterfaceConfig {
+        InterfaceConfig {
+            medium: Medium::Ip,
+            ..InterfaceConfig::ethernet(MacAddr::default(), address)
+        }
+    }
+}
+
+/// A packet that waits for its neighbour's link address; the link header is still blank.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    header: PacketBuf,
+    pieces: Vec<PacketSlice>,
+    meta: TxFrame,
+}
+
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) config: InterfaceConfig,
+    pub(crate) burst: TxBurst,
+    pub(crate) neighbors: neighbor::Cache<Parked>,
+}
+
+impl Interface {
+    /// Bytes of link header in front of each packet.
+    pub(crate) fn link_len(&self) -> usize {
+        match self.config.medium {
+            Medium::Ethernet => ethernet::EthernetHeader::LEN,
+            Medium::Ip => 0,
+        }
+    }
+
+    fn has_address(&self, addr: IpAddr) -> bool {
+        self.config.addresses.iter().any(|cidr| cidr.addr() == addr)
+    }
+
+    /// True for the limited broadcast address and those of the interface's networks.
+    pub(crate) fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
+        addr.is_broadcast()
+            || self.config.addresses.iter().any(|cidr| cidr.broadcast() == Some(IpAddr::V4(addr)))
+    }
+}
+
+/// The first step of a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// Through an interface, to this neighbour.
+    Link { iface: IfaceId, next_hop: Ipv4Addr },
+    /// Through an interface, to everybody on it.
+    Broadcast { iface: IfaceId },
+    /// To this host itself; the interface is the one that has the address.
+    Local { iface: IfaceId },
+}
+
+impl Hop {
+    pub(crate) fn iface(&self) -> IfaceId {
+        match *self {
+            Hop::Link { iface, .. } | Hop::Broadcast { iface } | Hop::Local { iface } => iface,
+        }
+    }
+}
+
+/// Whether a hop's link address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    /// Send; the address is unused where there is no link header.
+    Ready(MacAddr),
+    /// Being asked for.
+    Pending,
+    /// Nobody answers for it.
+    Failed,
+}
+
+/// The sending half of a stack: interfaces, routes, neighbours, and what it takes to write frames.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    pub(crate) now: Instant,
+    pub(crate) pool: Pool,
+    pub(crate) rng: Rng,
+    pub(crate) ifaces: Vec<Interface>,
+    pub(crate) routes: route::Table,
+    pub(crate) counters: StackCounters,
+    pub(crate) icmp_limits: icmp::Limits,
+    /// Packets to own addresses.
+    pub(crate) loopback: VecDeque<(IfaceId, Vec<PacketSlice>)>,
+    /// Connections that wait for a neighbour; each socket is in at most one list, once.
+    pub(crate) waiting: HashMap<(IfaceId, Ipv4Addr), Vec<u32>>,
+}
+
+impl Egress {
+    pub(crate) fn new(pool: Pool, rng: Rng) -> Egress {
+        Egress {
+            now: Instant::ZERO,
+            pool,
+            rng,
+            ifaces: Vec::new(),
+            routes: route::Table::new(),
+            counters: StackCounters::default(),
+            icmp_limits: icmp::Limits::new(icmp::IcmpConfig::default()),
+            loopback: VecDeque::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn iface(&self, id: IfaceId) -> Option<&Interface> {
+        self.ifaces.get(id.0 as usize)
+    }
+
+    pub(crate) fn iface_mut(&mut self, id: IfaceId) -> Option<&mut Interface> {
+        self.ifaces.get_mut(id.0 as usize)
+    }
+
+    /// Adds an interface and the routes to the networks that its addresses are on.
+    pub(crate) fn add_interface(
+        &mut self,
+        config: InterfaceConfig,
+    ) -> Result<IfaceId, SocketError> {
+        let id = IfaceId(u16::try_from(self.ifaces.len()).map_err(|_| SocketError::NoBuffers)?);
+        for &cidr in &config.addresses {
+            self.add_route(cidr, None, id)?;
+        }
+        let neighbors = neighbor::Cache::new(config.neighbor);
+        self.ifaces.push(Interface { config, burst: TxBurst::new(), neighbors });
+        Ok(id)
+    }
+
+    pub(crate) fn add_route(
+        &mut self,
+        to: Cidr,
+        gateway: Option<IpAddr>,
+        iface: IfaceId,
+    ) -> Result<(), SocketError> {
+        let route = Route { iface, gateway, metric: 0 };
+        self.routes.add(to, route).map_err(|_| SocketError::NoBuffers)
+    }
+
+    /// The interface that has `addr`, if it is one of this host's.
+    pub(crate) fn owner_of(&self, addr: Ipv4Addr) -> Option<IfaceId> {
+        let at = self.ifaces.iter().position(|i| i.has_address(IpAddr::V4(addr)))?;
+        Some(IfaceId(at as u16))
+    }
+
+    /// The first step towards `dst`.
+    pub(crate) fn route(&self, dst: Ipv4Addr) -> Option<Hop> {
+        if let Some(iface) = self.owner_of(dst) {
+            return Some(Hop::Local { iface });
+        }
+        if dst.is_loopback() {
+            return None;
+        }
+        if let Some(at) = self.ifaces.iter().position(|i| i.is_broadcast(dst)) {
+            return Some(Hop::Broadcast { iface: IfaceId(at as u16) });
+        }
+        let hop = self.routes.lookup(IpAddr::V4(dst))?;
+        match hop.next_hop {
+            IpAddr::V4(next_hop) => Some(Hop::Link { iface: hop.iface, next_hop }),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The source address for packets that take `hop`: one on the neighbour's network if there is
+    /// one, else the interface's first.
+    pub(crate) fn source_for(&self, hop: Hop) -> Option<Ipv4Addr> {
+        let iface = self.iface(hop.iface())?;
+        let towards = match hop {
+            Hop::Link { next_hop, .. } => Some(IpAddr::V4(next_hop)),
+            Hop::Broadcast { .. } | Hop::Local { .. } => None,
+        };
+        let addresses = &iface.config.addresses;
+        let near = towards.and_then(|to| addresses.iter().find(|cidr| cidr.contains(to)));
+        match near.or_else(|| addresses.iter().find(|cidr| cidr.addr().is_ipv4()))?.addr() {
+            IpAddr::V4(addr) => Some(addr),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The link address of `hop`; starts asking for it where it is unknown.
+    pub(crate) fn resolve(&mut self, hop: Hop) -> Resolution {
+        let now = self.now;
+        let Some(iface) = self.iface_mut(hop.iface()) else { return Resolution::Failed };
+        match (iface.config.medium, hop) {
+            (Medium::Ip, _) | (_, Hop::Local { .. }) => Resolution::Ready(MacAddr::default()),
+            (Medium::Ethernet, Hop::Broadcast { .. }) => Resolution::Ready(MacAddr::BROADCAST),
+            (Medium::Ethernet, Hop::Link { next_hop, .. }) => {
+                match iface.neighbors.lookup(now, IpAddr::V4(next_hop)) {
+                    Lookup::Found(mac) => Resolution::Ready(mac),
+                    Lookup::Pending => Resolution::Pending,
+                    Lookup::Failed => Resolution::Failed,
+                }
+            }
+        }
+    }
+
+    /// Whether another reply still fits the interface's burst; counts the one that does not.
+    pub(crate) fn has_reply_room(&mut self, iface: IfaceId) -> bool {
+        let room = self.iface(iface).is_some_and(|i| i.burst.len() < REPLY_BACKLOG_FRAMES);
+        if !room {
+            self.counters.tx_reply_overflow += 1;
+        }
+        room
+    }
+
+    /// A header cell with room for the link header in front, or `None`, counted.
+    fn header_cell(&mut self) -> Option<PacketBuf> {
+        let cell = self.pool.alloc_cell();
+        if cell.is_none() {
+            self.counters.tx_no_buffer += 1;
+        }
+        cell
+    }
+
+    /// Sends a packet whose headers stand in `header` behind a blank link header, or parks it
+    /// until the neighbour answers.
+    fn dispatch(&mut self, hop: Hop, header: PacketBuf, pieces: Vec<PacketSlice>, meta: TxFrame) {
+        if let Hop::Local { iface } = hop {
+            return self.loop_back(iface, header, pieces);
+        }
+        match self.resolve(hop) {
+            Resolution::Ready(mac) => self.push_frame(hop.iface(), mac, header, pieces, meta),
+            Resolution::Failed => self.counters.tx_no_neighbor += 1,
+            Resolution::Pending => {
+                let Hop::Link { iface, next_hop } = hop else { return };
+                let parked = Parked { header, pieces, meta };
+                let Some(iface) = self.iface_mut(iface) else { return };
+                if iface.neighbors.enqueue(IpAddr::V4(next_hop), parked).is_err() {
+                    self.counters.tx_neighbor_queue_full += 1;
+                }
+            }
+        }
+    }
+
+    /// Writes the link header and adds the frame to the interface's burst.
+    pub(crate) fn push_frame(
+        &mut self,
+        id: IfaceId,
+        mac: MacAddr,
+        mut header: PacketBuf,
+        pieces: Vec<PacketSlice>,
+        meta: TxFrame,
+    ) {
+        let Some(iface) = self.ifaces.get_mut(id.0 as usize) else { return };
+        link::write(&iface.config, mac, ethernet::ethertype::IPV4, &mut header);
+        iface.burst.push_segment(header.freeze());
+        for piece in pieces {
+            iface.burst.push_segment(piece);
+        }
+        iface.burst.finish_frame(meta);
+        self.counters.tx_packets += 1;
+    }
+
+    fn loop_back(&mut self, iface: IfaceId, header: PacketBuf, pieces: Vec<PacketSlice>) {
+        if self.loopback.len() >= LOOPBACK_PACKETS {
+            self.counters.loopback_full += 1;
+            return;
+        }
+        let link_len = self.iface(iface).map_or(0, Interface::link_len);
+        let mut packet = Vec::with_capacity(pieces.len() + 1);
+        let mut header = header.freeze();
+        header.advance(link_len);
+        packet.push(header);
+        packet.extend(pieces);
+        self.loopback.push_back((iface, packet));
+    }
+
+    /// Sends what waited for a neighbour that has answered.
+    pub(crate) fn release_parked(&mut self, iface: IfaceId, mac: MacAddr, parked: Vec<Parked>) {
+        for Parked { header, pieces, meta } in parked {
+            self.push_frame(iface, mac, header, pieces, meta);
+        }
+    }
+
+    /// Most bytes in one IP packet on the way to `hop`.
+    pub(crate) fn mtu(&self, hop: Hop) -> u16 {
+        self.iface(hop.iface()).map_or(576, |iface| iface.config.mtu)
+    }
+}

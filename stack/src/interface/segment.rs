@@ -1,0 +1,309 @@
+//! TCP segments on their way into a burst: TSO where the device has it, cutting where it has not.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use arrayvec::ArrayVec;
+use barewire_driver::device::{Features, TxChecksum};
+use barewire_driver::mem::{CELL_LEN, Checksum};
+use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
+
+use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
+use crate::socket::demux::FlowKey;
+use crate::tcp::{Transmit, TxLimits};
+use crate::wire::ethernet::ethertype;
+use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header};
+use crate::wire::tcp::{self, TcpFlags, TcpHeader};
+use crate::wire::{self, protocol};
+
+/// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
+/// enough that one connection does not fill the burst.
+const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
+
+/// Most payload pieces of a super-segment.
+const MAX_PIECES: u16 = 64;
+
+/// Most pieces of one wire segment; more are copied together into one slot.
+const WIRE_PIECES: usize = 16;
+
+/// What a segment needs besides its header and payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpPath {
+    pub(crate) key: FlowKey,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) hop: Hop,
+    /// The neighbour's link address, if the caller has resolved it.
+    pub(crate) mac: Option<MacAddr>,
+}
+
+impl Egress {
+    /// What one transmission towards `hop` may be.
+    pub(crate) fn tcp_limits(&self, hop: Hop) -> TxLimits {
+        let Some(iface) = self.iface(hop.iface()) else {
+            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES };
+        };
+        if iface.config.features.contains(Features::TSO4) && !matches!(hop, Hop::Local { .. }) {
+            let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
+            return TxLimits { max_bytes: iface.config.tso_max_bytes, max_pieces };
+        }
+        TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES }
+    }
+
+    /// Writes one super-segment's frames. `pieces` holds exactly its payload and is drained.
+    /// Frames for which memory runs out are lost as on a wire, and counted; TCP sends them again.
+    pub(crate) fn emit_tcp(
+        &mut self,
+        path: &TcpPath,
+        segment: &Transmit,
+        pieces: &mut Vec<PacketSlice>,
+    ) {
+        let mut header = segment.header;
+        header.src_port = path.key.local_port;
+        header.dst_port = path.key.remote_port;
+        let features =
+            self.iface(path.hop.iface()).map_or(Features::empty(), |i| i.config.features);
+        let local = matches!(path.hop, Hop::Local { .. });
+        let cut = segment.payload_len > u32::from(segment.mss);
+        if !cut || features.contains(Features::TSO4) && !local {
+            let tso_mss = if cut { segment.mss } else { 0 };
+            let mut payload = Payload::new(pieces, segment.payload_len);
+            self.emit_one(path, &header, &mut payload, segment.payload_len, tso_mss);
+        } else {
+            self.emit_cut(path, header, segment, pieces);
+        }
+        pieces.clear();
+    }
+
+    /// Cuts a super-segment into wire segments: sequence numbers advance, FIN and PSH stay with
+    /// the last, CWR with the first (RFC 3168 §6.1.2).
+    fn emit_cut(
+        &mut self,
+        path: &TcpPath,
+        mut header: TcpHeader,
+        segment: &Transmit,
+        pieces: &[PacketSlice],
+    ) {
+        let flags = header.flags;
+        let mut left = segment.payload_len;
+        let mut payload = Payload::new(pieces, left);
+        while left > 0 {
+            let len = left.min(u32::from(segment.mss));
+            left -= len;
+            header.flags = flags;
+            if left > 0 {
+                header.flags.remove(TcpFlags::FIN | TcpFlags::PSH);
+            }
+            if header.seq != segment.header.seq {
+                header.flags.remove(TcpFlags::CWR);
+            }
+            self.emit_one(path, &header, &mut payload, len, 0);
+            header.seq = header.seq.wrapping_add(len);
+        }
+    }
+
+    /// Writes one frame with the next `len` bytes of `payload`.
+    fn emit_one(
+        &mut self,
+        path: &TcpPath,
+        header: &TcpHeader,
+        payload: &mut Payload<'_>,
+        len: u32,
+        tso_mss: u16,
+    ) {
+        let Some(mut cell) = self.header_cell() else { return payload.skip(len) };
+        let Some(iface) = self.iface(path.hop.iface()) else { return };
+        let link_len = iface.link_len();
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
+        let tcp_at = link_len + Ipv4Header::LEN;
+        let tcp_len = header.emit(&mut cell[tcp_at..]);
+        let headers = tcp_at + tcp_len;
+        let inline = len as usize <= INLINE_PAYLOAD_BYTES.min(CELL_LEN - headers);
+        let mut parts: ArrayVec<PacketSlice, { MAX_PIECES as usize }> = ArrayVec::new();
+        if inline {
+            payload.copy_to(&mut cell[headers..headers + len as usize]);
+            self.pool.count_copied(len as usize);
+            cell.truncate(headers + len as usize);
+        } else {
+            if !payload.take(len, tso_mss == 0, &mut parts) {
+                // More pieces than a frame should have: copied together, counted.
+                let Some(joined) = self.join(payload, len) else { return };
+                parts.push(joined);
+            }
+            cell.truncate(headers);
+        }
+        let segment_len = tcp_len as u32 + len;
+        self.write_ip(path, &mut cell[link_len..], segment_len as u16);
+        let checksum = self.write_checksum(path, &mut cell, tcp_at, segment_len, &parts, offload);
+        let meta = TxFrame { checksum, tso_mss, header_len: headers as u16, ..TxFrame::default() };
+        self.push_segment(path, cell, parts, meta);
+    }
+
+    fn write_ip(&self, path: &TcpPath, at: &mut [u8], segment_len: u16) {
+        let mut ip = Ipv4Header::new(path.key.local, path.key.remote, protocol::TCP, 0);
+        ip.dont_fragment = true;
+        ip.ttl = path.ttl;
+        ip.tos = path.tos;
+        ip.total_len = Ipv4Header::LEN as u16 + segment_len;
+        ip.emit(at);
+    }
+
+    /// Fills in the checksum, or the pseudo-header's sum for the device to go on from. With TSO
+    /// that sum is over the whole super-segment's length, as virtio and Linux have it.
+    fn write_checksum(
+        &self,
+        path: &TcpPath,
+        cell: &mut PacketBuf,
+        tcp_at: usize,
+        segment_len: u32,
+        parts: &[PacketSlice],
+        offload: bool,
+    ) -> TxChecksum {
+        let (src, dst) = (IpAddr::V4(path.key.local), IpAddr::V4(path.key.remote));
+        let mut sum = wire::pseudo_header(src, dst, protocol::TCP, segment_len);
+        let field = tcp_at + tcp::CHECKSUM_OFFSET;
+        let local = matches!(path.hop, Hop::Local { .. });
+        if offload || local {
+            cell[field..field + 2].copy_from_slice(&sum.partial().to_be_bytes());
+            let offset = tcp::CHECKSUM_OFFSET as u16;
+            return TxChecksum::Partial { start: tcp_at as u16, offset };
+        }
+        finish_checksum(&mut sum, &cell[tcp_at..], parts);
+        cell[field..field + 2].copy_from_slice(&sum.finish().to_be_bytes());
+        TxChecksum::Complete
+    }
+
+    fn push_segment(
+        &mut self,
+        path: &TcpPath,
+        mut cell: PacketBuf,
+        parts: ArrayVec<PacketSlice, { MAX_PIECES as usize }>,
+        meta: TxFrame,
+    ) {
+        self.counters.tcp_segments_sent += 1;
+        let Some(mac) = path.mac else {
+            return self.dispatch(path.hop, cell, parts.into_iter().collect(), meta);
+        };
+        let Some(iface) = self.ifaces.get_mut(path.hop.iface().0 as usize) else { return };
+        link::write(&iface.config, mac, ethertype::IPV4, &mut cell);
+        iface.burst.push_segment(cell.freeze());
+        for part in parts {
+            iface.burst.push_segment(part);
+        }
+        iface.burst.finish_frame(meta);
+        self.counters.tx_packets += 1;
+    }
+
+    /// Copies the next `len` bytes into one slot.
+    fn join(&mut self, payload: &mut Payload<'_>, len: u32) -> Option<PacketSlice> {
+        let slot = self.pool.alloc().filter(|slot| slot.len() >= len as usize);
+        let Some(mut slot) = slot else {
+            self.counters.tx_no_buffer += 1;
+            payload.skip(len);
+            return None;
+        };
+        slot.truncate(len as usize);
+        payload.copy_to(&mut slot);
+        self.pool.count_copied(len as usize);
+        self.counters.tx_joined += 1;
+        Some(slot.freeze())
+    }
+}
+
+/// Adds the transport header (and an inline payload behind it) and the payload's pieces.
+fn finish_checksum(sum: &mut Checksum, header: &[u8], parts: &[PacketSlice]) {
+    sum.add(header);
+    for part in parts {
+        sum.add(part);
+    }
+}
+
+/// A position in a super-segment's payload.
+struct Payload<'a> {
+    pieces: &'a [PacketSlice],
+    /// Bytes of the first piece that are gone.
+    offset: usize,
+}
+
+impl<'a> Payload<'a> {
+    fn new(pieces: &'a [PacketSlice], len: u32) -> Payload<'a> {
+        debug_assert_eq!(pieces.iter().map(|p| p.len()).sum::<usize>(), len as usize);
+        Payload { pieces, offset: 0 }
+    }
+
+    /// Calls `f` with each piece's next bytes, `len` in all, and moves on.
+    fn advance(&mut self, len: u32, mut f: impl FnMut(&PacketSlice, std::ops::Range<usize>)) {
+        let mut left = len as usize;
+        while left > 0 {
+            let Some(piece) = self.pieces.first() else { return };
+            let take = left.min(piece.len() - self.offset);
+            f(piece, self.offset..self.offset + take);
+            left -= take;
+            self.offset += take;
+            if self.offset == piece.len() {
+                self.pieces = &self.pieces[1..];
+                self.offset = 0;
+            }
+        }
+    }
+
+    fn skip(&mut self, len: u32) {
+        self.advance(len, |_, _| {});
+    }
+
+    fn copy_to(&mut self, out: &mut [u8]) {
+        let mut at = 0;
+        self.advance(out.len() as u32, |piece, range| {
+            out[at..at + range.len()].copy_from_slice(&piece[range.clone()]);
+            at += range.len();
+        });
+    }
+
+    /// References to the next `len` bytes, or false (and nothing taken) if they lie in too many
+    /// pieces.
+    fn take<const N: usize>(
+        &mut self,
+        len: u32,
+        one_frame: bool,
+        parts: &mut ArrayVec<PacketSlice, N>,
+    ) -> bool {
+        let most = if one_frame { WIRE_PIECES.min(N) } else { N };
+        let mut ahead = Payload { pieces: self.pieces, offset: self.offset };
+        let mut fits = true;
+        ahead.advance(len, |piece, range| {
+            if parts.len() < most {
+                parts.push(piece.slice(range));
+            } else {
+                fits = false;
+            }
+        });
+        if fits {
+            *self = ahead;
+        } else {
+            parts.clear();
+        }
+        fits
+    }
+}
+
+impl Egress {
+    /// Sends a control segment (no payload) of a connection that has no `Tcb`.
+    pub(crate) fn emit_control(&mut self, key: FlowKey, header: TcpHeader) {
+        let Some(hop) = self.route(key.remote) else {
+            self.counters.tx_no_route += 1;
+            return;
+        };
+        if !self.has_reply_room(hop.iface()) {
+            return;
+        }
+        let path = TcpPath { key, ttl: DEFAULT_TTL, tos: 0, hop, mac: None };
+        let segment = Transmit { header, payload_len: 0, mss: u16::MAX };
+        self.emit_tcp(&path, &segment, &mut Vec::new());
+    }
+
+    /// The most payload that a TCP segment without options may have towards `remote`: what the MSS
+    /// option announces (RFC 9293 §3.7.1).
+    pub(crate) fn tcp_mss(&self, remote: Ipv4Addr) -> u16 {
+        let mtu = self.route(remote).map_or(576, |hop| self.mtu(hop));
+        mtu.saturating_sub(40).max(64)
+    }
+}

@@ -1,0 +1,79 @@
+//! A connection in the socket table: its `Tcb` and what ties it to the stack.
+
+use crate::socket::SocketId;
+use crate::socket::demux::FlowKey;
+use crate::tcp::{Readiness, Tcb};
+use crate::time::Instant;
+use crate::timer::TimerKey;
+
+/// The one timer that a connection has in the wheel. It is re-armed lazily: a later deadline
+/// leaves it where it is, and firing early costs one look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LazyTimer {
+    armed: Option<(TimerKey, Instant)>,
+}
+
+impl LazyTimer {
+    /// Whether a deadline needs the wheel to be touched, and the entry to cancel first.
+    pub(crate) fn needs(&self, at: Instant) -> Option<Option<TimerKey>> {
+        match self.armed {
+            Some((_, armed)) if armed <= at => None,
+            Some((key, _)) => Some(Some(key)),
+            None => Some(None),
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: TimerKey, at: Instant) {
+        self.armed = Some((key, at));
+    }
+
+    /// The entry has fired or is to be cancelled.
+    pub(crate) fn take(&mut self) -> Option<TimerKey> {
+        self.armed.take().map(|(key, _)| key)
+    }
+}
+
+/// Who holds a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The application, by its handle.
+    Application,
+    /// A listener's accept queue.
+    Listener(SocketId),
+    /// Nobody: closed, and ending in the background.
+    Nobody,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) key: FlowKey,
+    pub(crate) tcb: Tcb,
+    pub(crate) timer: LazyTimer,
+    pub(crate) holder: Holder,
+    /// Readiness as last told to the application.
+    pub(crate) told: Readiness,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    /// In the list of connections that want to send, or waiting for a neighbour.
+    pub(crate) in_tx_list: bool,
+    pub(crate) in_event_list: bool,
+    /// The flow is in the flow table and counted at its port.
+    pub(crate) linked: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(key: FlowKey, tcb: Tcb, holder: Holder, ttl: u8, tos: u8) -> Connection {
+        Connection {
+            key,
+            tcb,
+            timer: LazyTimer::default(),
+            holder,
+            told: Readiness::empty(),
+            ttl,
+            tos,
+            in_tx_list: false,
+            in_event_list: false,
+            linked: true,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From a packet's addresses and ports to the connection that it belongs to.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+/// The 4-tuple of a flow over IPv4, as this host sees it. IPv6 has a table of its own, so that
+/// neither pays for the other's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// This host's address.
+    pub local: Ipv4Addr,
+    /// The peer's address.
+    pub remote: Ipv4Addr,
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+}
+
+impl FlowKey {
+    /// This host's address and port.
+    pub fn local_addr(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.local), self.local_port)
+    }
+
+    /// The peer's address and port.
+    pub fn remote_addr(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.remote), self.remote_port)
+    }
+
+    /// A hash under `secret` that a peer cannot aim: it spreads the flow table and says which
+    /// engine owns the flow.
+    pub fn hash(&self, secret: (u64, u64)) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        hasher.write_u64(u64::from(self.local.to_bits()) << 32 | u64::from(self.remote.to_bits()));
+        hasher.write_u32(ports);
+        hasher.finish()
+    }
+}
+
+/// Which table a flow's state is in, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// A connection in the socket table.
+    Connection(u32),
+    /// A half-open connection of a listener.
+    HalfOpen(u32),
+    /// A connection in TIME-WAIT.
+    TimeWait(u32),
+}
+
+const KIND_SHIFT: u32 = 30;
+const INDEX_MASK: u32 = (1 << KIND_SHIFT) - 1;
+
+impl Tag {
+    /// The tag in 32 bits: two of kind, thirty of index. Also the token of the flow's timer.
+    pub fn to_bits(self) -> u32 {
+        let (kind, index) = match self {
+            Tag::Connection(index) => (0, index),
+            Tag::HalfOpen(index) => (1, index),
+            Tag::TimeWait(index) => (2, index),
+        };
+        debug_assert!(index <= INDEX_MASK);
+        kind << KIND_SHIFT | index & INDEX_MASK
+    }
+
+    /// The tag that [`Tag::to_bits`] made a number of.
+    pub fn from_bits(bits: u32) -> Tag {
+        let index = bits & INDEX_MASK;
+        match bits >> KIND_SHIFT {
+            0 => Tag::Connection(index),
+            1 => Tag::HalfOpen(index),
+            _ => Tag::TimeWait(index),
+        }
+    }
+}
+
+/// All flows of a stack. Its size is bounded by the limits of the tables that it points to.
+#[derive(Debug)]
+pub struct FlowTable {
+    table: HashTable<(FlowKey, u32)>,
+    secret: (u64, u64),
+}
+
+impl FlowTable {
+    /// An empty table that hashes under `secret`.
+    pub fn new(secret: (u64, u64)) -> FlowTable {
+        FlowTable { table: HashTable::new(), secret }
+    }
+
+    /// Where the state of `key` is.
+    pub fn get(&self, key: &FlowKey) -> Option<Tag> {
+        let hash = key.hash(self.secret);
+        self.table.find(hash, |entry| entry.0 == *key).map(|entry| Tag::from_bits(entry.1))
+    }
+
+    /// Says where the state of `key` is from now on.
+    pub fn set(&mut self, key: FlowKey, tag: Tag) {
+        let (hash, secret) = (key.hash(self.secret), self.secret);
+        let rehash = |entry: &(FlowKey, u32)| entry.0.hash(secret);
+        match self.table.entry(hash, |entry| entry.0 == key, rehash) {
+            hashbrown::hash_table::Entry::Occupied(mut entry) => entry.get_mut().1 = tag.to_bits(),
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                entry.insert((key, tag.to_bits()));
+            }
+        }
+    }
+
+    /// Forgets `key` if its state is `tag`'s. A flow that has moved on is left alone.
+    pub fn remove(&mut self, key: &FlowKey, tag: Tag) {
+        let hash = key.hash(self.secret);
+        let found = |entry: &(FlowKey, u32)| entry.0 == *key && entry.1 == tag.to_bits();
+        if let Ok(entry) = self.table.find_entry(hash, found) {
+            entry.remove();
+        }
+    }
+
+    /// Flows in the table.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// True without flows.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> FlowKey {
+        FlowKey {
+            local: Ipv4Addr::new(10, 0, 0, 2),
+            remote: Ipv4Addr::from_bits(0x0a00_0100 + (n >> 16)),
+            local_port: 80,
+            remote_port: n as u16,
+        }
+    }
+
+    #[test]
+    fn tags_survive_packing() {
+        for tag in [Tag::Connection(0), Tag::HalfOpen(INDEX_MASK), Tag::TimeWait(12345)] {
+            assert_eq!(Tag::from_bits(tag.to_bits()), tag);
+        }
+    }
+
+    #[test]
+    fn every_flow_is_found_and_only_its_own_state_is_forgotten() {
+        let mut table = FlowTable::new((1, 2));
+        for n in 0..100_000 {
+            table.set(key(n), Tag::Connection(n));
+        }
+        assert_eq!(table.len(), 100_000);
+        assert_eq!(table.get(&key(77_777)), Some(Tag::Connection(77_777)));
+        table.set(key(5), Tag::TimeWait(9));
+        table.remove(&key(5), Tag::Connection(5));
+        assert_eq!(table.get(&key(5)), Some(Tag::TimeWait(9)));
+        table.remove(&key(5), Tag::TimeWait(9));
+        assert_eq!(table.get(&key(5)), None);
+    }
+
+    #[test]
+    fn flows_spread_over_engines() {
+        let mut per_engine = [0u32; 4];
+        for n in 0..4_000 {
+            per_engine[(key(n).hash((3, 4)) % 4) as usize] += 1;
+        }
+        assert!(per_engine.iter().all(|&n| (850..1150).contains(&n)), "{per_engine:?}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Listening sockets and the two states of a connection that are not a `Tcb`.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+
+use crate::socket::SocketId;
+use crate::socket::conn::LazyTimer;
+use crate::socket::demux::FlowKey;
+use crate::socket::ports::{Lease, Reuse};
+use crate::tcp::{HalfOpen, TcpConfig, TimeWait};
+use crate::time::Instant;
+
+/// Settings of a socket that a connection made from it inherits.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    pub(crate) config: Rc<TcpConfig>,
+    pub(crate) reuse: Reuse,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+}
+
+/// A TCP socket that neither listens nor connects yet.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub(crate) template: Template,
+    pub(crate) bound: Option<Bound>,
+}
+
+/// A local address and port that a socket holds.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// `None` is the wildcard.
+    pub(crate) addr: Option<Ipv4Addr>,
+    pub(crate) lease: Lease,
+}
+
+impl Bound {
+    pub(crate) fn socket_addr(&self) -> std::net::SocketAddr {
+        let addr = self.addr.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        (IpAddr::V4(addr), self.lease.port()).into()
+    }
+}
+
+/// A listening socket: the two queues of SOCKETS §1.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) template: Template,
+    pub(crate) bound: Bound,
+    /// Most connections in each queue.
+    pub(crate) backlog: usize,
+    /// Connections in SYN-RECEIVED, in the table of half-open ones.
+    pub(crate) half_open: usize,
+    /// Established connections that wait for `accept`, oldest first.
+    pub(crate) accept_queue: VecDeque<SocketId>,
+    /// When a cookie was last sent: ACKs without a connection are only looked at soon after.
+    pub(crate) cookie_sent: Option<Instant>,
+    pub(crate) in_event_list: bool,
+}
+
+/// A connection in SYN-RECEIVED that a listener's SYN made.
+#[derive(Debug)]
+pub(crate) struct HalfOpenEntry {
+    pub(crate) key: FlowKey,
+    pub(crate) state: HalfOpen,
+    pub(crate) listener: SocketId,
+    pub(crate) timer: LazyTimer,
+}
+
+/// A connection in TIME-WAIT that no application holds.
+#[derive(Debug)]
+pub(crate) struct TimeWaitEntry {
+    pub(crate) key: FlowKey,
+    pub(crate) state: TimeWait,
+    pub(crate) timer: LazyTimer,
+}

@@ -1,0 +1,79 @@
+//! Socket options, by their POSIX and Linux names.
+
+use std::time::Duration;
+
+use crate::tcp::Algorithm;
+
+/// An option and its value. Setting takes effect on live sockets; sockets that a listener accepts
+/// inherit its options.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SocketOption {
+    /// `SO_REUSEADDR`: bind to a port that lingering connections still use.
+    ReuseAddr(bool),
+    /// `SO_REUSEPORT`: several listeners on one port, or several UDP sockets.
+    ReusePort(bool),
+    /// `SO_KEEPALIVE`.
+    KeepAlive(bool),
+    /// `TCP_KEEPIDLE`.
+    KeepIdle(Duration),
+    /// `TCP_KEEPINTVL`.
+    KeepInterval(Duration),
+    /// `TCP_KEEPCNT`.
+    KeepCount(u8),
+    /// `SO_LINGER`: `None` closes in the background, zero aborts, else how long until it aborts.
+    Linger(Option<Duration>),
+    /// `SO_SNDBUF`, in bytes of payload.
+    SendBuffer(u32),
+    /// `SO_RCVBUF`, in bytes of payload.
+    RecvBuffer(u32),
+    /// `SO_BROADCAST`.
+    Broadcast(bool),
+    /// `TCP_NODELAY`.
+    NoDelay(bool),
+    /// `TCP_CORK`.
+    Cork(bool),
+    /// `TCP_QUICKACK`: acknowledge every segment at once.
+    QuickAck(bool),
+    /// `TCP_MAXSEG`: upper bound of the MSS.
+    MaxSeg(u16),
+    /// `TCP_USER_TIMEOUT`: `None` is off.
+    UserTimeout(Option<Duration>),
+    /// `TCP_LINGER2`: longest FIN-WAIT-2 of a closed socket.
+    Linger2(Duration),
+    /// `TCP_CONGESTION`.
+    Congestion(Algorithm),
+    /// `IP_TTL`, 1 to 255.
+    Ttl(u8),
+    /// `IP_TOS`.
+    Tos(u8),
+    /// `IP_MTU_DISCOVER` = `IP_PMTUDISC_DO`: datagrams are refused rather than fragmented.
+    DontFragment(bool),
+}
+
+/// The names of the options, for reading one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is the option of the same name in SocketOption")]
+pub enum OptionName {
+    ReuseAddr,
+    ReusePort,
+    KeepAlive,
+    KeepIdle,
+    KeepInterval,
+    KeepCount,
+    Linger,
+    SendBuffer,
+    RecvBuffer,
+    Broadcast,
+    NoDelay,
+    Cork,
+    QuickAck,
+    MaxSeg,
+    UserTimeout,
+    Linger2,
+    Congestion,
+    Ttl,
+    Tos,
+    DontFragment,
+}

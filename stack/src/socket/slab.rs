@@ -1,0 +1,143 @@
+//! A table of entries that stay where they are, found by index.
+
+/// Entries a chunk: growing allocates one chunk and moves nothing.
+const CHUNK_LEN: usize = 64;
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+/// A table that grows in chunks up to a limit, hands out the index freed last, and tells an old
+/// index from a new one by its generation.
+#[derive(Debug)]
+pub struct Slab<T> {
+    chunks: Vec<Box<[Slot<T>]>>,
+    free: Vec<u32>,
+    len: usize,
+    limit: usize,
+}
+
+impl<T> Slab<T> {
+    /// An empty table for at most `limit` entries (rounded up to whole chunks when it grows).
+    pub fn new(limit: usize) -> Slab<T> {
+        Slab { chunks: Vec::new(), free: Vec::new(), len: 0, limit }
+    }
+
+    /// Entries in the table.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True without entries.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// True if the limit is reached.
+    pub fn is_full(&self) -> bool {
+        self.len >= self.limit
+    }
+
+    /// Stores `value` and gives its index and generation, or gives it back if the limit is reached.
+    pub fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
+        if self.is_full() {
+            return Err(value);
+        }
+        if self.free.is_empty() {
+            let base = (self.chunks.len() * CHUNK_LEN) as u32;
+            self.chunks.push((0..CHUNK_LEN).map(|_| Slot { generation: 0, value: None }).collect());
+            self.free.extend((base..base + CHUNK_LEN as u32).rev());
+        }
+        let Some(index) = self.free.pop() else { return Err(value) };
+        let slot = &mut self.chunks[index as usize / CHUNK_LEN][index as usize % CHUNK_LEN];
+        slot.value = Some(value);
+        self.len += 1;
+        Ok((index, slot.generation))
+    }
+
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        self.chunks.get(index as usize / CHUNK_LEN).map(|chunk| &chunk[index as usize % CHUNK_LEN])
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        let chunk = self.chunks.get_mut(index as usize / CHUNK_LEN)?;
+        Some(&mut chunk[index as usize % CHUNK_LEN])
+    }
+
+    /// The entry at `index`, whatever its generation.
+    pub fn get(&self, index: u32) -> Option<&T> {
+        self.slot(index)?.value.as_ref()
+    }
+
+    /// The entry at `index`, whatever its generation.
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slot_mut(index)?.value.as_mut()
+    }
+
+    /// True if the entry that was given this index and generation is still there.
+    pub fn holds(&self, index: u32, generation: u32) -> bool {
+        self.slot(index).is_some_and(|slot| slot.generation == generation && slot.value.is_some())
+    }
+
+    /// The generation of the entry at `index`.
+    pub fn generation(&self, index: u32) -> Option<u32> {
+        self.slot(index).map(|slot| slot.generation)
+    }
+
+    /// Takes the entry out; the index will be used again, with another generation.
+    pub fn remove(&mut self, index: u32) -> Option<T> {
+        let slot = self.slot_mut(index)?;
+        let value = slot.value.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// Makes every handle to the entry at `index` an old one, though the entry stays.
+    pub fn renew(&mut self, index: u32) {
+        if let Some(slot) = self.slot_mut(index) {
+            slot.generation = slot.generation.wrapping_add(1);
+        }
+    }
+
+    /// All entries with their indices. Costs the table's capacity: not for the hot path.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        slots.enumerate().filter_map(|(i, slot)| Some((i as u32, slot.value.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_handle_does_not_name_a_new_entry() {
+        let mut slab = Slab::new(10);
+        let (index, generation) = slab.insert("a").unwrap();
+        assert!(slab.holds(index, generation));
+        assert_eq!(slab.remove(index), Some("a"));
+        assert!(!slab.holds(index, generation));
+        assert_eq!(slab.remove(index), None);
+        let (again, newer) = slab.insert("b").unwrap();
+        assert_eq!(again, index);
+        assert!(!slab.holds(index, generation) && slab.holds(index, newer));
+    }
+
+    #[test]
+    fn the_limit_holds_and_frees_make_room() {
+        let mut slab = Slab::new(100);
+        for i in 0..100 {
+            assert_eq!(slab.insert(i).unwrap().0, i);
+        }
+        assert_eq!(slab.insert(100), Err(100));
+        slab.remove(7);
+        assert_eq!(slab.insert(200).unwrap().0, 7);
+        assert_eq!((slab.len(), slab.iter().count()), (100, 100));
+        assert_eq!(slab.get(7), Some(&200));
+        assert_eq!(slab.get(u32::MAX), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! Datagram sockets: UDP, and ICMP echo.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use barewire_driver::PacketSlice;
+
+use crate::error::SocketError;
+use crate::socket::SocketKind;
+use crate::socket::listener::Bound;
+use crate::socket::ports::Reuse;
+use crate::tcp::Readiness;
+use crate::wire::ipv4::DEFAULT_TTL;
+
+/// Bytes of packet memory that an unread queue may pin, by default.
+pub(crate) const DEFAULT_RECV_BYTES: usize = 512 << 10;
+
+/// A datagram that waits to be read.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) len: usize,
+    first: Option<PacketSlice>,
+    /// Empty, and without memory of its own, for datagrams in one piece.
+    rest: Vec<PacketSlice>,
+}
+
+impl Datagram {
+    pub(crate) fn new(from: SocketAddr, pieces: &mut Vec<PacketSlice>) -> Datagram {
+        let len = pieces.iter().map(|p| p.len()).sum();
+        let mut pieces = pieces.drain(..);
+        Datagram { from, len, first: pieces.next(), rest: pieces.collect() }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &PacketSlice> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    /// What the datagram keeps from being used otherwise: whole slots.
+    fn pinned_bytes(&self) -> usize {
+        self.pieces().map(|p| p.slot_len()).sum()
+    }
+
+    /// Copies what fits and says how much that was.
+    pub(crate) fn copy_to(&self, out: &mut [u8]) -> usize {
+        let mut at = 0;
+        for piece in self.pieces() {
+            let take = piece.len().min(out.len() - at);
+            out[at..at + take].copy_from_slice(&piece[..take]);
+            at += take;
+        }
+        at
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct DatagramSocket {
+    pub(crate) kind: SocketKind,
+    pub(crate) bound: Option<Bound>,
+    pub(crate) peer: Option<(Ipv4Addr, u16)>,
+    pub(crate) reuse: Reuse,
+    pub(crate) broadcast: bool,
+    pub(crate) dont_fragment: bool,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) error: Option<SocketError>,
+    pub(crate) read_closed: bool,
+    pub(crate) write_closed: bool,
+    /// A send had to wait: tell when there is room.
+    pub(crate) blocked: bool,
+    pub(crate) in_event_list: bool,
+    pub(crate) told: Readiness,
+    pub(crate) recv_limit_bytes: usize,
+    /// The sequence number of the next echo request.
+    pub(crate) next_seq: u16,
+    queue: VecDeque<Datagram>,
+    queued_bytes: usize,
+}
+
+impl DatagramSocket {
+    pub(crate) fn new(kind: SocketKind) -> DatagramSocket {
+        DatagramSocket {
+            kind,
+            bound: None,
+            peer: None,
+            reuse: Reuse::default(),
+            broadcast: false,
+            dont_fragment: false,
+            ttl: DEFAULT_TTL,
+            tos: 0,
+            error: None,
+            read_closed: false,
+            write_closed: false,
+            blocked: false,
+            in_event_list: false,
+            told: Readiness::empty(),
+            recv_limit_bytes: DEFAULT_RECV_BYTES,
+            next_seq: 1,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+        }
+    }
+
+    /// Queues a datagram; gives it back if the queue is full.
+    pub(crate) fn deliver(&mut self, datagram: Datagram) -> Result<(), Datagram> {
+        let bytes = datagram.pinned_bytes();
+        let full = self.queued_bytes + bytes > self.recv_limit_bytes && !self.queue.is_empty();
+        if full || self.read_closed {
+            return Err(datagram);
+        }
+        self.queued_bytes += bytes;
+        self.queue.push_back(datagram);
+        Ok(())
+    }
+
+    pub(crate) fn front(&self) -> Option<&Datagram> {
+        self.queue.front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Datagram> {
+        let datagram = self.queue.pop_front()?;
+        self.queued_bytes -= datagram.pinned_bytes();
+        Some(datagram)
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::READABLE, !self.queue.is_empty() || self.read_closed);
+        ready.set(Readiness::WRITABLE, !self.blocked);
+        ready.set(Readiness::READ_CLOSED, self.read_closed);
+        ready.set(Readiness::WRITE_CLOSED, self.write_closed);
+        ready.set(Readiness::ERROR, self.error.is_some());
+        ready
+    }
+
+    /// How well the socket fits a datagram from `from` to `to`: `None` not at all, else the number
+    /// of addresses that it names.
+    pub(crate) fn score(&self, to: Ipv4Addr, from: (Ipv4Addr, u16)) -> Option<u8> {
+        let addr = self.bound.as_ref()?.addr;
+        let local = match addr {
+            Some(addr) if addr == to => 1,
+            Some(_) => return None,
+            None => 0,
+        };
+        match self.peer {
+            Some((addr, port)) => {
+                let port_matters = self.kind == SocketKind::Udp;
+                let same = addr == from.0 && (port == from.1 || !port_matters);
+                same.then_some(local + 2)
+            }
+            None => Some(local),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barewire_driver::{Pool, PoolConfig};
+
+    fn pool() -> Pool {
+        Pool::new(PoolConfig { slots: 16, slot_len: 2048, cells: 1, try_huge: false }).unwrap()
+    }
+
+    fn datagram(pool: &Pool, parts: &[&[u8]]) -> Datagram {
+        let mut pieces = parts.iter().map(|p| pool.copy_from(p).unwrap().freeze()).collect();
+        Datagram::new("10.0.0.1:9".parse().unwrap(), &mut pieces)
+    }
+
+    #[test]
+    fn the_queue_is_bounded_by_the_memory_it_pins() {
+        let pool = pool();
+        let mut socket = DatagramSocket::new(SocketKind::Udp);
+        socket.recv_limit_bytes = 3 * 2048;
+        for _ in 0..3 {
+            socket.deliver(datagram(&pool, &[b"x"])).unwrap();
+        }
+        socket.deliver(datagram(&pool, &[b"x"])).unwrap_err();
+        assert_eq!(socket.pop().unwrap().len, 1);
+        socket.deliver(datagram(&pool, &[b"y"])).unwrap();
+        while socket.pop().is_some() {}
+        assert!(pool.audit().all_free());
+    }
+
+    #[test]
+    fn a_datagram_in_pieces_is_read_as_one_and_cut_to_the_buffer() {
+        let pool = pool();
+        let datagram = datagram(&pool, &[b"hello ", b"", b"world"]);
+        let mut out = [0; 20];
+        assert_eq!(datagram.copy_to(&mut out), 11);
+        assert_eq!(&out[..11], b"hello world");
+        assert_eq!(datagram.copy_to(&mut out[..8]), 8);
+        assert_eq!(datagram.len, 11);
+    }
+
+    #[test]
+    fn a_zero_length_datagram_is_one() {
+        let pool = pool();
+        let mut socket = DatagramSocket::new(SocketKind::Udp);
+        socket.deliver(datagram(&pool, &[])).unwrap();
+        assert!(socket.readiness().contains(Readiness::READABLE));
+        assert_eq!(socket.pop().unwrap().len, 0);
+        assert!(!socket.readiness().contains(Readiness::READABLE));
+    }
+}

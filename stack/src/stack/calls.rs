@@ -1,0 +1,315 @@
+//! The calls of open sockets: read, write, shutdown, close, and questions.
+
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+
+use barewire_driver::PacketSlice;
+
+use super::{Socket, Stack};
+use crate::error::SocketError;
+use crate::socket::SocketId;
+use crate::socket::conn::Holder;
+use crate::tcp::{Outcome, Readiness, TcpInfo};
+
+/// How a call on a socket that is not a connection is refused.
+fn not_a_stream(socket: Option<&Socket>) -> SocketError {
+    match socket {
+        None => SocketError::BadSocket,
+        Some(Socket::Fresh(_) | Socket::Listener(_)) => SocketError::NotConnected,
+        Some(Socket::Datagram(_)) => SocketError::NotSupported,
+        Some(Socket::Connection(_)) => SocketError::InvalidInput,
+    }
+}
+
+impl Stack {
+    /// The table index of an open connection.
+    fn stream(&self, id: SocketId) -> Result<u32, SocketError> {
+        match self.get(id) {
+            Some(Socket::Connection(_)) => Ok(id.index),
+            other => Err(not_a_stream(other)),
+        }
+    }
+
+    /// Reads received bytes into `out`, copying them once. 0 is the end of the stream (or an empty
+    /// `out`).
+    ///
+    /// # Errors
+    /// [`SocketError::WouldBlock`] if nothing has come; what ended the connection, once; then as
+    /// POSIX has it. [`SocketError::NotConnected`] before `connect`.
+    pub fn read(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        let read = self.with_tcb(index, |tcb| (tcb.read(out), Outcome::Continue));
+        let read = read.unwrap_or(Err(SocketError::BadSocket));
+        if let Ok(bytes) = read {
+            self.egress.pool.count_copied(bytes);
+        }
+        read
+    }
+
+    /// Reads received bytes without taking them.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn peek(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map_or(Err(SocketError::BadSocket), |c| c.tcb.peek(out))
+    }
+
+    /// Takes up to `max` received bytes as they lie in packet memory: no copy. `None` is the end of
+    /// the stream.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn read_owned(
+        &mut self,
+        id: SocketId,
+        max: usize,
+    ) -> Result<Option<PacketSlice>, SocketError> {
+        let index = self.stream(id)?;
+        self.with_tcb(index, |tcb| (tcb.read_owned(max), Outcome::Continue))
+            .unwrap_or(Err(SocketError::BadSocket))
+    }
+
+    /// Queues bytes for sending, copying them once, and says how many fitted.
+    ///
+    /// # Errors
+    /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if the
+    /// pool is empty, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
+    pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        let pool = self.egress.pool.clone();
+        self.with_tcb(index, |tcb| (tcb.write(&pool, data), Outcome::Continue))
+            .unwrap_or(Err(SocketError::BadSocket))
+    }
+
+    /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.
+    ///
+    /// # Errors
+    /// As [`Stack::write`], with the data given back.
+    pub fn write_owned(
+        &mut self,
+        id: SocketId,
+        data: PacketSlice,
+    ) -> Result<(), (SocketError, PacketSlice)> {
+        let index = match self.stream(id) {
+            Ok(index) => index,
+            Err(error) => return Err((error, data)),
+        };
+        let mut data = Some(data);
+        let written = self.with_tcb(index, |tcb| {
+            (data.take().map_or(Ok(()), |data| tcb.write_owned(data)), Outcome::Continue)
+        });
+        match (written, data) {
+            (Some(result), _) => result,
+            (None, Some(data)) => Err((SocketError::BadSocket, data)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Bytes that a write would take now.
+    ///
+    /// # Errors
+    /// [`SocketError::NotConnected`] and the like if this is no connection.
+    pub fn write_room(&self, id: SocketId) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.write_room()).ok_or(SocketError::BadSocket)
+    }
+
+    /// Bytes that a read would give now (`SIOCINQ`).
+    ///
+    /// # Errors
+    /// As [`Stack::write_room`].
+    pub fn bytes_readable(&self, id: SocketId) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.bytes_readable()).ok_or(SocketError::BadSocket)
+    }
+
+    /// Bytes written that the peer has not acknowledged (`SIOCOUTQ`).
+    ///
+    /// # Errors
+    /// As [`Stack::write_room`].
+    pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.bytes_unacked()).ok_or(SocketError::BadSocket)
+    }
+
+    /// Closes one or both directions, whoever else holds the socket.
+    ///
+    /// # Errors
+    /// [`SocketError::NotConnected`] if the socket is not connected.
+    pub fn shutdown(&mut self, id: SocketId, how: Shutdown) -> Result<(), SocketError> {
+        let (read, write) = match how {
+            Shutdown::Read => (true, false),
+            Shutdown::Write => (false, true),
+            Shutdown::Both => (true, true),
+        };
+        if let Some(Socket::Datagram(socket)) = self.get_mut(id) {
+            let connected = socket.peer.is_some();
+            socket.read_closed |= read;
+            socket.write_closed |= write;
+            self.note_event(id);
+            return if connected { Ok(()) } else { Err(SocketError::NotConnected) };
+        }
+        let (index, now) = (self.stream(id)?, self.egress.now);
+        self.with_tcb(index, |tcb| {
+            if read {
+                tcb.shutdown_read();
+            }
+            let result = if write { tcb.shutdown_write(now) } else { Ok(()) };
+            (result, Outcome::Continue)
+        })
+        .unwrap_or(Err(SocketError::BadSocket))
+    }
+
+    /// Lets go of a socket. The handle is gone at once; a connection ends in the background as its
+    /// linger option says, and a listener's waiting connections are reset.
+    ///
+    /// # Errors
+    /// [`SocketError::BadSocket`].
+    pub fn close(&mut self, id: SocketId) -> Result<(), SocketError> {
+        match self.get_mut(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(_) => self.orphan_handle(id),
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => {
+                self.close_unconnected(id)
+            }
+        }
+        Ok(())
+    }
+
+    fn orphan_handle(&mut self, id: SocketId) {
+        // The generation moves on with the handle, not with the connection's end.
+        self.sockets.renew(id.index);
+        self.orphan(id.index);
+    }
+
+    fn close_unconnected(&mut self, id: SocketId) {
+        match self.sockets.remove(id.index) {
+            Some(Socket::Fresh(fresh)) => {
+                if let Some(bound) = fresh.bound {
+                    self.share.ports.release(bound.lease);
+                }
+            }
+            Some(Socket::Datagram(socket)) => {
+                if let Some(bound) = socket.bound {
+                    let key = (socket.kind, bound.lease.port());
+                    if forget(self.datagrams.get_mut(&key), id) {
+                        self.datagrams.remove(&key);
+                    }
+                    self.share.ports.release(bound.lease);
+                }
+            }
+            Some(Socket::Listener(listener)) => {
+                let port = listener.bound.lease.port();
+                if forget(self.listeners.get_mut(&port), id) {
+                    self.listeners.remove(&port);
+                }
+                self.share.ports.release(listener.bound.lease);
+                for waiting in listener.accept_queue {
+                    self.abort_index(waiting.index);
+                }
+            }
+            Some(Socket::Connection(_)) | None => {}
+        }
+    }
+
+    /// Lets go of a socket and resets its connection: what is queued is lost.
+    ///
+    /// # Errors
+    /// [`SocketError::BadSocket`].
+    pub fn abort(&mut self, id: SocketId) -> Result<(), SocketError> {
+        match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(_) => {
+                self.sockets.renew(id.index);
+                self.abort_index(id.index);
+                Ok(())
+            }
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => self.close(id),
+        }
+    }
+
+    fn abort_index(&mut self, index: u32) {
+        if let Some(connection) = self.connection_mut(index) {
+            if connection.holder != Holder::Nobody {
+                connection.holder = Holder::Nobody;
+                self.orphans += 1;
+            }
+            self.with_tcb(index, |tcb| ((), tcb.abort()));
+        }
+    }
+
+    /// What the socket is ready for now.
+    ///
+    /// # Errors
+    /// [`SocketError::BadSocket`].
+    pub fn readiness(&self, id: SocketId) -> Result<Readiness, SocketError> {
+        Ok(match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(connection) => connection.tcb.readiness(),
+            Socket::Listener(listener) if listener.accept_queue.is_empty() => Readiness::empty(),
+            Socket::Listener(_) => Readiness::READABLE,
+            Socket::Datagram(socket) => socket.readiness(),
+            Socket::Fresh(_) => Readiness::empty(),
+        })
+    }
+
+    /// Takes the pending error (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// [`SocketError::BadSocket`].
+    pub fn take_error(&mut self, id: SocketId) -> Result<Option<SocketError>, SocketError> {
+        Ok(match self.get_mut(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(connection) => connection.tcb.take_error(),
+            Socket::Datagram(socket) => socket.error.take(),
+            Socket::Listener(_) | Socket::Fresh(_) => None,
+        })
+    }
+
+    /// This end's address and port; unspecified where there is none yet.
+    ///
+    /// # Errors
+    /// [`SocketError::BadSocket`].
+    pub fn local_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
+        let bound = match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(connection) => return Ok(connection.key.local_addr()),
+            Socket::Listener(listener) => Some(&listener.bound),
+            Socket::Fresh(fresh) => fresh.bound.as_ref(),
+            Socket::Datagram(socket) => socket.bound.as_ref(),
+        };
+        let unbound = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Ok(bound.map_or(unbound, |bound| bound.socket_addr()))
+    }
+
+    /// The peer's address and port.
+    ///
+    /// # Errors
+    /// [`SocketError::NotConnected`], also while a connection is being opened.
+    pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
+        match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Connection(connection) if !connection.tcb.state().is_opening() => {
+                Ok(connection.key.remote_addr())
+            }
+            Socket::Datagram(socket) => {
+                let (addr, port) = socket.peer.ok_or(SocketError::NotConnected)?;
+                Ok(SocketAddr::new(IpAddr::V4(addr), port))
+            }
+            Socket::Connection(_) | Socket::Listener(_) | Socket::Fresh(_) => {
+                Err(SocketError::NotConnected)
+            }
+        }
+    }
+
+    /// The connection's state and figures (`TCP_INFO`).
+    ///
+    /// # Errors
+    /// [`SocketError::NotConnected`] and the like if this is no connection.
+    pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.info()).ok_or(SocketError::BadSocket)
+    }
+}
+
+/// Takes `id` out of a port's list; true if the list is empty then.
+fn forget(ids: Option<&mut Vec<SocketId>>, id: SocketId) -> bool {
+    ids.is_some_and(|ids| {
+        ids.retain(|&other| other != id);
+        ids.is_empty()
+    })
+}

@@ -1,0 +1,133 @@
+//! How a stack is set up, and what several stacks of one host have in common.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::reassembly::ReassemblyLimits;
+use crate::rng::Rng;
+use crate::socket::ports::PortRegistry;
+use crate::tcp::TcpConfig;
+
+/// Bounds of every table that the network or the application can fill.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Entries in the socket table; at most 2^30.
+    pub sockets: usize,
+    /// Half-open connections of all listeners together.
+    pub half_open: usize,
+    /// Connections in TIME-WAIT. Beyond it they go to CLOSED at once, counted.
+    pub time_wait: usize,
+    /// Closed connections that still end in the background. Beyond it they are aborted, counted.
+    pub orphans: usize,
+    /// Largest backlog of a listener; larger requests are cut to it.
+    pub backlog: usize,
+    /// Packets to other engines that wait.
+    pub forwards: usize,
+    /// Reassembly of IP fragments.
+    pub reassembly: ReassemblyLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            sockets: 1 << 20,
+            half_open: 16 << 10,
+            time_wait: 64 << 10,
+            orphans: 16 << 10,
+            backlog: 4096,
+            forwards: 1024,
+            reassembly: ReassemblyLimits::default(),
+        }
+    }
+}
+
+/// Secrets that all engines of a host must have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Secrets {
+    /// Spreads flows over tables and engines.
+    pub(crate) flows: (u64, u64),
+    /// Initial sequence numbers (RFC 6528) and timestamp offsets.
+    pub(crate) isn: u128,
+    /// SYN cookies.
+    pub(crate) cookies: u128,
+    /// Ephemeral ports (RFC 6056).
+    pub(crate) ports: (u64, u64),
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+/// What the stacks of one host's engines share: ports, secrets, and who is who.
+#[derive(Clone, Debug)]
+pub struct Share {
+    pub(crate) ports: Arc<PortRegistry>,
+    pub(crate) secrets: Secrets,
+    pub(crate) engine: u16,
+    pub(crate) engines: u16,
+}
+
+impl Share {
+    /// For a stack that is its host's only one.
+    pub fn alone(seed: u128) -> Share {
+        Share::new(seed, Arc::new(PortRegistry::new()), 0, 1)
+    }
+
+    /// For each of a host's `engines` stacks, in order; at least one.
+    pub fn group(seed: u128, engines: u16) -> Vec<Share> {
+        let engines = engines.max(1);
+        let ports = Arc::new(PortRegistry::new());
+        (0..engines).map(|engine| Share::new(seed, Arc::clone(&ports), engine, engines)).collect()
+    }
+
+    fn new(seed: u128, ports: Arc<PortRegistry>, engine: u16, engines: u16) -> Share {
+        let mut rng = Rng::new(seed);
+        let secrets = Secrets {
+            flows: (rng.next_u64(), rng.next_u64()),
+            isn: rng.next_u128(),
+            cookies: rng.next_u128(),
+            ports: (rng.next_u64(), rng.next_u64()),
+        };
+        Share { ports, secrets, engine, engines }
+    }
+
+    /// This stack's place among its host's.
+    pub fn engine(&self) -> u16 {
+        self.engine
+    }
+
+    /// How many there are.
+    pub fn engines(&self) -> u16 {
+        self.engines
+    }
+}
+
+/// How a [`Stack`](super::Stack) is set up.
+#[derive(Clone, Debug)]
+pub struct StackConfig {
+    /// Seeds everything random. An engine takes it from the operating system.
+    pub seed: u128,
+    /// Settings that TCP sockets start with.
+    pub tcp: TcpConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// Ports for sockets that do not ask for one (RFC 6056).
+    pub ephemeral_ports: RangeInclusive<u16>,
+    /// What it has in common with the host's other stacks.
+    pub share: Share,
+}
+
+impl StackConfig {
+    /// The defaults, for a stack that is its host's only one.
+    pub fn new(seed: u128) -> StackConfig {
+        StackConfig {
+            seed,
+            tcp: TcpConfig::default(),
+            limits: Limits::default(),
+            ephemeral_ports: 32_768..=65_535,
+            share: Share::alone(seed ^ 0x5eed),
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! From frames to sockets.
+//!
+//! ```text
+//!   frame ─▶ link header ─┬─▶ ARP
+//!                         └─▶ IP header ─▶ (reassembly) ─▶ whose flow? ─┬─▶ TCP, UDP, ICMP
+//!                                                          another engine's └─▶ poll_forward
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
+
+use super::{Socket, Stack};
+use crate::error::SocketError;
+use crate::interface::{IfaceId, Medium};
+use crate::socket::demux::{FlowKey, Tag};
+use crate::tcp::{Segment, TimeWaitOutcome};
+use crate::time::Instant;
+use crate::wire::arp::ArpPacket;
+use crate::wire::ethernet::{EthernetHeader, ethertype};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::{self, protocol};
+
+/// What a forwarded packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardKind {
+    /// An IP packet, whole, without its link header.
+    Ip,
+    /// An ARP packet without its link header: to be learned from, not to be answered.
+    Arp,
+}
+
+/// A packet that came to this engine and belongs to another, which takes it in with
+/// [`Stack::handle_forwarded`].
+#[derive(Debug)]
+pub struct Forward {
+    /// The engine that it belongs to.
+    pub engine: u16,
+    /// What it is.
+    pub kind: ForwardKind,
+    /// The interface that it came in on.
+    pub iface: IfaceId,
+    /// Its bytes, in this engine's pool.
+    pub packet: Vec<PacketSlice>,
+    /// Its transport checksum has been verified.
+    pub checksum_good: bool,
+}
+
+/// How an IP packet lay in its frame.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// Bytes before the IP header.
+    skip: usize,
+    /// The frame was sent to a group address.
+    group: bool,
+    /// Another engine has taken it in first.
+    forwarded: bool,
+}
+
+/// An IP packet on its way in.
+struct Packet<'a> {
+    iface: IfaceId,
+    header: Ipv4Header,
+    /// From the IP header on.
+    whole: &'a [PacketSlice],
+    /// Bytes before the IP header in the first piece.
+    skip: usize,
+    checksum: RxChecksum,
+    gso_bytes: u16,
+    link_group: bool,
+    /// Another engine has looked whose it is.
+    forwarded: bool,
+}
+
+/// A transport payload on its way in: the pieces behind the IP header.
+pub(super) struct Transport<'a> {
+    pub(super) iface: IfaceId,
+    pub(super) header: &'a Ipv4Header,
+    pub(super) pieces: &'a mut Vec<PacketSlice>,
+    pub(super) len: usize,
+    pub(super) checksum: RxChecksum,
+    /// It was sent to a group address of the link.
+    pub(super) link_group: bool,
+    gso_bytes: u16,
+    forwarded: bool,
+}
+
+impl<'a> Transport<'a> {
+    /// A packet to report an error about, of which only these pieces are there.
+    pub(super) fn quoting(
+        iface: IfaceId,
+        header: &'a Ipv4Header,
+        pieces: &'a mut Vec<PacketSlice>,
+    ) -> Transport<'a> {
+        let len = pieces.iter().map(|p| p.len()).sum();
+        let checksum = RxChecksum::Good;
+        Transport {
+            iface,
+            header,
+            pieces,
+            len,
+            checksum,
+            link_group: false,
+            gso_bytes: 0,
+            forwarded: true,
+        }
+    }
+
+    /// The same packet with other pieces.
+    pub(super) fn with<'b>(&'b self, pieces: &'b mut Vec<PacketSlice>) -> Transport<'b> {
+        let len = pieces.iter().map(|p| p.len()).sum();
+        Transport { len, pieces, header: self.header, ..*self }
+    }
+
+    /// True if the checksum is right, or was found right before.
+    pub(super) fn verify(&self, with_pseudo_header: bool) -> bool {
+        match self.checksum {
+            RxChecksum::Good => true,
+            RxChecksum::Bad => false,
+            RxChecksum::Unknown => {
+                let (src, dst) = (IpAddr::V4(self.header.src), IpAddr::V4(self.header.dst));
+                let mut sum = if with_pseudo_header {
+                    wire::pseudo_header(src, dst, self.header.protocol, self.len as u32)
+                } else {
+                    barewire_driver::mem::Checksum::new()
+                };
+                for piece in self.pieces.iter() {
+                    sum.add(piece);
+                }
+                sum.finish() == 0
+            }
+        }
+    }
+
+    /// Cuts `bytes` off the front, leaving no empty piece there.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        let mut left = bytes;
+        let mut gone = 0;
+        for piece in self.pieces.iter_mut() {
+            let cut = left.min(piece.len());
+            piece.advance(cut);
+            left -= cut;
+            if !piece.is_empty() {
+                break;
+            }
+            gone += 1;
+        }
+        self.pieces.drain(..gone);
+        self.len -= bytes - left;
+    }
+}
+
+impl Stack {
+    /// Takes received frames in and empties the burst.
+    pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
+        self.move_clock(now);
+        for frame in burst.frames() {
+            self.input_frame(iface, burst.segments(frame), frame);
+        }
+        burst.clear();
+        self.drain_loopback();
+    }
+
+    /// Takes one frame in, in the pieces that it arrived in.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        iface: IfaceId,
+        pieces: &[PacketSlice],
+        meta: &RxFrame,
+    ) {
+        self.move_clock(now);
+        self.input_frame(iface, pieces, meta);
+        self.drain_loopback();
+    }
+
+    /// Takes the bytes of one frame (or IP packet, as the interface's medium is) in, copying them
+    /// into the pool. They may be longer than the MTU.
+    ///
+    /// # Errors
+    /// [`SocketError::NoBuffers`] if the pool has no room; nothing has been taken in then.
+    pub fn handle_bytes(
+        &mut self,
+        now: Instant,
+        iface: IfaceId,
+        bytes: &[u8],
+    ) -> Result<(), SocketError> {
+        let pool = self.egress.pool.clone();
+        let mut pieces = Vec::new();
+        for chunk in bytes.chunks(pool.slot_len()) {
+            pieces.push(pool.copy_from(chunk).ok_or(SocketError::NoBuffers)?.freeze());
+        }
+        self.handle_frame(now, iface, &pieces, &RxFrame::default());
+        Ok(())
+    }
+
+    /// Takes in a packet that another engine of this host got, in pieces of this engine's pool.
+    pub fn handle_forwarded(
+        &mut self,
+        now: Instant,
+        iface: IfaceId,
+        kind: ForwardKind,
+        packet: &[PacketSlice],
+        checksum_good: bool,
+    ) {
+        self.move_clock(now);
+        let checksum = if checksum_good { RxChecksum::Good } else { RxChecksum::Unknown };
+        let meta = RxFrame { checksum, ..RxFrame::default() };
+        match kind {
+            ForwardKind::Ip => {
+                let link = Link { forwarded: true, ..Link::default() };
+                self.input_ip(iface, packet, link, &meta);
+            }
+            ForwardKind::Arp => self.input_arp(iface, packet, 0, true),
+        }
+    }
+
+    fn input_frame(&mut self, id: IfaceId, pieces: &[PacketSlice], meta: &RxFrame) {
+        self.egress.counters.rx_frames += 1;
+        let (Some(iface), Some(first)) = (self.egress.iface(id), pieces.first()) else { return };
+        if iface.config.medium == Medium::Ip {
+            return self.input_ip(id, pieces, Link::default(), meta);
+        }
+        let Ok(header) = EthernetHeader::parse(first) else {
+            self.egress.counters.rx_link_malformed += 1;
+            return;
+        };
+        if header.dst != iface.config.mac && !header.dst.is_group() {
+            self.egress.counters.rx_other_host += 1;
+            return;
+        }
+        match header.ethertype {
+            ethertype::IPV4 => {
+                let (skip, group) = (EthernetHeader::LEN, header.dst.is_group());
+                self.input_ip(id, pieces, Link { skip, group, forwarded: false }, meta);
+            }
+            ethertype::ARP => self.input_arp(id, pieces, EthernetHeader::LEN, false),
+            _ => self.egress.counters.rx_unknown_ethertype += 1,
+        }
+    }
+
+    fn input_arp(&mut self, id: IfaceId, pieces: &[PacketSlice], skip: usize, forwarded: bool) {
+        let Some(first) = pieces.first() else { return };
+        let Ok(arp) = ArpPacket::parse(&first[skip..]) else {
+            self.egress.counters.arp_invalid += 1;
+            return;
+        };
+        if !forwarded {
+            let own = self.share.engine;
+            for engine in (0..self.share.engines).filter(|&engine| engine != own) {
+                let packet = vec![first.slice(skip..first.len())];
+                self.forward(Forward {
+                    engine,
+                    kind: ForwardKind::Arp,
+                    iface: id,
+                    packet,
+                    checksum_good: true,
+                });
+            }
+        }
+        self.egress.handle_arp(id, &arp, forwarded);
+        self.release_waiting(id, arp.sender_ip);
+    }
+
+    fn forward(&mut self, forward: Forward) {
+        if self.forwards.len() >= self.limits.forwards {
+            self.egress.counters.forward_full += 1;
+        } else {
+            self.egress.counters.forwarded += 1;
+            self.forwards.push_back(forward);
+        }
+    }
+
+    /// Takes in what was sent to own addresses.
+    pub(super) fn drain_loopback(&mut self) {
+        // What is answered meanwhile waits for the next turn: no conversation holds the loop.
+        for _ in 0..self.egress.loopback.len() {
+            let Some((iface, packet)) = self.egress.loopback.pop_front() else { return };
+            let meta = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
+            self.input_ip(iface, &packet, Link::default(), &meta);
+        }
+    }
+
+    fn input_ip(&mut self, iface: IfaceId, whole: &[PacketSlice], link: Link, meta: &RxFrame) {
+        let skip = link.skip;
+        let Some(first) = whole.first().filter(|first| first.len() >= skip) else { return };
+        let len = whole.iter().map(|p| p.len()).sum::<usize>() - skip;
+        let header = match Ipv4Header::parse(&first[skip..], len) {
+            Ok(header) => header,
+            Err(_) => {
+                self.egress.counters.ip_malformed += 1;
+                return;
+            }
+        };
+        if header.source_routed {
+            self.egress.counters.ip_source_routed += 1;
+            return;
+        }
+        let Some(own) = self.egress.iface(iface) else { return };
+        // RFC 1122 §3.2.1.3: such a source is nobody that could be answered.
+        let src = header.src;
+        let bad = src.is_multicast() || src.is_loopback() || own.is_broadcast(src);
+        if bad || src.is_unspecified() {
+            self.egress.counters.ip_bad_source += 1;
+            return;
+        }
+        if self.egress.owner_of(header.dst).is_none() && !own.is_broadcast(header.dst) {
+            self.egress.counters.ip_not_ours += 1;
+            return;
+        }
+        let (checksum, gso_bytes) = (meta.checksum, meta.gso_bytes);
+        let Link { skip, group: link_group, forwarded } = link;
+        self.input_packet(Packet {
+            iface,
+            header,
+            whole,
+            skip,
+            checksum,
+            gso_bytes,
+            link_group,
+            forwarded,
+        });
+    }
+
+    fn input_packet(&mut self, packet: Packet<'_>) {
+        let Packet { iface, mut header, whole, skip, mut checksum, .. } = packet;
+        let Packet { gso_bytes, link_group, forwarded, .. } = packet;
+        let mut pieces = std::mem::take(&mut self.scratch);
+        pieces.clear();
+        collect(&header, whole, skip, &mut pieces);
+        if header.is_fragment() {
+            self.egress.counters.fragments_received += 1;
+            let now = self.egress.now;
+            let fragment = std::mem::take(&mut pieces);
+            let Some(datagram) = self.reassembler.insert(now, &header, fragment) else {
+                self.scratch = pieces;
+                return;
+            };
+            self.egress.counters.reassembled += 1;
+            pieces.extend(datagram);
+            header.fragment_offset = 0;
+            header.more_fragments = false;
+            // What the device said about one fragment says nothing about the whole.
+            checksum = RxChecksum::Unknown;
+        }
+        let len = pieces.iter().map(|p| p.len()).sum();
+        let pieces_ref = &mut pieces;
+        let transport = Transport {
+            iface,
+            header: &header,
+            pieces: pieces_ref,
+            len,
+            checksum,
+            link_group,
+            gso_bytes,
+            forwarded,
+        };
+        match header.protocol {
+            protocol::TCP => self.input_tcp(transport),
+            protocol::UDP => self.input_udp(transport),
+            protocol::ICMP => self.input_icmp(transport),
+            _ => {
+                self.egress.counters.ip_unknown_protocol += 1;
+                self.protocol_unreachable(transport);
+            }
+        }
+        pieces.clear();
+        self.scratch = pieces;
+    }
+
+    /// True if the packet is another engine's; it is on its way there then.
+    pub(super) fn belongs_elsewhere(&mut self, transport: &Transport<'_>, owner: u16) -> bool {
+        if self.share.engines == 1 || transport.forwarded || owner == self.share.engine {
+            return false;
+        }
+        let Some(mut cell) = self.egress.pool.alloc_cell() else {
+            self.egress.counters.forward_full += 1;
+            return true;
+        };
+        let mut header = *transport.header;
+        header.total_len = (Ipv4Header::LEN + transport.len) as u16;
+        header.emit(&mut cell);
+        cell.truncate(Ipv4Header::LEN);
+        let mut packet = Vec::with_capacity(1 + transport.pieces.len());
+        packet.push(cell.freeze());
+        packet.extend(transport.pieces.iter().cloned());
+        let checksum_good = transport.checksum == RxChecksum::Good;
+        let (kind, iface) = (ForwardKind::Ip, transport.iface);
+        self.forward(Forward { engine: owner, kind, iface, packet, checksum_good });
+        true
+    }
+
+    fn input_tcp(&mut self, mut transport: Transport<'_>) {
+        self.egress.counters.tcp_segments_received += 1;
+        let parsed = transport.pieces.first().map(|p| TcpHeader::parse(p, transport.len));
+        let Some(Ok((header, header_len))) = parsed else {
+            self.egress.counters.tcp_malformed += 1;
+            return;
+        };
+        let key = FlowKey {
+            local: transport.header.dst,
+            remote: transport.header.src,
+            local_port: header.dst_port,
+            remote_port: header.src_port,
+        };
+        // RFC 9293 §3.9.2.3: segments to broadcast addresses are dropped without an answer.
+        if self.egress.owner_of(key.local).is_none() {
+            self.egress.counters.ip_not_ours += 1;
+            return;
+        }
+        let owner = self.owner(&key);
+        if self.belongs_elsewhere(&transport, owner) {
+            return;
+        }
+        if !transport.verify(true) {
+            self.egress.counters.tcp_bad_checksum += 1;
+            return;
+        }
+        transport.advance(header_len);
+        let payload_len = transport.len as u32;
+        let each = u32::from(transport.gso_bytes);
+        let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
+        let payload = transport.pieces;
+        self.deliver_tcp(key, Segment { header: &header, payload, payload_len, wire_segments });
+    }
+
+    fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
+        let now = self.egress.now;
+        let mut iss_above = None;
+        match self.flows.get(&key) {
+            Some(Tag::Connection(index)) => {
+                self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+                return;
+            }
+            Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
+            Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
+                Some(above) => iss_above = Some(above),
+                None => return,
+            },
+            None => {}
+        }
+        let (header, payload_len) = (segment.header, segment.payload_len);
+        let flags = header.flags;
+        let listener = self.find_listener(&key);
+        match listener {
+            Some(_) if flags.contains(TcpFlags::RST) => {}
+            Some(id) if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) => {
+                self.handle_syn(id, key, header, iss_above);
+            }
+            Some(id) if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) => {
+                if !self.handle_cookie(id, key, segment) {
+                    self.egress.counters.tcp_no_socket += 1;
+                    self.refuse(key, header, payload_len);
+                }
+            }
+            // RFC 9293 §3.10.7.2, fourth: nothing else is for a listener, nor answered by it.
+            Some(_) if !flags.intersects(TcpFlags::ACK | TcpFlags::SYN) => {
+                self.egress.counters.tcp_no_socket += 1;
+            }
+            Some(_) | None => {
+                self.egress.counters.tcp_no_socket += 1;
+                self.refuse(key, header, payload_len);
+            }
+        }
+    }
+
+    /// A segment for a flow in TIME-WAIT. Gives the number to start above if it opens a new
+    /// connection.
+    fn handle_time_wait(&mut self, index: u32, key: FlowKey, segment: &Segment<'_>) -> Option<u32> {
+        let now = self.egress.now;
+        let entry = self.time_wait.get_mut(index)?;
+        match entry.state.handle_segment(now, segment.header, segment.payload_len) {
+            TimeWaitOutcome::Drop => None,
+            TimeWaitOutcome::Ack(reply) => {
+                self.egress.emit_control(key, reply);
+                None
+            }
+            TimeWaitOutcome::Remove => {
+                self.end_time_wait(index);
+                None
+            }
+            TimeWaitOutcome::Reuse { iss_above } => {
+                // Only a listener can take the new connection; without one the old stays.
+                self.find_listener(&key)?;
+                self.end_time_wait(index);
+                Some(iss_above)
+            }
+        }
+    }
+
+    /// Whose datagram it is: the best match of the sockets on its port.
+    pub(super) fn find_datagram_socket(
+        &self,
+        kind: crate::socket::SocketKind,
+        (to, port): (Ipv4Addr, u16),
+        from: (Ipv4Addr, u16),
+    ) -> Option<crate::socket::SocketId> {
+        let ids = self.datagrams.get(&(kind, port))?;
+        let score = |id: &crate::socket::SocketId| match self.get(*id) {
+            Some(Socket::Datagram(socket)) => socket.score(to, from),
+            Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => None,
+        };
+        ids.iter()
+            .filter_map(|id| Some((score(id)?, *id)))
+            .max_by_key(|(s, _)| *s)
+            .map(|(_, id)| id)
+    }
+}
+
+/// The payload of an IP packet: its pieces without the headers in front and the padding behind.
+fn collect(header: &Ipv4Header, whole: &[PacketSlice], skip: usize, out: &mut Vec<PacketSlice>) {
+    let mut skip = skip + usize::from(header.header_len);
+    let mut left = header.payload_len();
+    for piece in whole {
+        let cut = skip.min(piece.len());
+        skip -= cut;
+        let take = left.min(piece.len() - cut);
+        if take > 0 {
+            out.push(piece.slice(cut..cut + take));
+            left -= take;
+        }
+    }
+}

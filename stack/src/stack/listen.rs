@@ -1,0 +1,320 @@
+//! Listening: the queue of half-open connections, the queue of completed ones, and SYN cookies.
+
+use std::time::Duration;
+
+use super::{Socket, Stack};
+use crate::error::SocketError;
+use crate::socket::SocketId;
+use crate::socket::conn::{Connection, Holder, LazyTimer};
+use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::listener::{HalfOpenEntry, Listener};
+use crate::tcp::{
+    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Outcome, Segment, Tcb, cookie, reset_for,
+};
+use crate::wire::tcp::TcpHeader;
+use std::net::SocketAddr;
+
+/// How long after a listener sent its last cookie an ACK may still bring one back.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
+
+impl Stack {
+    /// Makes a bound TCP socket listen (an unbound one gets an ephemeral port), with up to
+    /// `backlog` connections in each of its queues. On a listener it changes the backlog.
+    ///
+    /// # Errors
+    /// [`SocketError::AddrInUse`] if another socket listens there, [`SocketError::InvalidInput`]
+    /// for a connected socket, [`SocketError::NotSupported`] for one that is not TCP.
+    pub fn listen(&mut self, id: SocketId, backlog: usize) -> Result<(), SocketError> {
+        let backlog = backlog.clamp(1, self.limits.backlog);
+        match self.get_mut(id).ok_or(SocketError::BadSocket)? {
+            Socket::Listener(listener) => {
+                listener.backlog = backlog;
+                return Ok(());
+            }
+            Socket::Connection(_) => return Err(SocketError::InvalidInput),
+            Socket::Datagram(_) => return Err(SocketError::NotSupported),
+            Socket::Fresh(fresh) if fresh.bound.is_none() => {
+                self.bind(id, SocketAddr::from(([0, 0, 0, 0], 0)))?;
+            }
+            Socket::Fresh(_) => {}
+        }
+        let Some(Socket::Fresh(fresh)) =
+            self.sockets.get_mut(id.index).filter(|s| matches!(s, Socket::Fresh(_)))
+        else {
+            return Err(SocketError::BadSocket);
+        };
+        let Some(bound) = fresh.bound.take() else { return Err(SocketError::InvalidInput) };
+        if let Err(error) = self.share.ports.listen(&bound.lease) {
+            fresh.bound = Some(bound);
+            return Err(error);
+        }
+        let port = bound.lease.port();
+        let listener = Listener {
+            template: fresh.template.clone(),
+            bound,
+            backlog,
+            half_open: 0,
+            accept_queue: Default::default(),
+            cookie_sent: None,
+            in_event_list: false,
+        };
+        if let Some(socket) = self.get_mut(id) {
+            *socket = Socket::Listener(Box::new(listener));
+        }
+        self.listeners.entry(port).or_default().push(id);
+        Ok(())
+    }
+
+    /// Takes the connection that has waited longest.
+    ///
+    /// # Errors
+    /// [`SocketError::WouldBlock`] if none waits, [`SocketError::InvalidInput`] if the socket does
+    /// not listen.
+    pub fn accept(&mut self, id: SocketId) -> Result<(SocketId, SocketAddr), SocketError> {
+        let Socket::Listener(listener) = self.get_mut(id).ok_or(SocketError::BadSocket)? else {
+            return Err(SocketError::InvalidInput);
+        };
+        let accepted = listener.accept_queue.pop_front().ok_or(SocketError::WouldBlock)?;
+        if !listener.accept_queue.is_empty() {
+            self.note_event(id);
+        }
+        let Some(Socket::Connection(connection)) = self.get_mut(accepted) else {
+            return Err(SocketError::ConnectionAborted);
+        };
+        connection.holder = Holder::Application;
+        let peer = connection.key.remote_addr();
+        self.settle(accepted.index, Outcome::Continue);
+        Ok((accepted, peer))
+    }
+
+    /// The listener for a flow: one on exactly this address before one on the wildcard; several on
+    /// one port (`SO_REUSEPORT`) share by the flow's hash.
+    pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
+        let ids = self.listeners.get(&key.local_port)?;
+        let names = |id: &SocketId, exact: bool| match self.get(*id) {
+            Some(Socket::Listener(listener)) => match listener.bound.addr {
+                Some(addr) => exact && addr == key.local,
+                None => !exact,
+            },
+            Some(Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_)) | None => false,
+        };
+        [true, false].into_iter().find_map(|exact| {
+            let count = ids.iter().filter(|id| names(id, exact)).count();
+            let pick = match count {
+                0 => return None,
+                1 => 0,
+                _ => key.hash(self.share.secrets.flows) as usize % count,
+            };
+            ids.iter().filter(|id| names(id, exact)).nth(pick).copied()
+        })
+    }
+
+    fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
+        match self.get_mut(id)? {
+            Socket::Listener(listener) => Some(listener),
+            Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_) => None,
+        }
+    }
+
+    /// A SYN for a listener (RFC 9293 §3.10.7.2). A full accept queue makes it unheard, so that the
+    /// client tries again; a full half-open queue is answered with a cookie. `iss_above` is the
+    /// last sequence number of the same flow's TIME-WAIT (RFC 6191).
+    pub(super) fn handle_syn(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        header: &TcpHeader,
+        iss_above: Option<u32>,
+    ) {
+        let (now, mut open) = (self.egress.now, self.open_values(&key));
+        if let Some(last) = iss_above {
+            open.iss = last.wrapping_add(64_000).wrapping_add(open.iss % 64_000);
+        }
+        let Some(listener) = self.listener_mut(id) else { return };
+        if listener.accept_queue.len() >= listener.backlog {
+            self.egress.counters.listen_overflow += 1;
+            return;
+        }
+        if listener.half_open >= listener.backlog || self.half_open.is_full() {
+            return self.answer_with_cookie(id, key, header);
+        }
+        let Some(listener) = self.listener_mut(id) else { return };
+        let config = listener.template.config.clone();
+        let state = HalfOpen::new(now, header, &config, open);
+        let reply = state.syn_ack(now, &config);
+        let entry = HalfOpenEntry { key, state, listener: id, timer: LazyTimer::default() };
+        let Ok((index, _)) = self.half_open.insert(entry) else { return };
+        if let Some(listener) = self.listener_mut(id) {
+            listener.half_open += 1;
+        }
+        self.flows.set(key, Tag::HalfOpen(index));
+        self.egress.emit_control(key, reply);
+        self.arm_half_open(index);
+    }
+
+    fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader) {
+        let now = self.egress.now;
+        let flow = (key.local_addr(), key.remote_addr());
+        let open = self.open_values(&key);
+        let peer_mss = header.options.mss.unwrap_or(536);
+        let iss = cookie::make(self.share.secrets.cookies, flow, header.seq, peer_mss, now);
+        let Some(listener) = self.listener_mut(id) else { return };
+        listener.cookie_sent = Some(now);
+        let config = listener.template.config.clone();
+        let reply = cookie::syn_ack(header, iss, open.mss, &config);
+        self.egress.counters.cookies_sent += 1;
+        self.egress.emit_control(key, reply);
+    }
+
+    /// An ACK for a listener, of no connection that is known: perhaps a cookie comes back. True if
+    /// it was one and the segment has been dealt with.
+    pub(super) fn handle_cookie(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        segment: Segment<'_>,
+    ) -> bool {
+        let now = self.egress.now;
+        let Some(listener) = self.listener_mut(id) else { return false };
+        let recent = |sent| now.saturating_since(sent) <= COOKIE_LIFETIME;
+        if !listener.cookie_sent.is_some_and(recent) {
+            return false;
+        }
+        let full = listener.accept_queue.len() >= listener.backlog;
+        let config = listener.template.config.clone();
+        let header = segment.header;
+        let flow = (key.local_addr(), key.remote_addr());
+        let (iss, irs) = (header.ack.wrapping_sub(1), header.seq.wrapping_sub(1));
+        let Some(mss) = cookie::check(self.share.secrets.cookies, flow, irs, iss, now) else {
+            self.egress.counters.cookies_refused += 1;
+            return false;
+        };
+        if full {
+            self.egress.counters.accept_overflow += 1;
+            return true;
+        }
+        let open = crate::tcp::Open { iss, ..self.open_values(&key) };
+        let state = HalfOpen::from_cookie(now, header, mss, &config, open);
+        self.egress.counters.cookies_accepted += 1;
+        self.establish(id, key, state.into_tcb(now, config), segment);
+        true
+    }
+
+    /// A segment for a half-open connection.
+    pub(super) fn handle_half_open(&mut self, index: u32, segment: Segment<'_>) {
+        let now = self.egress.now;
+        let Some(entry) = self.half_open.get(index) else { return };
+        let (id, key) = (entry.listener, entry.key);
+        let Some(listener) = self.listener_mut(id) else {
+            // Its listener has closed: nobody would accept it any more (RFC 9293 §3.10.7.1).
+            self.drop_half_open(index);
+            return self.refuse(key, segment.header, segment.payload_len);
+        };
+        let full = listener.accept_queue.len() >= listener.backlog;
+        let config = listener.template.config.clone();
+        let Some(entry) = self.half_open.get_mut(index) else { return };
+        let outcome = entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
+        match outcome {
+            HalfOpenOutcome::Drop => {}
+            HalfOpenOutcome::Reply(reply) => self.egress.emit_control(key, reply),
+            HalfOpenOutcome::Reset(reply) => {
+                self.egress.counters.tcp_resets_sent += 1;
+                self.egress.emit_control(key, reply);
+            }
+            HalfOpenOutcome::Remove => {
+                self.drop_half_open(index);
+            }
+            HalfOpenOutcome::Establish if full => self.egress.counters.accept_overflow += 1,
+            HalfOpenOutcome::Establish => {
+                if self.sockets.is_full() {
+                    self.egress.counters.sockets_full += 1;
+                    return;
+                }
+                if let Some(entry) = self.take_half_open(index) {
+                    // The flow stays counted at its port.
+                    self.establish(id, key, entry.state.into_tcb(now, config), segment);
+                }
+            }
+        }
+    }
+
+    /// Moves a connection whose handshake ends with `segment` into the accept queue.
+    fn establish(&mut self, id: SocketId, key: FlowKey, tcb: Tcb, segment: Segment<'_>) {
+        let now = self.egress.now;
+        let Some(listener) = self.listener_mut(id) else { return };
+        let (ttl, tos) = (listener.template.ttl, listener.template.tos);
+        let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
+        let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
+            self.egress.counters.sockets_full += 1;
+            return;
+        };
+        self.share.ports.open_connection(key.local_port, false);
+        self.flows.set(key, Tag::Connection(index));
+        if let Some(listener) = self.listener_mut(id) {
+            listener.accept_queue.push_back(SocketId { index, generation });
+        }
+        self.note_event(id);
+        self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+    }
+
+    fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
+        let mut entry = self.half_open.remove(index)?;
+        if let Some(key) = entry.timer.take() {
+            self.wheel.cancel(key);
+        }
+        if let Some(listener) = self.listener_mut(entry.listener) {
+            listener.half_open -= 1;
+        }
+        Some(entry)
+    }
+
+    fn drop_half_open(&mut self, index: u32) {
+        if let Some(entry) = self.take_half_open(index) {
+            self.flows.remove(&entry.key, Tag::HalfOpen(index));
+        }
+    }
+
+    fn arm_half_open(&mut self, index: u32) {
+        let Some(entry) = self.half_open.get(index) else { return };
+        let at = entry.state.poll_at();
+        let Some(old) = entry.timer.needs(at) else { return };
+        if let Some(key) = old {
+            self.wheel.cancel(key);
+        }
+        let key = self.wheel.insert(at, Tag::HalfOpen(index).to_bits());
+        if let Some(entry) = self.half_open.get_mut(index) {
+            entry.timer.set(key, at);
+        }
+    }
+
+    pub(super) fn half_open_timeout(&mut self, index: u32) {
+        let now = self.egress.now;
+        let Some(entry) = self.half_open.get_mut(index) else { return };
+        let _fired = entry.timer.take();
+        let (id, key) = (entry.listener, entry.key);
+        let config = self.listener_mut(id).map(|listener| listener.template.config.clone());
+        let timeout = match (config, self.half_open.get_mut(index)) {
+            (Some(config), Some(entry)) => entry.state.handle_timeout(now, &config),
+            (None, _) | (_, None) => HalfOpenTimeout::GiveUp,
+        };
+        match timeout {
+            HalfOpenTimeout::NotYet => self.arm_half_open(index),
+            HalfOpenTimeout::Resend(reply) => {
+                self.egress.emit_control(key, reply);
+                self.arm_half_open(index);
+            }
+            HalfOpenTimeout::GiveUp => {
+                self.egress.counters.half_open_expired += 1;
+                self.drop_half_open(index);
+            }
+        }
+    }
+
+    /// Answers a segment that belongs to nothing with RST, unless it is one.
+    pub(super) fn refuse(&mut self, key: FlowKey, header: &TcpHeader, payload_len: u32) {
+        if let Some(reply) = reset_for(header, payload_len) {
+            self.egress.counters.tcp_resets_sent += 1;
+            self.egress.emit_control(key, reply);
+        }
+    }
+}

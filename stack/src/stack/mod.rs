@@ -1,0 +1,334 @@
+//! [`Stack`]: interfaces, routes and sockets in one object without clock, thread or lock.
+//!
+//! ```text
+//!   frames ──▶ handle_burst / handle_frame / handle_bytes ─┐
+//!   time   ──▶ handle_timeout ─────────────────────────────┼─▶ sockets ──▶ poll_event
+//!   calls  ──▶ socket, bind, connect, write, read, close … ┘      │
+//!                                                    poll_transmit ─▶ TxBurst of an interface
+//!                                                    poll_at ─▶ the next deadline
+//! ```
+//!
+//! The order of calls, once round a loop: `handle_burst` with what arrived, the application's
+//! calls, `handle_timeout`, `poll_transmit` until its burst stays empty, and then sleep until
+//! `poll_at`. Any other order is correct too, only slower. Calls without a time of their own
+//! happen at the latest time that was passed in; time never goes back.
+//!
+//! The simulation, the tests, the benchmarks and the engine drive this same object. It is public:
+//! so may you, in virtual time, with a seed of your choice. The same seed and the same calls give
+//! the same packets.
+
+mod calls;
+mod config;
+mod datagram;
+mod icmp;
+mod input;
+mod listen;
+mod open;
+mod options;
+mod settle;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use barewire_driver::{PacketSlice, Pool, TxBurst};
+
+use crate::addr::Cidr;
+use crate::counters::StackCounters;
+use crate::error::SocketError;
+use crate::interface::{Egress, IfaceId, InterfaceConfig};
+use crate::reassembly::Reassembler;
+use crate::rng::Rng;
+use crate::socket::SocketId;
+use crate::socket::conn::Connection;
+use crate::socket::demux::{FlowTable, Tag};
+use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
+use crate::socket::ports::PortRegistry;
+use crate::socket::slab::Slab;
+use crate::socket::udp::DatagramSocket;
+use crate::tcp::Readiness;
+use crate::time::Instant;
+use crate::timer::Wheel;
+
+pub use config::{Limits, Share, StackConfig};
+pub use input::{Forward, ForwardKind};
+
+/// Frames that one `poll_transmit` fills a burst up to.
+use barewire_driver::device::BURST_FRAMES;
+
+/// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]
+pub(crate) enum Socket {
+    Fresh(Box<Fresh>),
+    Listener(Box<Listener>),
+    Connection(Connection),
+    Datagram(Box<DatagramSocket>),
+}
+
+/// The readiness of a socket has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The socket.
+    pub socket: SocketId,
+    /// All of its readiness now, not only what is new.
+    pub ready: Readiness,
+}
+
+/// A TCP/IP stack: see the [module](self).
+#[derive(Debug)]
+pub struct Stack {
+    pub(crate) egress: Egress,
+    pub(crate) tcp: crate::tcp::TcpConfig,
+    pub(crate) limits: Limits,
+    pub(crate) ephemeral: std::ops::RangeInclusive<u16>,
+    pub(crate) share: Share,
+    pub(crate) sockets: Slab<Socket>,
+    pub(crate) half_open: Slab<HalfOpenEntry>,
+    pub(crate) time_wait: Slab<TimeWaitEntry>,
+    pub(crate) flows: FlowTable,
+    /// Listeners and datagram sockets by port; several share one only where reuse allows it.
+    pub(crate) listeners: HashMap<u16, Vec<SocketId>>,
+    pub(crate) datagrams: HashMap<(crate::socket::SocketKind, u16), Vec<SocketId>>,
+    pub(crate) wheel: Wheel,
+    pub(crate) reassembler: Reassembler,
+    /// Connections that want to send, in turn.
+    pub(crate) tx_list: VecDeque<u32>,
+    pub(crate) events: VecDeque<SocketId>,
+    /// Datagram sockets whose last send had to wait.
+    pub(crate) blocked: Vec<SocketId>,
+    pub(crate) forwards: VecDeque<Forward>,
+    pub(crate) orphans: usize,
+    /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
+    pub(crate) port_counter: u64,
+    scratch: Vec<PacketSlice>,
+    fired: Vec<u32>,
+}
+
+impl Stack {
+    /// A stack without interfaces. All packets are made from, and all received ones should lie
+    /// in, slots of `pool`.
+    pub fn new(config: StackConfig, pool: Pool) -> Stack {
+        let StackConfig { seed, tcp, limits, ephemeral_ports, share } = config;
+        Stack {
+            egress: Egress::new(pool, Rng::new(seed)),
+            tcp,
+            sockets: Slab::new(limits.sockets),
+            half_open: Slab::new(limits.half_open),
+            time_wait: Slab::new(limits.time_wait),
+            flows: FlowTable::new(share.secrets.flows),
+            limits,
+            ephemeral: ephemeral_ports,
+            listeners: HashMap::new(),
+            datagrams: HashMap::new(),
+            wheel: Wheel::new(),
+            reassembler: Reassembler::new(limits.reassembly),
+            tx_list: VecDeque::new(),
+            events: VecDeque::new(),
+            blocked: Vec::new(),
+            forwards: VecDeque::new(),
+            orphans: 0,
+            port_counter: 0,
+            share,
+            scratch: Vec::new(),
+            fired: Vec::new(),
+        }
+    }
+
+    /// Adds an interface, and routes to the networks that its addresses are on.
+    ///
+    /// # Errors
+    /// [`SocketError::NoBuffers`] if there are too many interfaces or routes.
+    pub fn add_interface(&mut self, config: InterfaceConfig) -> Result<IfaceId, SocketError> {
+        self.egress.add_interface(config)
+    }
+
+    /// Adds a route to `to` through `iface`, by way of `gateway` or directly.
+    ///
+    /// # Errors
+    /// [`SocketError::NoBuffers`] if there are too many routes.
+    pub fn add_route(
+        &mut self,
+        to: Cidr,
+        gateway: Option<std::net::IpAddr>,
+        iface: IfaceId,
+    ) -> Result<(), SocketError> {
+        self.egress.add_route(to, gateway, iface)
+    }
+
+    /// The latest time that was passed in.
+    pub fn now(&self) -> Instant {
+        self.egress.now
+    }
+
+    pub(crate) fn move_clock(&mut self, now: Instant) {
+        self.egress.now = self.egress.now.max(now);
+    }
+
+    /// Moves the clock and does whatever is due: retransmissions, delayed ACKs, TIME-WAIT, ARP.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.move_clock(now);
+        let now = self.egress.now;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now, &mut fired);
+        for token in fired.drain(..) {
+            match Tag::from_bits(token) {
+                Tag::Connection(index) => self.connection_timeout(index),
+                Tag::HalfOpen(index) => self.half_open_timeout(index),
+                Tag::TimeWait(index) => self.time_wait_timeout(index),
+            }
+        }
+        self.fired = fired;
+        self.neighbor_timeouts();
+        self.reassembly_timeouts();
+        self.drain_loopback();
+    }
+
+    /// Does what is due at `now` and says when it wants to be called next.
+    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
+        self.handle_timeout(now);
+        self.poll_at()
+    }
+
+    /// When [`Stack::handle_timeout`] is needed next: never, or at this time (which may have
+    /// passed).
+    pub fn poll_at(&self) -> Option<Instant> {
+        let neighbors = self.egress.ifaces.iter().map(|iface| iface.neighbors.poll_at());
+        let loopback = (!self.egress.loopback.is_empty()).then_some(self.egress.now);
+        neighbors
+            .chain([self.wheel.next_deadline(), self.reassembler.poll_at(), loopback])
+            .flatten()
+            .min()
+    }
+
+    /// Fills the burst of `iface` with frames and lends it, for a queue to take them out. What the
+    /// queue leaves stays first in line. Call it again while it was full and the queue has room.
+    ///
+    /// # Panics
+    /// If there is no such interface.
+    pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
+        self.egress.send_due_requests();
+        self.transmit_connections(iface);
+        self.drain_loopback();
+        self.wake_blocked();
+        &mut self.egress.ifaces[iface.0 as usize].burst
+    }
+
+    /// True if a connection has something to send that no burst has taken yet.
+    pub fn wants_transmit(&self) -> bool {
+        !self.tx_list.is_empty() || self.egress.ifaces.iter().any(|iface| !iface.burst.is_empty())
+    }
+
+    /// The next socket whose readiness has grown since it was last told.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        loop {
+            let socket = self.events.pop_front()?;
+            if let Some(ready) = self.tell(socket) {
+                return Some(Event { socket, ready });
+            }
+        }
+    }
+
+    /// A packet that came here and belongs to another engine.
+    pub fn poll_forward(&mut self) -> Option<Forward> {
+        self.forwards.pop_front()
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &StackCounters {
+        &self.egress.counters
+    }
+
+    /// The pool that packets are made from.
+    pub fn pool(&self) -> &Pool {
+        &self.egress.pool
+    }
+
+    /// Entries of the socket table: open handles, connections that wait for `accept`, and closed
+    /// ones that end in the background.
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Connections in SYN-RECEIVED that listeners are opening.
+    pub fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// Connections in TIME-WAIT that no application holds.
+    pub fn time_wait(&self) -> usize {
+        self.time_wait.len()
+    }
+
+    /// Closed connections that still end in the background.
+    pub fn orphans(&self) -> usize {
+        self.orphans
+    }
+
+    /// Timers in the wheel.
+    pub fn timers(&self) -> usize {
+        self.wheel.len()
+    }
+
+    /// The registry of ports.
+    pub fn ports(&self) -> &Arc<PortRegistry> {
+        &self.share.ports
+    }
+
+    fn transmit_connections(&mut self, iface: IfaceId) {
+        // Each connection in the list gets one super-segment a turn. Those of other interfaces
+        // keep their turn; `rounds` ends the loop when only those are left.
+        let mut rounds = self.tx_list.len();
+        while rounds > 0 && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES {
+            let Some(index) = self.tx_list.pop_front() else { break };
+            if self.transmit_one(index, iface) {
+                rounds = self.tx_list.len();
+            } else {
+                rounds -= 1;
+            }
+        }
+    }
+
+    fn wake_blocked(&mut self) {
+        let room = |iface: &crate::interface::Interface| {
+            iface.burst.len() < crate::interface::DATAGRAM_BACKLOG_FRAMES
+        };
+        if self.blocked.is_empty() || !self.egress.ifaces.iter().all(room) {
+            return;
+        }
+        for id in std::mem::take(&mut self.blocked) {
+            if let Some(Socket::Datagram(socket)) = self.get_mut(id) {
+                socket.blocked = false;
+                self.note_event(id);
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, id: SocketId) -> Option<&Socket> {
+        self.sockets.holds(id.index, id.generation).then(|| self.sockets.get(id.index)).flatten()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+        self.sockets
+            .holds(id.index, id.generation)
+            .then(|| self.sockets.get_mut(id.index))
+            .flatten()
+    }
+
+    pub(crate) fn id_of(&self, index: u32) -> SocketId {
+        SocketId { index, generation: self.sockets.generation(index).unwrap_or(0) }
+    }
+
+    pub(crate) fn connection(&self, index: u32) -> Option<&Connection> {
+        match self.sockets.get(index)? {
+            Socket::Connection(connection) => Some(connection),
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => None,
+        }
+    }
+
+    pub(crate) fn connection_mut(&mut self, index: u32) -> Option<&mut Connection> {
+        match self.sockets.get_mut(index)? {
+            Socket::Connection(connection) => Some(connection),
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => None,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Making, binding and connecting sockets.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+
+use super::{Socket, Stack};
+use crate::error::SocketError;
+use crate::interface::Hop;
+use crate::socket::conn::{Connection, Holder};
+use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::listener::{Bound, Fresh, Template};
+use crate::socket::ports::{Protocol, Reuse, ports_from};
+use crate::socket::udp::DatagramSocket;
+use crate::socket::{Family, SocketId, SocketKind};
+use crate::tcp::{Open, Outcome, Tcb, isn};
+use crate::wire::ipv4::DEFAULT_TTL;
+
+impl Stack {
+    /// Makes a socket.
+    ///
+    /// # Errors
+    /// [`SocketError::TooManySockets`] at the limit, [`SocketError::AddressFamily`] for IPv6.
+    pub fn socket(&mut self, kind: SocketKind, family: Family) -> Result<SocketId, SocketError> {
+        if family == Family::V6 {
+            return Err(SocketError::AddressFamily);
+        }
+        let socket = match kind {
+            SocketKind::Tcp => Socket::Fresh(Box::new(Fresh {
+                template: Template {
+                    config: Rc::new(self.tcp.clone()),
+                    reuse: Reuse::default(),
+                    ttl: DEFAULT_TTL,
+                    tos: 0,
+                },
+                bound: None,
+            })),
+            SocketKind::Udp | SocketKind::Ping => {
+                Socket::Datagram(Box::new(DatagramSocket::new(kind)))
+            }
+        };
+        match self.sockets.insert(socket) {
+            Ok((index, generation)) => Ok(SocketId { index, generation }),
+            Err(_) => {
+                self.egress.counters.sockets_full += 1;
+                Err(SocketError::TooManySockets)
+            }
+        }
+    }
+
+    /// Gives a socket its local address and port. The unspecified address takes every interface,
+    /// port 0 a free ephemeral port.
+    ///
+    /// # Errors
+    /// [`SocketError::AddrInUse`], [`SocketError::AddrNotAvailable`] for an address that is not
+    /// this host's, [`SocketError::InvalidInput`] if the socket is bound or connected already.
+    pub fn bind(&mut self, id: SocketId, addr: SocketAddr) -> Result<(), SocketError> {
+        let IpAddr::V4(ip) = addr.ip() else { return Err(SocketError::AddressFamily) };
+        let broadcast = self.egress.ifaces.iter().any(|iface| iface.is_broadcast(ip));
+        if !ip.is_unspecified() && !broadcast && self.egress.owner_of(ip).is_none() {
+            return Err(SocketError::AddrNotAvailable);
+        }
+        let (protocol, reuse) = match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Fresh(fresh) if fresh.bound.is_none() => (Protocol::Tcp, fresh.template.reuse),
+            Socket::Datagram(socket) if socket.bound.is_none() => {
+                (protocol_of(socket.kind), socket.reuse)
+            }
+            Socket::Fresh(_)
+            | Socket::Datagram(_)
+            | Socket::Listener(_)
+            | Socket::Connection(_) => {
+                return Err(SocketError::InvalidInput);
+            }
+        };
+        let local = (!ip.is_unspecified()).then_some(ip);
+        let bound = self.take_port(protocol, local, addr.port(), reuse)?;
+        self.set_bound(id, bound);
+        Ok(())
+    }
+
+    /// Takes `port`, or an ephemeral one for 0.
+    fn take_port(
+        &mut self,
+        protocol: Protocol,
+        addr: Option<Ipv4Addr>,
+        port: u16,
+        reuse: Reuse,
+    ) -> Result<Bound, SocketError> {
+        let ip = addr.map(IpAddr::V4);
+        let ports = &self.share.ports;
+        let lease = if port != 0 {
+            ports.bind(protocol, ip, port, reuse)?
+        } else {
+            let start = self.egress.rng.next_u64();
+            let (engine, engines) = (self.share.engine, self.share.engines);
+            // An identifier says which engine its echo replies belong to.
+            let ours = |port: u16| protocol != Protocol::Ping || port % engines == engine;
+            ports.bind_ephemeral(protocol, ip, &self.ephemeral, start, ours)?
+        };
+        Ok(Bound { addr, lease })
+    }
+
+    fn set_bound(&mut self, id: SocketId, bound: Bound) {
+        let port = bound.lease.port();
+        match self.get_mut(id) {
+            Some(Socket::Fresh(fresh)) => fresh.bound = Some(bound),
+            Some(Socket::Datagram(socket)) => {
+                let kind = socket.kind;
+                socket.bound = Some(bound);
+                self.datagrams.entry((kind, port)).or_default().push(id);
+            }
+            Some(Socket::Listener(_) | Socket::Connection(_)) | None => {
+                self.share.ports.release(bound.lease);
+            }
+        }
+    }
+
+    /// Binds a datagram socket that sends or connects before it is bound.
+    pub(super) fn autobind(&mut self, id: SocketId) -> Result<(), SocketError> {
+        match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Datagram(socket) if socket.bound.is_none() => {
+                self.bind(id, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+            }
+            Socket::Datagram(_)
+            | Socket::Fresh(_)
+            | Socket::Listener(_)
+            | Socket::Connection(_) => Ok(()),
+        }
+    }
+
+    /// Connects a socket. TCP answers [`SocketError::InProgress`] and tells the end of the
+    /// handshake as an event: writable, or an error to take. A datagram socket is given its peer
+    /// at once.
+    ///
+    /// # Errors
+    /// `InProgress`, `AlreadyInProgress`, `AlreadyConnected`, `NetworkUnreachable`,
+    /// `AddrNotAvailable` if no port is free, `InvalidInput` for a listener or an impossible peer.
+    pub fn connect(&mut self, id: SocketId, addr: SocketAddr) -> Result<(), SocketError> {
+        let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
+        match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Fresh(_) => self.connect_tcp(id, remote, addr.port()),
+            Socket::Datagram(_) => self.connect_datagram(id, remote, addr.port()),
+            Socket::Listener(_) => Err(SocketError::InvalidInput),
+            Socket::Connection(connection) => Err(if connection.tcb.state().is_opening() {
+                SocketError::AlreadyInProgress
+            } else {
+                SocketError::AlreadyConnected
+            }),
+        }
+    }
+
+    fn connect_tcp(
+        &mut self,
+        id: SocketId,
+        remote: Ipv4Addr,
+        port: u16,
+    ) -> Result<(), SocketError> {
+        if remote.is_unspecified() || remote.is_multicast() || port == 0 {
+            return Err(SocketError::InvalidInput);
+        }
+        let hop = self.egress.route(remote).ok_or(SocketError::NetworkUnreachable)?;
+        if matches!(hop, Hop::Broadcast { .. }) {
+            return Err(SocketError::InvalidInput);
+        }
+        let source = match hop {
+            Hop::Local { .. } => Some(remote),
+            Hop::Link { .. } | Hop::Broadcast { .. } => self.egress.source_for(hop),
+        };
+        let source = source.ok_or(SocketError::AddrNotAvailable)?;
+        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
+        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
+        let local = bound.and_then(|(addr, _)| addr).unwrap_or(source);
+        let key = self.claim_flow(local, remote, port, bound.map(|(_, port)| port))?;
+        let open = self.open_values(&key);
+        let now = self.egress.now;
+        let Some(Socket::Fresh(fresh)) = self.get_mut(id) else {
+            return Err(SocketError::BadSocket);
+        };
+        let template = fresh.template.clone();
+        let lease = fresh.bound.take().map(|bound| bound.lease);
+        let tcb = Tcb::connect(template.config, open, now);
+        let holder = Holder::Application;
+        let connection = Connection::new(key, tcb, holder, template.ttl, template.tos);
+        if let Some(socket) = self.get_mut(id) {
+            *socket = Socket::Connection(connection);
+        }
+        if let Some(lease) = lease {
+            // The connection itself counts at the port from here on.
+            self.share.ports.release(lease);
+        }
+        self.flows.set(key, Tag::Connection(id.index));
+        self.settle(id.index, Outcome::Continue);
+        Err(SocketError::InProgress)
+    }
+
+    /// Finds the 4-tuple of a new outgoing connection and counts it at its port: with the port
+    /// given, or with an ephemeral one by RFC 6056 §3.3.3 (a keyed hash of the destination plus a
+    /// counter), whose answers come back to this engine.
+    fn claim_flow(
+        &mut self,
+        local: Ipv4Addr,
+        remote: Ipv4Addr,
+        remote_port: u16,
+        given: Option<u16>,
+    ) -> Result<FlowKey, SocketError> {
+        let key_with = |local_port| FlowKey { local, remote, local_port, remote_port };
+        if let Some(port) = given {
+            let key = key_with(port);
+            if self.flow_is_taken(&key) {
+                return Err(SocketError::AddrNotAvailable);
+            }
+            self.share.ports.open_connection(port, false);
+            return Ok(key);
+        }
+        let mut hasher =
+            SipHasher13::new_with_keys(self.share.secrets.ports.0, self.share.secrets.ports.1);
+        hasher.write_u32(local.to_bits());
+        hasher.write_u32(remote.to_bits());
+        hasher.write_u16(remote_port);
+        let start = hasher.finish().wrapping_add(self.port_counter);
+        for (tried, port) in ports_from(&self.ephemeral, start).enumerate() {
+            let key = key_with(port);
+            let ours = self.owner(&key) == self.share.engine && !self.flow_is_taken(&key);
+            if ours && self.share.ports.open_connection(port, true) {
+                self.port_counter += tried as u64 + 1;
+                return Ok(key);
+            }
+        }
+        Err(SocketError::AddrNotAvailable)
+    }
+
+    fn flow_is_taken(&self, key: &FlowKey) -> bool {
+        self.flows.get(key).is_some()
+    }
+
+    /// The engine that a flow belongs to: every engine computes the same.
+    pub(crate) fn owner(&self, key: &FlowKey) -> u16 {
+        match self.share.engines {
+            1 => 0,
+            engines => (key.hash(self.share.secrets.flows) >> 32) as u16 % engines,
+        }
+    }
+
+    /// The numbers that a new connection starts with (RFC 6528, RFC 7323 §5.4).
+    pub(super) fn open_values(&self, key: &FlowKey) -> Open {
+        let (secret, now) = (self.share.secrets.isn, self.egress.now);
+        let iss = isn::isn(secret, key.local_addr(), key.remote_addr(), now);
+        let ts_offset = isn::timestamp_offset(secret, key.local_addr(), key.remote_addr());
+        Open { iss, ts_offset, mss: self.egress.tcp_mss(key.remote) }
+    }
+
+    fn connect_datagram(
+        &mut self,
+        id: SocketId,
+        remote: Ipv4Addr,
+        port: u16,
+    ) -> Result<(), SocketError> {
+        let hop = self.egress.route(remote).ok_or(SocketError::NetworkUnreachable)?;
+        self.autobind(id)?;
+        if let Some(Socket::Datagram(socket)) = self.get_mut(id) {
+            if matches!(hop, Hop::Broadcast { .. }) && !socket.broadcast {
+                return Err(SocketError::PermissionDenied);
+            }
+            socket.peer = Some((remote, port));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn protocol_of(kind: SocketKind) -> Protocol {
+    match kind {
+        SocketKind::Tcp => Protocol::Tcp,
+        SocketKind::Udp => Protocol::Udp,
+        SocketKind::Ping => Protocol::Ping,
+    }
+}

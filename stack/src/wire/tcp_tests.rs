@@ -1,0 +1,226 @@
+use super::super::{protocol, pseudo_header};
+use super::*;
+use etherparse::TcpOptionElement as Element;
+use proptest::option::of;
+use proptest::prelude::*;
+use std::net::Ipv4Addr;
+
+prop_compose! {
+    /// Options that fit into 40 bytes and, in a segment without SYN, belong there.
+    fn options(syn: bool)(
+        mss in of(any::<u16>()), window_scale in of(any::<u8>()), sack_permitted in any::<bool>(),
+        timestamps in of(any::<(u32, u32)>()),
+        blocks in proptest::collection::vec(any::<(u32, u32)>(), 0..=4),
+    ) -> TcpOptions {
+        let mut options = TcpOptions {
+            mss: mss.filter(|_| syn),
+            window_scale: window_scale.filter(|_| syn),
+            sack_permitted: sack_permitted && syn,
+            timestamps: timestamps.map(|(val, ecr)| Timestamps { val, ecr }),
+            sack: [None; 4],
+        };
+        let room = options.fixed_len(syn);
+        for (to, block) in options.sack.iter_mut().zip(blocks).take((36 - room) / 8) {
+            *to = Some(block);
+        }
+        options
+    }
+}
+
+prop_compose! {
+    fn header()(bits in any::<u8>())(
+        (src_port, dst_port, seq, ack, window, urgent) in any::<(u16, u16, u32, u32, u16, u16)>(),
+        options in options(bits & TcpFlags::SYN.bits() != 0),
+        bits in Just(bits),
+    ) -> TcpHeader {
+        let flags = TcpFlags::from_bits_retain(bits);
+        TcpHeader { src_port, dst_port, seq, ack, flags, window, urgent, options }
+    }
+}
+
+fn emitted(header: &TcpHeader) -> Vec<u8> {
+    let mut bytes = vec![0xaa; MAX_LEN];
+    let len = header.emit(&mut bytes);
+    assert!(bytes[len..].iter().all(|&b| b == 0xaa), "wrote past the header");
+    bytes.truncate(len);
+    bytes
+}
+
+/// What etherparse makes of the options.
+fn theirs(header: &etherparse::TcpHeader) -> TcpOptions {
+    let mut options = TcpOptions::default();
+    for element in header.options_iterator() {
+        match element.expect("an option that etherparse can't read") {
+            Element::Noop => {}
+            Element::MaximumSegmentSize(mss) => options.mss = Some(mss),
+            Element::WindowScale(shift) => options.window_scale = Some(shift),
+            Element::SelectiveAcknowledgementPermitted => options.sack_permitted = true,
+            Element::SelectiveAcknowledgement(first, [second, third, fourth]) => {
+                options.sack = [Some(first), second, third, fourth];
+            }
+            Element::Timestamp(val, ecr) => options.timestamps = Some(Timestamps { val, ecr }),
+        }
+    }
+    options
+}
+
+fn elements(options: &TcpOptions) -> Vec<Element> {
+    let mut elements = Vec::new();
+    elements.extend(options.window_scale.map(Element::WindowScale));
+    elements.extend(options.timestamps.map(|t| Element::Timestamp(t.val, t.ecr)));
+    elements.extend(options.mss.map(Element::MaximumSegmentSize));
+    if options.sack_permitted {
+        elements.push(Element::SelectiveAcknowledgementPermitted);
+    }
+    if let [Some(first), rest @ ..] = options.sack {
+        elements.push(Element::SelectiveAcknowledgement(first, rest));
+    }
+    elements
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back_here_and_by_etherparse(header in header()) {
+        let bytes = emitted(&header);
+        prop_assert_eq!(bytes.len(), header.header_len());
+        prop_assert_eq!(TcpHeader::parse(&bytes, 2000), Ok((header, bytes.len())));
+        let read = etherparse::TcpHeader::from_slice(&bytes).unwrap().0;
+        prop_assert_eq!(read.header_len(), bytes.len());
+        prop_assert_eq!(read.source_port, header.src_port);
+        prop_assert_eq!(read.destination_port, header.dst_port);
+        prop_assert_eq!(read.sequence_number, header.seq);
+        prop_assert_eq!(read.acknowledgment_number, header.ack);
+        prop_assert_eq!(read.window_size, header.window);
+        prop_assert_eq!(read.urgent_pointer, header.urgent);
+        let flags = [read.fin, read.syn, read.rst, read.psh, read.ack, read.urg, read.ece, read.cwr];
+        for (bit, flag) in flags.into_iter().enumerate() {
+            prop_assert_eq!(flag, header.flags.bits() >> bit & 1 == 1, "bit {}", bit);
+        }
+        prop_assert_eq!(theirs(&read), header.options);
+        prop_assert_eq!(read.checksum, 0);
+    }
+
+    #[test]
+    fn options_in_another_order_are_read(header in header()) {
+        let mut other = etherparse::TcpHeader::from_slice(&emitted(&header)).unwrap().0;
+        // Without NOPs in between, as etherparse packs them; nothing here relies on alignment.
+        if other.set_options(&elements(&header.options)).is_ok() {
+            let bytes = other.to_bytes();
+            prop_assert_eq!(TcpHeader::parse(&bytes, bytes.len()), Ok((header, bytes.len())));
+        }
+    }
+
+    #[test]
+    fn checksums_are_those_of_etherparse(
+        header in header(), src: u32, dst: u32,
+        payload in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let bytes = emitted(&header);
+        let (src, dst) = (Ipv4Addr::from(src), Ipv4Addr::from(dst));
+        let len = (bytes.len() + payload.len()) as u32;
+        let mut sum = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
+        sum.add(&bytes);
+        sum.add(&payload);
+        let read = etherparse::TcpHeader::from_slice(&bytes).unwrap().0;
+        let theirs = read.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &payload);
+        prop_assert_eq!(sum.finish(), theirs.unwrap());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = TcpHeader::parse(&bytes, bytes.len());
+    }
+
+    #[test]
+    fn arbitrary_options_never_panic(bits: u8, words in proptest::collection::vec(any::<[u8; 4]>(), 0..=10)) {
+        let mut bytes = emitted(&TcpHeader {
+            flags: TcpFlags::from_bits_retain(bits),
+            ..TcpHeader::default()
+        });
+        bytes.extend_from_slice(words.as_flattened());
+        bytes[field::DATA_OFFSET] = ((bytes.len() / 4) << 4) as u8;
+        prop_assert_eq!(TcpHeader::parse(&bytes, bytes.len()).map(|p| p.1), Ok(bytes.len()));
+    }
+
+    #[test]
+    fn more_options_than_fit_are_cut_and_not_overrun(bits: u8, mss: u16, clock: u32) {
+        let header = TcpHeader {
+            flags: TcpFlags::from_bits_retain(bits),
+            options: TcpOptions {
+                mss: Some(mss),
+                window_scale: Some(7),
+                sack_permitted: true,
+                timestamps: Some(Timestamps { val: clock, ecr: 0 }),
+                sack: [Some((1, 2)); 4],
+            },
+            ..TcpHeader::default()
+        };
+        let bytes = emitted(&header);
+        let (read, _) = TcpHeader::parse(&bytes, bytes.len()).unwrap();
+        let syn = header.flags.contains(TcpFlags::SYN);
+        prop_assert_eq!(read.options.sack.iter().flatten().count(), if syn { 2 } else { 3 });
+        prop_assert_eq!(read.options.mss, syn.then_some(mss));
+        prop_assert_eq!(read.options.timestamps, header.options.timestamps);
+    }
+}
+
+#[test]
+fn the_layout_is_that_of_other_stacks() {
+    let syn = TcpHeader {
+        flags: TcpFlags::SYN,
+        options: TcpOptions {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { val: 1, ecr: 2 }),
+            sack: [None; 4],
+        },
+        ..TcpHeader::default()
+    };
+    assert_eq!(
+        emitted(&syn)[LEN..],
+        [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7]
+    );
+    let ack = TcpHeader { flags: TcpFlags::ACK, ..syn };
+    assert_eq!(emitted(&ack)[LEN..], [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
+}
+
+fn parse_options(options: &[u8]) -> TcpOptions {
+    let mut bytes = emitted(&TcpHeader { flags: TcpFlags::SYN, ..TcpHeader::default() });
+    bytes.extend_from_slice(options);
+    bytes[field::DATA_OFFSET] = ((bytes.len() / 4) << 4) as u8;
+    TcpHeader::parse(&bytes, bytes.len()).unwrap().0.options
+}
+
+#[test]
+fn an_illegal_option_length_ends_the_reading() {
+    let mss = TcpOptions { mss: Some(1000), ..TcpOptions::default() };
+    for bad in [[3, 0, 1, 1], [3, 1, 1, 1], [3, 5, 1, 1], [1, 1, 1, 8]] {
+        assert_eq!(parse_options(&[&[2, 4, 3, 232], &bad[..]].concat()), mss, "{bad:?}");
+    }
+}
+
+#[test]
+fn options_of_a_wrong_length_or_kind_are_skipped() {
+    let mss = TcpOptions { mss: Some(1000), ..TcpOptions::default() };
+    for odd in [[2, 3, 9, 1], [3, 4, 9, 9], [8, 4, 9, 9], [5, 2, 1, 1], [254, 4, 9, 9]] {
+        assert_eq!(parse_options(&[&odd[..], &[2, 4, 3, 232]].concat()), mss, "{odd:?}");
+    }
+    assert_eq!(parse_options(&[0, 2, 4, 3]), TcpOptions::default(), "nothing follows the end");
+}
+
+#[test]
+fn every_truncation_is_told() {
+    let header = TcpHeader {
+        options: TcpOptions { timestamps: Some(Timestamps::default()), ..TcpOptions::default() },
+        ..TcpHeader::default()
+    };
+    let bytes = emitted(&header);
+    for len in 0..bytes.len() {
+        assert_eq!(TcpHeader::parse(&bytes[..len], 2000), Err(WireError::Truncated));
+        assert_eq!(TcpHeader::parse(&bytes, len), Err(WireError::Truncated));
+    }
+    let mut bytes = bytes;
+    bytes[field::DATA_OFFSET] = 0x40;
+    assert_eq!(TcpHeader::parse(&bytes, 2000), Err(WireError::BadLength));
+}
