@@ -108,7 +108,9 @@ pub enum EngineError {
         source: io::Error,
     },
     /// There is no such processor, or this process may not use it.
-    #[error("cannot run on processor {core}: {source}; `nproc --all` and `taskset -p $$` say which there are")]
+    #[error(
+        "cannot run on processor {core}: {source}; `nproc --all` and `taskset -p $$` say which there are"
+    )]
     Pin {
         /// The processor.
         core: usize,
@@ -258,11 +260,8 @@ impl Engines {
         let addr = self.probe(SocketKind::Udp, addr)?;
         let share_port = self.count() > 1;
         let endpoint = Arc::new(Endpoint::new(Status::CONNECTED));
-        let (portals, local, failed) = self.on_each(addr, |addr| Op::BindUdp {
-            addr,
-            share_port,
-            endpoint: endpoint.clone(),
-        });
+        let (portals, local, failed) =
+            self.on_each(addr, |addr| Op::BindUdp { addr, share_port, endpoint: endpoint.clone() });
         let socket = RemoteDatagram::new(endpoint, portals, local);
         failed.map_or(Ok(socket), Err)
     }

@@ -155,8 +155,7 @@ impl Mailbox {
         let mut request = Request { op: Some(op), reply: reply.clone() };
         while let Err(full) = self.requests.push(request) {
             request = full;
-            self.request_room
-                .wait_until(None, || !self.requests.is_full() || self.is_dead());
+            self.request_room.wait_until(None, || !self.requests.is_full() || self.is_dead());
             if self.is_dead() {
                 return Err(SocketError::EngineStopped);
             }
@@ -316,11 +315,8 @@ mod tests {
     #[test]
     fn frames_for_a_full_inbox_are_dropped_and_counted() {
         let mailbox = mailbox();
-        let frame = || Forwarded {
-            kind: ForwardKind::Ip,
-            checksum_good: false,
-            packet: Vec::new(),
-        };
+        let frame =
+            || Forwarded { kind: ForwardKind::Ip, checksum_good: false, packet: Vec::new() };
         for _ in 0..MAX_FORWARDED {
             assert!(mailbox.forward(frame()));
         }

@@ -5,6 +5,7 @@
 //! several threads at once. `std::net`'s names, timeouts and error kinds are put on top of this by
 //! the `barewire` package.
 
+use std::cell::Cell;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -537,18 +538,18 @@ impl RemoteDatagram {
         // One peer's datagrams all leave through one engine, and so in order.
         let index = usize::from(peer.port()) % self.portals.len().max(1);
         let portal = self.portals.get(index).ok_or(SocketError::BadSocket)?;
-        let mut needed = 1;
+        let needed = Cell::new(1);
         let attempt = || {
             if let Some(error) = refuse_write(portal) {
                 return Some(Err(error));
             }
             let sent = put_datagram(portal, buf, to);
             portal.post();
-            sent.map_err(|slots| needed = slots).ok().map(|()| Ok(buf.len()))
+            sent.map_err(|slots| needed.set(slots)).ok().map(|()| Ok(buf.len()))
         };
         let writable = &self.endpoint.writable;
         wait.retry(attempt, |deadline| {
-            writable.wait_until(deadline, || can_write(portal, needed))
+            writable.wait_until(deadline, || can_write(portal, needed.get()))
         })
     }
 

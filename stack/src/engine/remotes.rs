@@ -179,8 +179,8 @@ impl Remotes {
                 prepared = stack.set_option(id, SocketOption::ReuseAddr(true));
             }
             if share_port {
-                prepared = prepared
-                    .and_then(|()| stack.set_option(id, SocketOption::ReusePort(true)));
+                prepared =
+                    prepared.and_then(|()| stack.set_option(id, SocketOption::ReusePort(true)));
             }
             match prepared.and_then(|()| set_up(stack, id)) {
                 Ok(value) => Ok((id, value)),
@@ -220,12 +220,11 @@ impl Remotes {
 
     fn connect(&mut self, to: SocketAddr) -> Result<Arc<Portal>, SocketError> {
         self.check_room()?;
-        let (socket, local) = self.open(SocketKind::Tcp, to, false, |stack, id| {
-            match stack.connect(id, to) {
+        let (socket, local) =
+            self.open(SocketKind::Tcp, to, false, |stack, id| match stack.connect(id, to) {
                 Ok(()) | Err(SocketError::InProgress) => stack.local_addr(id),
                 Err(error) => Err(error),
-            }
-        })?;
+            })?;
         Ok(self.insert_stream(socket, false, local, to))
     }
 
@@ -731,7 +730,9 @@ impl Entry {
             let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
         }
         match core.with_stack(|s| s.tcp_info(socket)).map(|info| info.state) {
-            Ok(State::SynSent | State::SynReceived | State::Established | State::CloseWait) => false,
+            Ok(State::SynSent | State::SynReceived | State::Established | State::CloseWait) => {
+                false
+            }
             Ok(State::FinWait1 | State::Closing | State::LastAck) => false,
             Ok(State::FinWait2 | State::TimeWait | State::Closed | State::Listen) | Err(_) => true,
         }

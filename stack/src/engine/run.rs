@@ -10,6 +10,7 @@
 //! the end before more is taken. Each phase has a budget, so that none can starve the others; what
 //! a budget cuts off comes first in the next turn.
 
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -245,10 +246,9 @@ impl Engine {
             let own = self.next_deadline();
             match armed {
                 Arm::Ready => {}
-                Arm::Sleep(fd) => self.sleep_until(Some(fd), own),
-                Arm::SleepUntil(at) => {
-                    let at = at.map(Instant::from_nanos);
-                    self.sleep_until(None, [at, own].into_iter().flatten().min());
+                Arm::Sleep { fd, until_ns } => {
+                    let queue = until_ns.map(Instant::from_nanos);
+                    self.sleep_until(fd, [queue, own].into_iter().flatten().min());
                 }
             }
             self.queue.disarm();
@@ -258,7 +258,7 @@ impl Engine {
         self.idle_turns = 0;
     }
 
-    fn sleep_until(&mut self, fd: Option<i32>, deadline: Option<Instant>) {
+    fn sleep_until(&mut self, fd: Option<RawFd>, deadline: Option<Instant>) {
         let now = self.core.tick();
         let timeout = deadline.map(|at| at.saturating_since(now).as_nanos() as u64);
         if timeout == Some(0) {

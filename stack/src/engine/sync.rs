@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-
 /// Says that a consumer sleeps, or is about to.
 #[derive(Debug, Default)]
 pub(crate) struct SleepFlag(AtomicBool);
@@ -101,11 +100,8 @@ impl Bell {
             if left.is_zero() {
                 break false;
             }
-            guard = self
-                .condition
-                .wait_timeout(guard, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            guard =
+                self.condition.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         drop(guard);
