@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use barewire_driver::middleware::capture::{CaptureFile, CapturedDevice, DEFAULT_SNAPLEN};
+use barewire_driver::middleware::fault::{FaultConfig, FaultyDevice};
 use barewire_driver::spec::{OpenOptions, open_device};
 use barewire_driver::{Device, DeviceError, DeviceSpec, PoolConfig, QueueId, sys};
 use barewire_stack::engine::{EngineConfig, EngineError, Engines, Idle};
@@ -61,12 +63,19 @@ pub struct Builder {
     device: Option<DeviceSpec>,
     cores: u16,
     capture: Option<PathBuf>,
+    faults: Option<FaultConfig>,
     config: EngineConfig,
 }
 
 impl Builder {
     pub(super) fn new() -> Builder {
-        Builder { device: None, cores: 1, capture: None, config: EngineConfig::default() }
+        Builder {
+            device: None,
+            cores: 1,
+            capture: None,
+            faults: None,
+            config: EngineConfig::default(),
+        }
     }
 
     /// The device to run on.
@@ -147,6 +156,13 @@ impl Builder {
         self
     }
 
+    /// Makes the wire bad: frames are lost, repeated, reordered, corrupted or late, by a seed. The
+    /// device's offloads are withdrawn, so that faults hit frames as they would be on a wire.
+    pub fn faults(mut self, faults: FaultConfig) -> Builder {
+        self.faults = Some(faults);
+        self
+    }
+
     /// Opens the device and starts the engines. The first instance of a process becomes its
     /// default.
     ///
@@ -175,11 +191,26 @@ impl Builder {
         if self.cores == 0 || self.cores > queues {
             return Err(StartError::Cores { wanted: self.cores, queues });
         }
+        let device = self.wrap(device)?;
         let seeds = (0..self.cores)
             .map(|queue| device.queue(QueueId(queue)))
             .collect::<Result<Vec<_>, DeviceError>>()?;
         let engines = Engines::start(&self.config, device.mac(), seeds)?;
         Ok(Barewire::new(engines, device))
+    }
+
+    /// The device behind the middleware that was asked for. The capture is on the device's side of
+    /// the faults: it shows what really went out, and what came before it was spoiled.
+    fn wrap(&self, mut device: Arc<dyn Device>) -> Result<Arc<dyn Device>, StartError> {
+        if let Some(path) = &self.capture {
+            let file = CaptureFile::create(path, DEFAULT_SNAPLEN)
+                .map_err(|source| StartError::Capture { path: path.clone(), source })?;
+            device = Arc::new(CapturedDevice::new(device, file));
+        }
+        if let Some(faults) = self.faults {
+            device = Arc::new(FaultyDevice::new(device, faults));
+        }
+        Ok(device)
     }
 
     fn check(&self) -> Result<(), StartError> {
