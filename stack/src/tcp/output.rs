@@ -371,7 +371,7 @@ impl Tcb {
             options: TcpOptions {
                 mss: Some(self.rcv.our_mss),
                 window_scale: (self.config.window_scale && answering(Status::SCALING))
-                    .then(|| WindowScale::for_buffer(self.rcv.buffer).shift()),
+                    .then(|| self.rcv.scale.shift()),
                 timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
                     .then(|| self.timestamps(now)),
                 ..TcpOptions::default()

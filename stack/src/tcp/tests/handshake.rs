@@ -22,7 +22,7 @@ fn all_options() -> TcpOptions {
 #[test]
 fn blocks_are_as_small_as_promised() {
     assert!(size_of::<Tcb>() <= 512, "{}", size_of::<Tcb>());
-    assert!(size_of::<HalfOpen>() <= 56, "{}", size_of::<HalfOpen>());
+    assert_eq!(size_of::<HalfOpen>(), 48);
     assert_eq!(size_of::<TimeWait>(), 24);
 }
 
@@ -38,6 +38,19 @@ fn an_active_open_offers_and_takes_options() {
     assert_eq!(info.snd_wnd_bytes, 500, "the window of a SYN is not scaled");
     t.rx("A 1 ack 1 win 500 ts 78/100000");
     assert_eq!(t.tcb.info().snd_wnd_bytes, 4000);
+    t.end();
+}
+
+#[test]
+fn the_offered_scale_holds_when_the_buffer_changes_before_the_answer() {
+    let config = TcpConfig { recv_buffer_bytes: 1 << 20, ..TcpConfig::default() };
+    let mut t = Trace::connecting(config);
+    t.tx("S 0 ws 5");
+    t.tcb.update_config(|c| c.recv_buffer_bytes = 1 << 24);
+    t.rx("SA 0 ack 1 mss 1460 ws 7 ts 1/100000");
+    // 65,535 is as much as a field can say.
+    t.tx("A 1 ack 1 win 65535");
+    assert_eq!(t.tcb.info().rcv_wnd_bytes, 65_535 << 5);
     t.end();
 }
 
