@@ -66,7 +66,7 @@ impl Tcb {
 
     // --- the expected path -----------------------------------------------------------------------
 
-    /// Header prediction, as RFC 1323 appendix C had it: the next data in sequence, or an
+    /// Header prediction: the next data in sequence, or an
     /// ACK of data in flight, with nothing else going on. Such a segment passes every check below.
     fn is_expected(&self, segment: &Segment<'_>) -> bool {
         let h = segment.header;

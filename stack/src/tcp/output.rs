@@ -288,7 +288,6 @@ impl Tcb {
         self.snd.nxt += len;
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
-        self.timers.clear(Timer::Persist);
         self.timers.clear(Timer::Cork);
         if !n.is_multiple_of(mss) {
             self.snd.small_end = self.snd.nxt;

@@ -142,10 +142,64 @@ fn a_partial_ack_sends_the_next_hole_again() {
     assert_eq!(new, [(at(10), at(13))], "inflated: 5 + 3 + 5 segments");
     t.rx(&format!("A 1 ack {}", at(4)));
     t.tx(&format!("A {}:{} ack 1", at(4), at(5)));
+    // Deflated by the four that were acknowledged, less one: ten may be in flight, nine are.
+    assert_eq!(t.drain(), [(at(13), at(14))]);
     t.rx(&format!("A 1 ack {}", at(13)));
     // Full: the window is what is in flight and one, at most ssthresh.
     assert_eq!(t.tcb.info().cwnd_bytes, 2 * MSS);
-    assert_eq!(t.drain(), [(at(13), at(15))]);
+    assert_eq!(t.drain(), [(at(14), at(15))]);
+    t.end();
+}
+
+#[test]
+fn only_the_first_partial_ack_restarts_the_timer() {
+    // RFC 6582 §3.2 step 3.
+    let mut t = ten_in_flight();
+    for _ in 0..3 {
+        t.rx("A 1 ack 1");
+    }
+    t.drain();
+    t.now += Duration::from_millis(50);
+    t.rx(&format!("A 1 ack {}", at(2)));
+    t.drain();
+    let deadline = t.tcb.timers.get(Timer::Retransmit);
+    assert_eq!(deadline, t.now + t.tcb.info().rto);
+    t.now += Duration::from_millis(50);
+    t.rx(&format!("A 1 ack {}", at(4)));
+    t.drain();
+    assert_eq!(t.tcb.timers.get(Timer::Retransmit), deadline);
+    t.end();
+}
+
+#[test]
+fn a_loss_right_after_a_recovery_starts_another() {
+    let mut t = ten_in_flight();
+    for _ in 0..3 {
+        t.rx("A 1 ack 1");
+    }
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    t.rx(&format!("A 1 ack {}", at(10)));
+    assert_eq!(t.drain(), [(at(10), at(12))]);
+    for _ in 0..3 {
+        t.rx(&format!("A 1 ack {}", at(10)));
+    }
+    t.tx(&format!("A {}:{} ack 1", at(10), at(11)));
+    t.end();
+}
+
+#[test]
+fn progress_forgives_earlier_retransmissions() {
+    // RFC 9293 §3.8.3: R2 counts retransmissions of the same segment.
+    let mut t = Trace::established(TcpConfig { data_retries: 1, ..plain() });
+    for i in 0..4 {
+        let line = format!("PA {}:{} ack 1", 100 * i + 1, 100 * i + 101);
+        t.write(100);
+        t.tx(&line);
+        t.wait_for_timer();
+        t.tx(&line);
+        t.rx(&format!("A 1 ack {}", 100 * i + 101));
+    }
+    t.state("ESTABLISHED");
     t.end();
 }
 

@@ -137,6 +137,20 @@ fn the_right_edge_never_moves_back() {
 }
 
 #[test]
+fn rounding_to_the_scale_does_not_move_the_right_edge_back() {
+    // RFC 7323 §2.4. A field counts in units of 16,384 bytes here.
+    let recv_buffer_bytes = 60_000 * 16_384 + 3_000;
+    let config = TcpConfig { recv_buffer_bytes, window_scale: true, ..plain() };
+    let mut t = Trace::connecting(config);
+    t.tx("S 0 ws 14");
+    t.rx("SA 0 ack 1 mss 1460 ws 0");
+    t.tx("A 1 ack 1 win 60000");
+    t.rx("PA 1:16384 ack 1");
+    t.tx("A 1 ack 16384 win 60000");
+    t.end();
+}
+
+#[test]
 fn a_peer_that_shrinks_its_window_is_not_given_up() {
     // RFC 9293 §3.8.6: robust against it.
     let mut t = Trace::established(TcpConfig { data_retries: 2, ..plain() });
