@@ -118,6 +118,8 @@ impl Tcb {
         bytes -= u32::from(fin && bytes > 0);
         self.sendq.ack_bytes(bytes);
         self.snd.una = ack;
+        // What was about to be sent again has arrived.
+        self.pending -= Pending::SYN | Pending::FAST;
         self.bytes_acked += u64::from(bytes);
         self.retries = 0;
         self.probes = 0;

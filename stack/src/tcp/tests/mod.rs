@@ -6,6 +6,7 @@
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
+mod arbitrary;
 mod close;
 mod handshake;
 mod hostile;
