@@ -51,6 +51,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod net;
 pub mod runtime;
 
