@@ -46,7 +46,7 @@ impl Barewire {
     pub(super) fn new(engines: Engines, device: Arc<dyn Device>) -> Barewire {
         let instance = Barewire(Arc::new(Inner { engines, device }));
         let mut default = default_slot();
-        if !default.upgrade().is_some_and(|other| !other.engines.is_stopped()) {
+        if default.upgrade().is_none_or(|other| other.engines.is_stopped()) {
             *default = Arc::downgrade(&instance.0);
         }
         instance
