@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,21 +20,16 @@ fn serve<Fut: Future<Output = ()> + 'static>(
     bw: &Barewire,
     handle: impl Fn(Core, AsyncTcpStream) -> Fut + Send + Clone + 'static,
 ) {
-    let (ready, started) = channel();
     bw.on_core(move |core| {
-        let (handle, ready): (_, Sender<()>) = (handle.clone(), ready.clone());
+        let handle = handle.clone();
         async move {
             let listener = core.tcp_listen(at(SERVER, 80), 128).unwrap();
-            ready.send(()).unwrap();
             while let Ok((stream, _peer)) = listener.accept().await {
                 core.spawn(handle(core.clone(), stream));
             }
         }
     })
     .unwrap();
-    for _ in 0..bw.cores() {
-        started.recv_timeout(LONG).unwrap();
-    }
 }
 
 async fn echo(_core: Core, stream: AsyncTcpStream) {
@@ -257,5 +252,24 @@ fn handlers_hear_of_the_end_and_may_finish() {
     });
     server.stop().check().unwrap();
     assert_eq!(reader.join().unwrap().unwrap(), b"goodbye");
+    stop_both(&server, &client);
+}
+
+#[test]
+fn a_blocking_call_on_a_core_fails_instead_of_hanging() {
+    let (server, client) = pair("misuse");
+    let listener = Arc::new(barewire::TcpListener::bind_on(&server, at(SERVER, 81)).unwrap());
+    let (tell, told) = channel();
+    let inside = server.clone();
+    server
+        .on_core(move |_core| {
+            let bound = barewire::TcpListener::bind_on(&inside, at(SERVER, 82)).map(|_| ());
+            let accepted = listener.accept().map(|_| ());
+            tell.send((bound.unwrap_err().kind(), accepted.unwrap_err().kind())).unwrap();
+            async {}
+        })
+        .unwrap();
+    let kinds = told.recv_timeout(LONG).unwrap();
+    assert_eq!(kinds, (ErrorKind::Unsupported, ErrorKind::WouldBlock));
     stop_both(&server, &client);
 }

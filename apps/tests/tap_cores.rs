@@ -77,8 +77,6 @@ fn two_cores_serve_the_kernel() {
             }
         })
         .unwrap();
-        // A call on every engine comes back after the handlers have had their first turn.
-        let _listening = bw.stats();
         thread::scope(|scope| {
             for seed in 0..CONNECTIONS {
                 scope.spawn(move || {
