@@ -4,7 +4,6 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,25 +128,17 @@ fn datagrams_of_two_engines_reach_one_socket() {
 #[test]
 fn handlers_of_two_cores_listen_on_one_port() {
     let (server, client) = pair_of("twohandlers", 2);
-    let (ready, started) = channel();
     server
-        .on_core(move |core| {
-            let ready = ready.clone();
-            async move {
-                let listener = core.tcp_listen(at(SERVER, 80), 64).unwrap();
-                ready.send(()).unwrap();
-                while let Ok((stream, _)) = listener.accept().await {
-                    let index = core.index() as u8;
-                    core.spawn(async move {
-                        let _ = stream.write_all(&[index]).await;
-                    });
-                }
+        .on_core(move |core| async move {
+            let listener = core.tcp_listen(at(SERVER, 80), 64).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let index = core.index() as u8;
+                core.spawn(async move {
+                    let _ = stream.write_all(&[index]).await;
+                });
             }
         })
         .unwrap();
-    for _ in 0..2 {
-        started.recv_timeout(LONG).unwrap();
-    }
     let mut seen = [0; 2];
     for _ in 0..40 {
         let mut stream = TcpStream::connect_on(&client, at(SERVER, 80)).unwrap();

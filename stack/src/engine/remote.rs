@@ -11,6 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::executor::on_engine_thread;
 use super::mailbox::{Answer, Op};
 use super::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
 use crate::error::SocketError;
@@ -41,7 +42,8 @@ impl Wait {
     }
 
     /// Repeats `attempt` until it answers; between attempts it sleeps in `sleep`, which says
-    /// whether there is news before the deadline.
+    /// whether there is news before the deadline. An engine's own thread never sleeps here: nobody
+    /// else could bring the news.
     fn retry<T>(
         self,
         mut attempt: impl FnMut() -> Option<Result<T, SocketError>>,
@@ -53,6 +55,7 @@ impl Wait {
             }
             let news = match self {
                 Wait::Never => false,
+                Wait::Forever | Wait::Until(_) if on_engine_thread() => false,
                 Wait::Forever => sleep(None),
                 Wait::Until(deadline) => sleep(Some(deadline)),
             };
@@ -304,6 +307,9 @@ impl RemoteStream {
     pub fn close_lingering(self, time: Duration) {
         let deadline = Instant::now().checked_add(time);
         self.0.wish(Wishes::CLOSE | Wishes::LINGER);
+        if on_engine_thread() {
+            return;
+        }
         let closed = || self.0.endpoint.status().contains(Status::CLOSED);
         self.0.endpoint.writable.wait_until(deadline, closed);
     }
