@@ -51,6 +51,9 @@ pub struct Setup {
     pub in_place: bool,
     /// Send and receive buffer of each socket.
     pub buffer_bytes: usize,
+    /// A connection is established beforehand. Without it there are no more sockets than the
+    /// workload needs, for the peer looks at each in every turn.
+    pub connected: bool,
     /// Established connections that carry nothing, beside the one that is measured.
     pub idle: usize,
     /// Every byte of bulk transfers is compared at the receiver. Costs time: for tests.
@@ -66,6 +69,7 @@ impl Default for Setup {
             segmentation: false,
             in_place: false,
             buffer_bytes: 256 << 10,
+            connected: true,
             idle: 0,
             verify: false,
         }
@@ -81,7 +85,7 @@ pub trait Pair {
     /// What it is called in tables.
     const NAME: &str;
 
-    /// Two hosts with an established connection, both UDP ports bound and neighbours known.
+    /// Two hosts, with an established connection if the setup wants it.
     fn new(setup: &Setup) -> Self;
 
     /// `rounds` requests of 64 bytes over the connection, each answered before the next.

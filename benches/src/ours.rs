@@ -311,8 +311,9 @@ impl crate::Pair for Pair {
             sent: 0,
             received: 0,
         };
-        pair.conn = pair.open();
-        pair.exchange(pair.conn, 0);
+        if setup.connected {
+            pair.conn = pair.open();
+        }
         for _ in 0..setup.idle {
             let _kept_open = pair.open();
         }

@@ -20,7 +20,6 @@ use crate::{
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const SERVER: IpAddress = IpAddress::v4(10, 0, 0, 2);
 const PORT: u16 = 80;
-const SHORT_PORT: u16 = 81;
 const UDP_PORT: u16 = 7;
 const ETHERNET_LEN: usize = 14;
 
@@ -152,11 +151,10 @@ pub struct Pair {
     client: Host,
     server: Host,
     now: Instant,
-    /// The established connection's two ends.
+    /// The connection's two ends: established, or those of connections that come and go.
     conn: (SocketHandle, SocketHandle),
-    /// Sockets for connections that come and go.
-    short: (SocketHandle, SocketHandle),
-    datagram: (SocketHandle, SocketHandle),
+    /// Made when first used.
+    datagram: Option<(SocketHandle, SocketHandle)>,
     next_port: u16,
     in_place: bool,
     verify: bool,
@@ -199,12 +197,12 @@ impl Pair {
     }
 
     /// Opens a connection between two closed sockets.
-    fn open(&mut self, (client, server): (SocketHandle, SocketHandle), port: u16) {
+    fn open(&mut self, (client, server): (SocketHandle, SocketHandle)) {
         let from = self.ephemeral_port();
-        self.server.tcp(server).listen(port).expect("a closed socket");
+        self.server.tcp(server).listen(PORT).expect("a closed socket");
         let Host { iface, sockets, .. } = &mut self.client;
         let socket = sockets.get_mut::<tcp::Socket<'_>>(client);
-        socket.connect(iface.context(), (SERVER, port), from).expect("a closed socket");
+        socket.connect(iface.context(), (SERVER, PORT), from).expect("a closed socket");
         let mut idle = 0;
         while !self.client.tcp(client).may_send() {
             if self.there() + self.back() == 0 {
@@ -313,15 +311,12 @@ impl crate::Pair for Pair {
         let bytes = setup.buffer_bytes;
         // The measured sockets come first in the set, where they are found first.
         let conn = (client.add_tcp(bytes), server.add_tcp(bytes));
-        let short = (client.add_tcp(bytes), server.add_tcp(bytes));
-        let datagram = (client.add_udp(), server.add_udp());
         let mut pair = Pair {
             client,
             server,
             now: Instant::ZERO,
             conn,
-            short,
-            datagram,
+            datagram: None,
             next_port: 49_151,
             in_place: setup.in_place,
             verify: setup.verify,
@@ -330,11 +325,12 @@ impl crate::Pair for Pair {
             sent: 0,
             received: 0,
         };
-        pair.open(conn, PORT);
-        pair.exchange(conn, 0);
+        if setup.connected {
+            pair.open(conn);
+        }
         for _ in 0..setup.idle {
             let idle = (pair.client.add_tcp(bytes), pair.server.add_tcp(bytes));
-            pair.open(idle, PORT);
+            pair.open(idle);
         }
         pair
     }
@@ -347,23 +343,25 @@ impl crate::Pair for Pair {
 
     fn datagrams(&mut self, rounds: u64) {
         let to = IpEndpoint::new(SERVER, UDP_PORT);
+        let (client, server) =
+            *self.datagram.get_or_insert_with(|| (self.client.add_udp(), self.server.add_udp()));
         let mut buffer = [0; MESSAGE_BYTES];
         for round in 0..rounds {
             let request = message(round);
-            let client = self.client.udp(self.datagram.0);
-            client.send_slice(&request, to).expect("an empty queue has room");
+            let socket = self.client.udp(client);
+            socket.send_slice(&request, to).expect("an empty queue has room");
             let mut idle = 0;
             loop {
                 let mut moved = self.there();
-                let server = self.server.udp(self.datagram.1);
-                if server.can_recv() {
-                    let (len, from) = server.recv_slice(&mut buffer).expect("readable");
-                    server.send_slice(&buffer[..len], from.endpoint).expect("room");
+                let socket = self.server.udp(server);
+                if socket.can_recv() {
+                    let (len, from) = socket.recv_slice(&mut buffer).expect("readable");
+                    socket.send_slice(&buffer[..len], from.endpoint).expect("room");
                 }
                 moved += self.back();
-                let client = self.client.udp(self.datagram.0);
-                if client.can_recv() {
-                    let (len, _from) = client.recv_slice(&mut buffer).expect("readable");
+                let socket = self.client.udp(client);
+                if socket.can_recv() {
+                    let (len, _from) = socket.recv_slice(&mut buffer).expect("readable");
                     assert!(buffer[..len] == request, "the answer differs");
                     break;
                 }
@@ -376,9 +374,9 @@ impl crate::Pair for Pair {
 
     fn connections(&mut self, rounds: u64) {
         for round in 0..rounds {
-            self.open(self.short, SHORT_PORT);
-            self.exchange(self.short, round);
-            let (client, server) = self.short;
+            self.open(self.conn);
+            self.exchange(self.conn, round);
+            let (client, server) = self.conn;
             self.client.tcp(client).close();
             let mut idle = 0;
             while self.server.tcp(server).is_open() {

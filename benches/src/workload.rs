@@ -82,8 +82,9 @@ impl Workload {
     pub fn setup(self) -> Setup {
         let base = Setup::default();
         match self {
-            Workload::Echo | Workload::Datagrams | Workload::Bulk1500Checksums => base,
-            Workload::Connections => Setup { buffer_bytes: 16 << 10, ..base },
+            Workload::Echo | Workload::Bulk1500Checksums => base,
+            Workload::Datagrams => Setup { connected: false, ..base },
+            Workload::Connections => Setup { connected: false, buffer_bytes: 16 << 10, ..base },
             Workload::EchoIdle => Setup { buffer_bytes: 4 << 10, idle: 1000, ..base },
             Workload::Bulk1500 => Setup { software_checksums: false, ..base },
             Workload::Bulk9000Checksums => Setup { mtu: 9000, ..base },
