@@ -76,9 +76,12 @@ impl Stack {
     /// pool is empty, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let pool = self.egress.pool.clone();
-        self.with_tcb(index, |tcb| (tcb.write(&pool, data), Outcome::Continue))
-            .unwrap_or(Err(SocketError::BadSocket))
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return Err(SocketError::BadSocket);
+        };
+        let written = connection.tcb.write(&self.egress.pool, data);
+        self.settle(index, Outcome::Continue);
+        written
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.

@@ -282,7 +282,15 @@ impl Stack {
     }
 
     /// Takes in what was sent to own addresses.
+    #[inline]
     pub(super) fn drain_loopback(&mut self) {
+        if !self.egress.loopback.is_empty() {
+            self.drain_loopback_now();
+        }
+    }
+
+    #[cold]
+    fn drain_loopback_now(&mut self) {
         // What is answered meanwhile waits for the next turn: no conversation holds the loop.
         for _ in 0..self.egress.loopback.len() {
             let Some((iface, packet)) = self.egress.loopback.pop_front() else { return };
