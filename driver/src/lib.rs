@@ -9,6 +9,7 @@
 //!     │        middleware: faults, capture   (wrap any Queue)
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
+//!   rss        which queue a flow arrives on
 //!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
 //!   sys        the only callers of the operating system
 //! ```
@@ -22,6 +23,7 @@
 pub mod cable;
 pub mod device;
 pub mod mem;
+pub mod middleware;
 pub mod rss;
 pub mod spec;
 pub mod sys;

@@ -293,7 +293,6 @@ impl Tcb {
         self.snd.nxt += len;
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
-        self.timers.clear(Timer::Persist);
         self.timers.clear(Timer::Cork);
         if !n.is_multiple_of(mss) {
             self.snd.small_end = self.snd.nxt;
@@ -376,7 +375,7 @@ impl Tcb {
             options: TcpOptions {
                 mss: Some(self.rcv.our_mss),
                 window_scale: (self.config.window_scale && answering(Status::SCALING))
-                    .then(|| WindowScale::for_buffer(self.rcv.buffer).shift()),
+                    .then(|| self.rcv.scale.shift()),
                 timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
                     .then(|| self.timestamps(now)),
                 ..TcpOptions::default()

@@ -54,10 +54,9 @@ impl Record {
 pub(crate) struct AckedRecords {
     /// When the oldest of the acknowledged bytes that were sent only once left.
     pub(crate) sent_once_at: Option<Instant>,
-    /// Some of the acknowledged bytes were sent more than once (Karn's algorithm).
-    pub(crate) any_resent: bool,
-    /// When the oldest acknowledged byte left for the first time.
-    pub(crate) first_sent: Option<Instant>,
+    /// When the first of the acknowledged bytes that were sent more than once left last (Karn's
+    /// algorithm).
+    pub(crate) resent_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -330,9 +329,9 @@ impl SendQueue {
             if front.start.after_eq(una) {
                 break;
             }
-            acked.first_sent = acked.first_sent.or(Some(front.first_sent));
-            acked.any_resent |= front.retransmissions > 0;
-            if front.retransmissions == 0 && !front.untimed {
+            if front.retransmissions > 0 {
+                acked.resent_at = acked.resent_at.or(Some(front.last_sent));
+            } else if !front.untimed {
                 acked.sent_once_at = acked.sent_once_at.or(Some(front.last_sent));
             }
             if front.end().after(una) {

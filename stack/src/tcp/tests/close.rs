@@ -15,7 +15,7 @@ fn a_half_closed_connection_goes_on_receiving() {
     t.tx("A 102 ack 3001");
     t.read(3000);
     assert_eq!(t.tcb.write(&t.pool, b"x"), Err(SocketError::BrokenPipe));
-    assert_eq!(t.rx("FA 3001 ack 102"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("FA 3001 ack 102"), Outcome::TimeWait);
     t.tx("A 102 ack 3002");
     t.end();
 }
@@ -62,7 +62,7 @@ fn linger_aborts_when_its_time_is_over() {
     t.tx("FA 1 ack 1");
     t.wait(400);
     t.tx("FA 1 ack 1");
-    assert_eq!(t.wait(200), Outcome::Closed);
+    assert_eq!(t.wait_outcome(300), Outcome::Closed);
     t.tx("RA 2 ack 1");
     t.end();
 }
@@ -74,7 +74,7 @@ fn data_for_an_orphan_is_answered_by_rst() {
     assert_eq!(t.tcb.close(t.now), Outcome::Continue);
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
-    assert_eq!(t.rx("PA 1:11 ack 2"), Outcome::Closed);
+    assert_eq!(t.rx_outcome("PA 1:11 ack 2"), Outcome::Closed);
     t.tx("RA 2 ack 1");
     t.end();
 }
@@ -85,8 +85,8 @@ fn an_orphan_does_not_stay_in_fin_wait_2() {
     let _ = t.tcb.close(t.now);
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
-    assert_eq!(t.wait(59_999), Outcome::Continue);
-    assert_eq!(t.wait(1), Outcome::Closed);
+    assert_eq!(t.wait_outcome(59_999), Outcome::Continue);
+    assert_eq!(t.wait_outcome(1), Outcome::Closed);
     t.tx("RA 2 ack 1");
     t.end();
 }
@@ -97,7 +97,7 @@ fn a_socket_that_was_only_shut_down_may_stay_in_fin_wait_2() {
     t.tcb.shutdown_write(t.now).unwrap();
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
-    assert_eq!(t.wait(600_000), Outcome::Continue);
+    assert_eq!(t.wait_outcome(600_000), Outcome::Continue);
     t.state("FIN-WAIT-2");
     t.end();
 }
@@ -107,7 +107,7 @@ fn data_before_a_reset_is_read_before_the_error() {
     let mut t = Trace::established(plain());
     t.rx("PA 1:11 ack 1");
     t.tx("A 1 ack 11");
-    assert_eq!(t.rx("R 11"), Outcome::Closed);
+    assert_eq!(t.rx_outcome("R 11"), Outcome::Closed);
     assert!(t.tcb.readiness().contains(Readiness::ERROR | Readiness::READABLE));
     t.read(10);
     t.read_is(Err(SocketError::ConnectionReset));
@@ -119,7 +119,7 @@ fn data_before_a_reset_is_read_before_the_error() {
 #[test]
 fn writing_after_a_reset_tells_it_once_and_then_is_a_broken_pipe() {
     let mut t = Trace::established(plain());
-    assert_eq!(t.rx("R 1"), Outcome::Closed);
+    assert_eq!(t.rx_outcome("R 1"), Outcome::Closed);
     assert_eq!(t.tcb.write(&t.pool, b"x"), Err(SocketError::ConnectionReset));
     assert_eq!(t.tcb.write(&t.pool, b"x"), Err(SocketError::BrokenPipe));
     t.end();
@@ -182,7 +182,7 @@ fn in_time_wait(config: TcpConfig) -> Trace {
     let mut t = Trace::established(config);
     t.tcb.shutdown_write(t.now).unwrap();
     t.tx("FA 1 ack 1");
-    assert_eq!(t.rx("FA 1 ack 2"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
     t.tx("A 2 ack 2");
     t
 }
@@ -241,7 +241,7 @@ fn time_wait_judges_a_syn_by_its_timestamp() {
     t.tx("A 1 ack 1 ts 100000/500");
     t.tcb.shutdown_write(t.now).unwrap();
     t.tx("FA 1 ack 1");
-    assert_eq!(t.rx("FA 1 ack 2 ts 510/100000"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("FA 1 ack 2 ts 510/100000"), Outcome::TimeWait);
     let mut compact = t.tcb.time_wait().unwrap();
     let mut syn = |val| {
         let mut syn = segment(TcpFlags::SYN, 0);

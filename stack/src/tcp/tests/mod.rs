@@ -6,6 +6,7 @@
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
+mod arbitrary;
 mod close;
 mod handshake;
 mod hostile;
@@ -173,8 +174,14 @@ impl Trace {
         t
     }
 
+    /// A segment arrives and the connection goes on.
     #[track_caller]
-    pub(super) fn rx(&mut self, text: &str) -> Outcome {
+    pub(super) fn rx(&mut self, text: &str) {
+        assert_eq!(self.rx_outcome(text), Outcome::Continue, "{text}");
+    }
+
+    #[track_caller]
+    pub(super) fn rx_outcome(&mut self, text: &str) -> Outcome {
         let line = Line::parse(text);
         let data = bytes(line.from, line.from.wrapping_add(line.len));
         self.rx_data(text, &data)
@@ -275,8 +282,14 @@ impl Trace {
         assert_eq!(self.tcb.state().to_string(), name);
     }
 
-    /// Lets time pass, firing every timer at its own moment.
-    pub(super) fn wait(&mut self, ms: u64) -> Outcome {
+    /// Lets time pass and the connection goes on.
+    #[track_caller]
+    pub(super) fn wait(&mut self, ms: u64) {
+        assert_eq!(self.wait_outcome(ms), Outcome::Continue);
+    }
+
+    /// Lets time pass, firing every timer at its own moment, until something is to be sent.
+    pub(super) fn wait_outcome(&mut self, ms: u64) -> Outcome {
         let until = self.now + Duration::from_millis(ms);
         let mut outcome = Outcome::Continue;
         while let Some(at) = self.tcb.poll_at().filter(|&at| at <= until) {
@@ -292,14 +305,17 @@ impl Trace {
         outcome
     }
 
-    /// Lets time pass up to the next deadline and tells how many milliseconds that took.
+    /// Lets time pass until a timer has something to say, and tells how many milliseconds that took.
     #[track_caller]
     pub(super) fn wait_for_timer(&mut self) -> u64 {
-        let at = self.tcb.poll_at().expect("a deadline");
-        let waited = at - self.now;
-        self.now = self.now.max(at);
-        let _ = self.tcb.handle_timeout(self.now);
-        waited.as_millis() as u64
+        let before = self.now;
+        loop {
+            self.now = self.now.max(self.tcb.poll_at().expect("a deadline"));
+            let outcome = self.tcb.handle_timeout(self.now);
+            if outcome != Outcome::Continue || self.tcb.wants_transmit() {
+                return (self.now - before).as_millis() as u64;
+            }
+        }
     }
 
     /// Writes the next `n` bytes of the stream.

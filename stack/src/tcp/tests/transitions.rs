@@ -58,7 +58,7 @@ fn syn_received_to_listen_by_rst() {
 fn syn_received_to_established_by_ack_after_passive_open() {
     let mut t = passive(plain());
     t.state("SYN-RECEIVED");
-    assert_eq!(t.rx("A 1 ack 1"), Outcome::Continue);
+    assert_eq!(t.rx_outcome("A 1 ack 1"), Outcome::Continue);
     t.state("ESTABLISHED");
     t.quiet();
     t.end();
@@ -82,7 +82,7 @@ fn syn_sent_to_closed_by_timeout() {
         assert_eq!(t.wait_for_timer(), expected);
         t.tx("S 0");
     }
-    assert_eq!(t.wait(4000), Outcome::Closed);
+    assert_eq!(t.wait_outcome(4000), Outcome::Closed);
     t.state("CLOSED");
     t.read_is(Err(SocketError::TimedOut));
     t.quiet();
@@ -118,6 +118,19 @@ fn syn_sent_to_syn_received_to_established_by_simultaneous_open() {
 }
 
 #[test]
+fn a_syn_acknowledged_before_it_could_be_repeated_is_not_repeated() {
+    let mut t = Trace::connecting(plain());
+    t.tx("S 0");
+    t.rx("S 0 mss 1460");
+    t.rx("A 1 ack 1");
+    t.state("ESTABLISHED");
+    t.quiet();
+    t.write(10);
+    t.tx("PA 1:11 ack 1");
+    t.end();
+}
+
+#[test]
 fn syn_received_to_fin_wait_1_by_close() {
     let mut t = Trace::connecting(plain());
     t.tx("S 0");
@@ -129,6 +142,8 @@ fn syn_received_to_fin_wait_1_by_close() {
     t.wait_for_timer();
     t.tx("SA 0 ack 1");
     t.rx("A 1 ack 1");
+    t.state("FIN-WAIT-1");
+    t.wait_for_timer();
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
     t.state("FIN-WAIT-2");
@@ -164,7 +179,7 @@ fn fin_wait_1_to_closing_to_time_wait_by_simultaneous_close() {
     t.rx("FA 1 ack 1");
     t.state("CLOSING");
     t.tx("A 2 ack 2");
-    assert_eq!(t.rx("A 2 ack 2"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("A 2 ack 2"), Outcome::TimeWait);
     t.state("TIME-WAIT");
     t.quiet();
     t.end();
@@ -175,7 +190,7 @@ fn fin_wait_1_to_time_wait_by_fin_with_ack_of_fin() {
     let mut t = Trace::established(plain());
     t.tcb.shutdown_write(t.now).unwrap();
     t.tx("FA 1 ack 1");
-    assert_eq!(t.rx("FA 1 ack 2"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
     t.state("TIME-WAIT");
     t.tx("A 2 ack 2");
     t.read_is(Ok(0));
@@ -188,7 +203,7 @@ fn fin_wait_2_to_time_wait_by_fin_and_to_closed_after_2_msl() {
     t.tcb.shutdown_write(t.now).unwrap();
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
-    assert_eq!(t.rx("FA 1 ack 2"), Outcome::TimeWait);
+    assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
     t.tx("A 2 ack 2");
     t.state("TIME-WAIT");
     assert_eq!(t.wait_for_timer(), 60_000);
@@ -200,7 +215,7 @@ fn fin_wait_2_to_time_wait_by_fin_and_to_closed_after_2_msl() {
 #[test]
 fn established_to_close_wait_by_fin() {
     let mut t = Trace::established(plain());
-    assert_eq!(t.rx("FA 1 ack 1"), Outcome::Continue);
+    assert_eq!(t.rx_outcome("FA 1 ack 1"), Outcome::Continue);
     t.state("CLOSE-WAIT");
     t.tx("A 1 ack 2");
     t.read_is(Ok(0));
@@ -215,7 +230,7 @@ fn close_wait_to_last_ack_by_close_and_to_closed_by_ack_of_fin() {
     assert_eq!(t.tcb.close(t.now), Outcome::Continue);
     t.state("LAST-ACK");
     t.tx("FA 1 ack 2");
-    assert_eq!(t.rx("A 2 ack 2"), Outcome::Closed);
+    assert_eq!(t.rx_outcome("A 2 ack 2"), Outcome::Closed);
     t.state("CLOSED");
     t.quiet();
     t.end();

@@ -1,0 +1,25 @@
+//! One file a command.
+
+mod devices;
+mod echo;
+mod ping;
+mod serve;
+mod start;
+mod transport;
+
+use std::process::ExitCode;
+
+use crate::cli::Command;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it could not do what was asked; the error says why, and what to do next.
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Echo(args) => echo::run(args),
+        Command::Ping(args) => ping::run(args),
+        Command::Devices => devices::run(),
+    }
+}
