@@ -2,12 +2,14 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 
-use barewire_driver::MacAddr;
+use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
 use barewire_stack::neighbor::{Cache, NeighborConfig};
 use barewire_stack::route::{Route, Table};
 use barewire_stack::socket::demux::{FlowKey, FlowTable, Tag};
 use barewire_stack::socket::slab::Slab;
+use barewire_stack::tcp::{Open, Outcome, Segment, State, Tcb, TcpConfig, Transmit, TxLimits};
 use barewire_stack::time::Duration;
 use barewire_stack::timer::Wheel;
 use barewire_stack::{Cidr, IfaceId, Instant};
@@ -97,7 +99,7 @@ fn timers(c: &mut Criterion) {
     group.bench_function("insert_fire", |b| {
         b.iter(|| {
             wheel.insert(now + Duration::from_millis(40), 1);
-            now = now + Duration::from_millis(42);
+            now += Duration::from_millis(42);
             wheel.advance(now, &mut fired);
             assert_eq!(fired.pop(), Some(1));
         });
@@ -133,5 +135,85 @@ fn routes(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, flows, slab, timers, neighbors, routes);
+/// Two control blocks without a stack: a simultaneous open connects them.
+struct Blocks {
+    pool: Pool,
+    ends: [Tcb; 2],
+    now: Instant,
+    pieces: Vec<PacketSlice>,
+}
+
+impl Blocks {
+    fn new() -> Blocks {
+        let config = PoolConfig { slots: 1024, slot_len: 2048, cells: 1024, try_huge: true };
+        let pool = Pool::new(config).expect("memory for a pool");
+        let config = Rc::new(TcpConfig { nodelay: true, ..TcpConfig::default() });
+        let end = |iss| {
+            let open = Open { iss, ts_offset: iss, mss: 1460 };
+            Tcb::connect(Rc::clone(&config), open, Instant::ZERO)
+        };
+        let mut blocks =
+            Blocks { pool, ends: [end(1000), end(2000)], now: Instant::ZERO, pieces: Vec::new() };
+        let syns = [blocks.poll(0), blocks.poll(1)];
+        for (syn, to) in syns.into_iter().zip([1, 0]) {
+            blocks.give(syn.expect("a SYN"), to);
+        }
+        while blocks.carry(0) + blocks.carry(1) > 0 {}
+        for end in &blocks.ends {
+            assert_eq!(end.state(), State::Established);
+        }
+        blocks
+    }
+
+    fn poll(&mut self, from: usize) -> Option<Transmit> {
+        let limits = TxLimits { max_bytes: 64 << 10, max_pieces: 64 };
+        self.ends[from].poll_transmit(self.now, &limits, &mut self.pieces)
+    }
+
+    fn give(&mut self, segment: Transmit, to: usize) {
+        let Transmit { header, payload_len, mss } = segment;
+        let wire_segments = payload_len.div_ceil(u32::from(mss)).max(1) as u16;
+        let payload = &mut self.pieces;
+        let segment = Segment { header: &header, payload, payload_len, wire_segments };
+        assert_eq!(self.ends[to].handle_segment(self.now, segment), Outcome::Continue);
+        self.pieces.clear();
+    }
+
+    /// Carries everything that one end has to send to the other.
+    fn carry(&mut self, from: usize) -> usize {
+        let mut segments = 0;
+        while let Some(segment) = self.poll(from) {
+            self.give(segment, 1 - from);
+            segments += 1;
+        }
+        segments
+    }
+
+    fn transfer(&mut self, data: &[u8], out: &mut [u8], from: usize) {
+        assert_eq!(self.ends[from].write(&self.pool, data), Ok(data.len()));
+        let mut got = 0;
+        while got < data.len() {
+            // The way back: an ACK, where the congestion window did not take all of it.
+            assert!(self.carry(from) + self.carry(1 - from) > 0, "the transfer stalls");
+            got += self.ends[1 - from].read(&mut out[got..]).expect("data was carried");
+        }
+        self.now += Duration::from_micros(1);
+    }
+}
+
+fn blocks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tcb");
+    for size in [64, 16 << 10] {
+        let (data, mut out) = (vec![0x5a; size], vec![0; size]);
+        let mut blocks = Blocks::new();
+        group.bench_function(BenchmarkId::new("request_response", size), |b| {
+            b.iter(|| {
+                blocks.transfer(&data, &mut out, 0);
+                blocks.transfer(&data, &mut out, 1);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, flows, slab, timers, neighbors, routes, blocks);
 criterion_main!(benches);
