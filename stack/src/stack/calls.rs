@@ -76,13 +76,17 @@ impl Stack {
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let pool = self.egress.pool.clone();
+        let pool = &self.egress.pool;
         if pool.free_slots() <= pool.total_slots() / SEND_RESERVE_PART {
             self.egress.counters.tx_memory_pressure += 1;
             return Err(SocketError::NoBuffers);
         }
-        self.with_tcb(index, |tcb| (tcb.write(&pool, data), Outcome::Continue))
-            .unwrap_or(Err(SocketError::BadSocket))
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return Err(SocketError::BadSocket);
+        };
+        let written = connection.tcb.write(&self.egress.pool, data);
+        self.settle(index, Outcome::Continue);
+        written
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.

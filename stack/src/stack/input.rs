@@ -282,7 +282,15 @@ impl Stack {
     }
 
     /// Takes in what was sent to own addresses.
+    #[inline]
     pub(super) fn drain_loopback(&mut self) {
+        if !self.egress.loopback.is_empty() {
+            self.drain_loopback_now();
+        }
+    }
+
+    #[cold]
+    fn drain_loopback_now(&mut self) {
         // What is answered meanwhile waits for the next turn: no conversation holds the loop.
         for _ in 0..self.egress.loopback.len() {
             let Some((iface, packet)) = self.egress.loopback.pop_front() else { return };
@@ -402,8 +410,10 @@ impl Stack {
 
     fn input_tcp(&mut self, mut transport: Transport<'_>) {
         self.egress.counters.tcp_segments_received += 1;
-        let parsed = transport.pieces.first().map(|p| TcpHeader::parse(p, transport.len));
-        let Some(Ok((header, header_len))) = parsed else {
+        let front = transport.pieces.first().map_or(&[][..], |piece| piece);
+        let parsed = TcpHeader::parse(front, transport.len);
+        // By reference: the header is large enough for its copies to be seen in profiles.
+        let Ok((header, header_len)) = &parsed else {
             self.egress.counters.tcp_malformed += 1;
             return;
         };
@@ -426,12 +436,12 @@ impl Stack {
             self.egress.counters.tcp_bad_checksum += 1;
             return;
         }
-        transport.advance(header_len);
+        transport.advance(*header_len);
         let payload_len = transport.len as u32;
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         let payload = transport.pieces;
-        self.deliver_tcp(key, Segment { header: &header, payload, payload_len, wire_segments });
+        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments });
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {

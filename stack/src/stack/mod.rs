@@ -313,18 +313,11 @@ impl Stack {
     }
 
     pub(crate) fn get(&self, id: SocketId) -> Option<&Socket> {
-        self.sockets.holds(id.index, id.generation).then(|| self.sockets.get(id.index)).flatten()
+        self.sockets.get_held(id.index, id.generation)
     }
 
     pub(crate) fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
-        self.sockets
-            .holds(id.index, id.generation)
-            .then(|| self.sockets.get_mut(id.index))
-            .flatten()
-    }
-
-    pub(crate) fn id_of(&self, index: u32) -> SocketId {
-        SocketId { index, generation: self.sockets.generation(index).unwrap_or(0) }
+        self.sockets.get_held_mut(id.index, id.generation)
     }
 
     pub(crate) fn connection(&self, index: u32) -> Option<&Connection> {
