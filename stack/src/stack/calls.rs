@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
 use barewire_driver::PacketSlice;
 
-use super::{Socket, Stack};
+use super::{SEND_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::Holder;
@@ -72,13 +72,21 @@ impl Stack {
     /// Queues bytes for sending, copying them once, and says how many fitted.
     ///
     /// # Errors
-    /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if the
-    /// pool is empty, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
+    /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if only
+    /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let pool = self.egress.pool.clone();
-        self.with_tcb(index, |tcb| (tcb.write(&pool, data), Outcome::Continue))
-            .unwrap_or(Err(SocketError::BadSocket))
+        let pool = &self.egress.pool;
+        if pool.free_slots() <= pool.total_slots() / SEND_RESERVE_PART {
+            self.egress.counters.tx_memory_pressure += 1;
+            return Err(SocketError::NoBuffers);
+        }
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return Err(SocketError::BadSocket);
+        };
+        let written = connection.tcb.write(&self.egress.pool, data);
+        self.settle(index, Outcome::Continue);
+        written
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.
