@@ -409,6 +409,13 @@ pub(crate) struct AcceptQueue {
     ready: ArrayQueue<RemoteStream>,
 }
 
+impl Drop for AcceptQueue {
+    /// An engine may have filled the queue once more while its listener was being closed.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl AcceptQueue {
     /// A queue for `backlog` connections.
     pub(crate) fn new(backlog: usize) -> AcceptQueue {
