@@ -22,6 +22,7 @@
 pub mod cable;
 pub mod device;
 pub mod mem;
+pub mod middleware;
 pub mod rss;
 pub mod spec;
 pub mod sys;

@@ -172,4 +172,16 @@ mod tests {
         }
         assert!(!"a b".parse::<DeviceSpec>().unwrap_err().to_string().contains("did you mean"));
     }
+
+    #[test]
+    fn a_cable_is_opened_by_its_name() {
+        let spec: DeviceSpec = "cable:spec-a".parse().unwrap();
+        let options = OpenOptions { offloads: false, mtu: Some(9000), ..OpenOptions::default() };
+        let (a, b) = (open_device(&spec, &options).unwrap(), open_device(&spec, &options).unwrap());
+        assert_eq!((a.name(), b.name()), (spec.to_string(), spec.to_string()));
+        assert_ne!(a.mac(), b.mac());
+        let offered = a.capabilities();
+        assert_eq!((offered.features, offered.mtu), (Features::SCATTER_GATHER, 9000));
+        assert!(matches!(open_device(&spec, &options), Err(DeviceError::Config(_))));
+    }
 }

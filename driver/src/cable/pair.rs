@@ -359,11 +359,11 @@ impl Queue for CableQueue {
     }
 
     fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
-        if self.pool.is_none() {
+        let CableQueue { wire, pool, granted, index, scratch, counters, .. } = self;
+        if pool.is_none() {
             return Ok(0);
         }
-        let wire = Arc::clone(&self.wire);
-        let peer = &wire.ends[1 - self.end];
+        let (peer, mtu) = (&wire.ends[1 - self.end], wire.config.mtu);
         let hashing = peer.inboxes.len() > 1;
         let (mut sent, mut touched) = (0, 0u32);
         // Pairs with `stop`: it closes the inbox, then waits for this to become zero; we raise it,
@@ -371,7 +371,7 @@ impl Queue for CableQueue {
         peer.copying.fetch_add(1, Ordering::SeqCst);
         while let Some((frame, segments)) = burst.front() {
             let first = segments.first().map_or(&[][..], |segment| segment);
-            let hash = if hashing || self.granted.contains(Features::RSS_HASH) {
+            let hash = if hashing || granted.contains(Features::RSS_HASH) {
                 rss::hash_frame(first)
             } else {
                 None
@@ -380,23 +380,23 @@ impl Queue for CableQueue {
             let inbox = &peer.inboxes[usize::from(queue)];
             let receiver = Features::from_bits_retain(inbox.granted.load(Ordering::Relaxed));
             let hash = hash.filter(|_| receiver.contains(Features::RSS_HASH));
-            let link = Link { sender: self.granted, receiver, mtu: wire.config.mtu };
+            let link = Link { sender: *granted, receiver, mtu };
             let open = inbox.open.load(Ordering::SeqCst);
             let carried = offload::carry(frame, segments, link, |wire| {
                 if open {
-                    deliver(wire, hash, inbox, self.index, &mut self.scratch);
+                    deliver(wire, hash, inbox, *index, scratch);
                 } else {
                     inbox.no_buffer.fetch_add(1, Ordering::Relaxed);
                 }
             });
             match carried {
                 Ok(()) => {
-                    self.counters.tx_frames += 1;
-                    self.counters.tx_bytes += u64::from(frame.len);
+                    counters.tx_frames += 1;
+                    counters.tx_bytes += u64::from(frame.len);
                     sent += 1;
                     touched |= 1 << queue;
                 }
-                Err(offload::Misfit) => self.counters.tx_errors += 1,
+                Err(offload::Misfit) => counters.tx_errors += 1,
             }
             burst.take_front();
         }
@@ -404,7 +404,7 @@ impl Queue for CableQueue {
         burst.clear_taken();
         for (i, inbox) in peer.inboxes.iter().enumerate() {
             if touched & 1 << i != 0 {
-                self.counters.syscalls += u64::from(inbox.wake());
+                counters.syscalls += u64::from(inbox.wake());
             }
         }
         Ok(sent)

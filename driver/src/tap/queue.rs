@@ -61,7 +61,7 @@ struct TapQueue {
     granted: Features,
     /// Where receive memory comes from; set by `start`.
     pool: Option<Pool>,
-    /// Slots for the next read. Those that a frame does not fill stay for the one after it.
+    /// Whole slots for the next read. Those that a frame does not fill stay for the one after it.
     spare: Vec<PacketBuf>,
     slots_per_read: usize,
     /// The last attempt to receive found too few free slots.
@@ -89,7 +89,8 @@ impl TapQueue {
 
     /// Turns `len` bytes in the spare slots into a frame of the burst; false if it was malformed.
     fn deliver(&mut self, header: [u8; HEADER_LEN], len: usize, burst: &mut RxBurst) -> bool {
-        let capacity: usize = self.spare.iter().map(|buf| buf.len()).sum();
+        let slot_len = self.spare.first().map_or(0, |slot| slot.len());
+        let capacity = self.spare.len() * slot_len;
         // A full buffer means that the kernel cut the frame: one byte more was offered than a frame
         // can have.
         let whole = len >= ETHERNET_LEN && len < capacity;
@@ -103,14 +104,7 @@ impl TapQueue {
             return false;
         };
         let mut rest = len;
-        let used = self.spare.iter().position(|buf| {
-            let last = rest <= buf.len();
-            rest = rest.saturating_sub(buf.len());
-            last
-        });
-        let used = used.map_or(self.spare.len(), |last| last + 1);
-        let mut rest = len;
-        for mut buf in self.spare.drain(..used) {
+        for mut buf in self.spare.drain(..len.div_ceil(slot_len)) {
             buf.truncate(rest);
             rest -= buf.len();
             burst.push_segment(buf.freeze());
@@ -138,10 +132,6 @@ fn queue_error(error: io::Error) -> QueueError {
         Some(errno::EBADFD | errno::ENODEV | errno::ENXIO) => QueueError::Gone(error),
         _ => QueueError::Io(error),
     }
-}
-
-fn stopped() -> QueueError {
-    QueueError::Gone(io::Error::other("the queue has been stopped"))
 }
 
 impl Queue for TapQueue {
@@ -181,7 +171,7 @@ impl Queue for TapQueue {
 
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
         if self.pool.is_none() {
-            return if self.open.is_some() { Ok(0) } else { Err(stopped()) };
+            return Ok(0);
         }
         let mut received = 0;
         // Reads are bounded, not frames: a flood of malformed frames does not hold the engine.
@@ -190,7 +180,7 @@ impl Queue for TapQueue {
                 self.counters.rx_no_buffer += 1;
                 break;
             }
-            let Some(file) = &self.open else { return Err(stopped()) };
+            let Some(file) = &self.open else { break };
             let mut header = [0; HEADER_LEN];
             self.counters.syscalls += 1;
             match sys::readv(file, &mut header[..self.header_len], &mut self.spare) {
@@ -210,10 +200,7 @@ impl Queue for TapQueue {
     }
 
     fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
-        let Some(file) = &self.open else { return Err(stopped()) };
-        if self.pool.is_none() {
-            return Ok(0);
-        }
+        let (Some(file), Some(_)) = (&self.open, &self.pool) else { return Ok(0) };
         let (mut sent, mut result) = (0, Ok(()));
         while let Some((frame, segments)) = burst.front() {
             let first = segments.first().map_or(&[][..], |segment| segment);
@@ -263,7 +250,7 @@ impl Queue for TapQueue {
     }
 
     fn arm(&mut self) -> Arm {
-        let Some(file) = &self.open else { return Arm::Ready };
+        let Some(file) = &self.open else { return Arm::Sleep { fd: None, until_ns: None } };
         let fd = file.as_raw_fd();
         if self.starved && !self.refill() {
             let until_ns = Some(self.clock.now_ns() + NO_BUFFER_WAIT_NS);
