@@ -1,0 +1,132 @@
+//! Time and frames: hosts, what joins them, and one clock that a hand turns.
+
+use std::time::Duration;
+
+use barewire_driver::cable::{self, CableConfig};
+use barewire_driver::middleware::fault::FaultConfig;
+use barewire_driver::sys::{Clock, ClockHand};
+use barewire_driver::{DeviceError, PacketSlice, RxFrame, TxFrame};
+
+use super::host::{Host, HostConfig};
+use super::switch::Switch;
+use crate::time::Instant;
+
+/// Sees every frame where it leaves or enters a host's card.
+pub trait Watch {
+    /// A host has sent a frame; with TSO it is one of many on the wire.
+    fn sent(&mut self, now: Instant, host: usize, frame: &TxFrame, pieces: &[PacketSlice]);
+    /// A host is about to take a frame in.
+    fn received(&mut self, now: Instant, host: usize, frame: &RxFrame, pieces: &[PacketSlice]);
+}
+
+/// Looks away.
+impl Watch for () {
+    fn sent(&mut self, _: Instant, _: usize, _: &TxFrame, _: &[PacketSlice]) {}
+    fn received(&mut self, _: Instant, _: usize, _: &RxFrame, _: &[PacketSlice]) {}
+}
+
+/// Hosts on a wire, in virtual time.
+///
+/// One round at one moment is [`World::deliver`], then whatever the applications do, then
+/// [`World::finish`]. When neither has done anything, [`World::next_deadline`] says where to
+/// [`World::advance_to`].
+pub struct World {
+    /// The hosts.
+    pub hosts: Vec<Host>,
+    switch: Option<Switch>,
+    hand: ClockHand,
+    now: Instant,
+}
+
+impl World {
+    /// Hosts on a switch, each behind its own bad link.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if a pool or a cable cannot be made.
+    pub fn switched(
+        hosts: Vec<(HostConfig, FaultConfig)>,
+        cable: &CableConfig,
+    ) -> Result<World, DeviceError> {
+        let (clock, hand) = Clock::manual();
+        let mut made = Vec::with_capacity(hosts.len());
+        let mut ends = Vec::with_capacity(hosts.len());
+        for (index, (config, faults)) in hosts.into_iter().enumerate() {
+            let (near, far) = cable::local(cable.clone())?;
+            made.push(Host::new(index, config, near)?);
+            ends.push((far, faults));
+        }
+        let switch = Some(Switch::new(ends, &clock)?);
+        Ok(World { hosts: made, switch, hand, now: Instant::ZERO })
+    }
+
+    /// Two hosts on one cable, without faults and with the offloads that both ask for.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if a pool or the cable cannot be made.
+    pub fn direct(
+        first: HostConfig,
+        second: HostConfig,
+        cable: &CableConfig,
+    ) -> Result<World, DeviceError> {
+        let (_, hand) = Clock::manual();
+        let (a, b) = cable::local(cable.clone())?;
+        let hosts = vec![Host::new(0, first, a)?, Host::new(1, second, b)?];
+        Ok(World { hosts, switch: None, hand, now: Instant::ZERO })
+    }
+
+    /// The present.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The switch, where there is one.
+    pub fn switch(&self) -> Option<&Switch> {
+        self.switch.as_ref()
+    }
+
+    /// Brings every frame that is due to its host; says whether there were any.
+    pub fn deliver(&mut self, watch: &mut dyn Watch) -> bool {
+        let mut any = self.switch.as_mut().is_some_and(Switch::pump);
+        for host in &mut self.hosts {
+            any |= host.receive(self.now, watch);
+        }
+        any
+    }
+
+    /// Lets every stack do what is due and send; says whether a frame was sent.
+    pub fn finish(&mut self, watch: &mut dyn Watch) -> bool {
+        let mut any = false;
+        for host in &mut self.hosts {
+            host.stack.handle_timeout(self.now);
+            any |= host.transmit(self.now, watch);
+        }
+        any
+    }
+
+    /// When a stack or a delayed frame is due next; the past if one is due already.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        let now_ns = self.now.as_nanos();
+        let frames = self.switch.as_mut().and_then(|switch| switch.next_ns(now_ns));
+        let stacks = self.hosts.iter().filter_map(|host| host.stack.poll_at());
+        stacks.chain(frames.map(Instant::from_nanos)).min()
+    }
+
+    /// Moves time forward; never back.
+    pub fn advance_to(&mut self, to: Instant) {
+        self.now = self.now.max(to);
+        self.hand.advance_to(self.now.as_nanos());
+    }
+
+    /// Moves time forward by `span`.
+    pub fn advance(&mut self, span: Duration) {
+        self.advance_to(self.now + span);
+    }
+
+    /// Takes the wire away; false if the switch has lost a slot of its own memory.
+    pub fn stop(&mut self) -> bool {
+        for host in &mut self.hosts {
+            host.stop();
+        }
+        self.switch.as_mut().is_none_or(Switch::stop)
+    }
+}
