@@ -1,1 +1,3 @@
 //! Sockets over a user-space network card.
+
+pub mod http;

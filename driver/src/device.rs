@@ -30,6 +30,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use bitflags::bitflags;
@@ -456,6 +457,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn queues(&self) -> u16;
     /// State of the link.
     fn link(&self) -> LinkState;
+    /// The queue on which TCP and UDP frames from `remote` to `local` arrive, where the device
+    /// deals flows out by a fixed function. `None` where it is not known: the kernel, for one, lets
+    /// the frames of a tap follow the queue that the flow was last sent from.
+    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
+        let _ = (remote, local);
+        None
+    }
     /// A queue pair, to be opened on the thread that will use it.
     ///
     /// # Errors

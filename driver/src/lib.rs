@@ -9,6 +9,7 @@
 //!     │        middleware: faults, capture   (wrap any Queue)
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
+//!   rss        which queue a flow arrives on
 //!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
 //!   sys        the only callers of the operating system
 //! ```

@@ -1,5 +1,7 @@
 //! What a stack counts: every drop has a name here.
 
+use crate::tcp::DropReason;
+
 /// Declares the counters once, with their names for people and programs.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -66,6 +68,22 @@ counters! {
     tcp_bad_checksum,
     /// TCP segments to a port where nothing listens.
     tcp_no_socket,
+    /// TCP segments dropped because they lie outside the window: old, duplicate or forged.
+    tcp_drop_outside_window,
+    /// TCP data dropped because the receive window was closed.
+    tcp_drop_zero_window,
+    /// TCP segments dropped because of an old or missing timestamp (RFC 7323 §5).
+    tcp_drop_timestamp,
+    /// RSTs and SYNs that were challenged instead of believed (RFC 5961 §3, §4).
+    tcp_drop_challenged,
+    /// TCP segments dropped because of their ACK: none, or of what was never sent (RFC 5961 §5).
+    tcp_drop_bad_ack,
+    /// TCP data dropped because too much packet memory is pinned by what was not read.
+    tcp_drop_memory,
+    /// TCP data dropped because too much of it is out of sequence.
+    tcp_drop_reassembly,
+    /// TCP data dropped because nobody reads it any more.
+    tcp_drop_closed,
     /// RSTs sent for segments that belong to no connection.
     tcp_resets_sent,
     /// SYNs dropped because the accept queue is full.
@@ -126,4 +144,23 @@ counters! {
     forwarded,
     /// Forwarded packets dropped because too many wait.
     forward_full,
+}
+
+impl StackCounters {
+    /// Counts a segment, or its payload, that a connection dropped.
+    pub(crate) fn tcp_dropped(&mut self, reason: DropReason) {
+        let counter = match reason {
+            DropReason::OutsideWindow => &mut self.tcp_drop_outside_window,
+            DropReason::ZeroWindow => &mut self.tcp_drop_zero_window,
+            DropReason::OldTimestamp | DropReason::MissingTimestamp => &mut self.tcp_drop_timestamp,
+            DropReason::BadReset | DropReason::UnexpectedSyn => &mut self.tcp_drop_challenged,
+            DropReason::NoAck | DropReason::BadAck => &mut self.tcp_drop_bad_ack,
+            DropReason::ReceiveMemory => &mut self.tcp_drop_memory,
+            DropReason::Reassembly => &mut self.tcp_drop_reassembly,
+            DropReason::AfterFin | DropReason::ReadShut | DropReason::Closed => {
+                &mut self.tcp_drop_closed
+            }
+        };
+        *counter += 1;
+    }
 }

@@ -5,12 +5,12 @@
 //!   a ─ tx_burst ─▶ offloads in "hardware" ─ copy ─▶ slots that b posted ─▶ rx_burst ─ b
 //! ```
 //!
-//! * [`pair`] gives two [`CableDevice`]s whose queues run on any threads. They behave as cards do:
+//! * [`pair()`] gives two [`CableDevice`]s whose queues run on any threads. They behave as cards do:
 //!   the receiver posts empty slots of its own pool, the sender's frame is copied into them (the
 //!   DMA; it does not count in `bytes_copied`), and a frame that finds no posted slot is lost and
 //!   counted in the receiver's `rx_no_buffer`. Frames are dealt out to the receiver's queues by
 //!   [`crate::rss::hash_frame`] and [`crate::rss::queue_of`]; frames without a hash go to queue 0.
-//! * [`local`] gives two queues for one thread, which hand slices over without a copy and hold the
+//! * [`local()`] gives two queues for one thread, which hand slices over without a copy and hold the
 //!   sender back (`tx_full`) instead of losing frames.
 //! * [`open_named`] finds the other end by a name, for `cable:NAME`.
 //!

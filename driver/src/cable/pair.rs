@@ -13,6 +13,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
@@ -178,6 +179,17 @@ impl Device for CableDevice {
 
     fn link(&self) -> LinkState {
         LinkState { up: true, speed_mbps: None }
+    }
+
+    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
+        let hash = match (remote, local) {
+            (SocketAddr::V4(remote), SocketAddr::V4(local)) => {
+                rss::hash_v4(*remote.ip(), *local.ip(), Some((remote.port(), local.port())))
+            }
+            // `rss::hash_frame` has no hash for IPv6.
+            _ => 0,
+        };
+        Some(QueueId(rss::queue_of(hash, self.queues())))
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

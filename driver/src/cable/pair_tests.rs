@@ -90,8 +90,8 @@ fn flows_find_their_queue() {
         let headers =
             PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         headers.udp(port, 9).write(&mut bytes, b"x").unwrap();
-        let hash = rss::hash_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), Some((port, 9)));
-        expected[usize::from(rss::queue_of(hash, 4))] += 1;
+        let (remote, local) = (([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], 9).into());
+        expected[usize::from(b.flow_queue(remote, local).unwrap().0)] += 1;
         push(&mut burst, &pool_a, &bytes);
     }
     assert_eq!(qa.tx_burst(&mut burst).unwrap(), 100);

@@ -8,9 +8,9 @@ use arrayvec::ArrayVec;
 
 use crate::mem::{PacketBuf, PacketSlice};
 
-/// Most pieces (header included) in one scattered or gathered call. The kernel takes 1,024; 64
-/// pieces hold the largest IP packet in 2 KiB slots with as many again for small ones.
-pub const MAX_IOVECS: usize = 64;
+/// Most pieces (header included) in one scattered or gathered call. The kernel takes 1,024; with 256
+/// the largest TSO frame is still full when its pieces have only 256 bytes on average.
+pub const MAX_IOVECS: usize = 256;
 
 /// Reads one message: first into `header`, then into `bufs` one after the other. Gives the number
 /// of bytes read, the header's included. Buffers beyond [`MAX_IOVECS`] stay unused.
@@ -198,8 +198,7 @@ mod tests {
         let (near, _far) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let near = File::from(std::os::fd::OwnedFd::from(near));
         let pool = pool();
-        let segments: Vec<_> =
-            (0..MAX_IOVECS).map(|_| pool.copy_from(b"x").unwrap().freeze()).collect();
+        let segments = vec![pool.copy_from(b"x").unwrap().freeze(); MAX_IOVECS];
         assert_eq!(writev(&near, b"", &segments).unwrap(), MAX_IOVECS);
         let error = writev(&near, b"h", &segments).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

@@ -3,6 +3,7 @@
 //! | module | what it wraps |
 //! | --- | --- |
 //! | `memory` | page sizes, `memfd_create` |
+//! | `file` | `openat2` beneath a directory, for file servers |
 //! | `fd` | `readv`, `writev`, `preadv` over packet buffers, `eventfd`, `ppoll` |
 //! | `tun` | `/dev/net/tun` and its ioctls |
 //! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
@@ -14,6 +15,7 @@
 
 mod clock;
 mod fd;
+mod file;
 mod interface;
 mod memory;
 mod rights;
@@ -22,6 +24,7 @@ mod tun;
 
 pub use clock::{Clock, ClockHand};
 pub use fd::{EventFd, MAX_IOVECS, MAX_POLL_FDS, poll_readable, read_at_into, readv, writev};
+pub use file::{open_beneath, out_of_descriptors};
 pub use interface::{
     InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
 };

@@ -16,6 +16,9 @@ use crate::wire::icmpv4::{Icmpv4Message, TimeExceeded, Unreachable};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::protocol;
 
+/// Bytes of IPv4 and TCP headers without options.
+const TCP_IP_LEN: u16 = 40;
+
 impl Stack {
     pub(super) fn input_icmp(&mut self, mut transport: Transport<'_>) {
         self.egress.counters.icmp_received += 1;
@@ -179,7 +182,7 @@ impl Stack {
             ReportKind::PortUnreachable => IcmpError::PortUnreachable,
             ReportKind::ProtocolUnreachable => IcmpError::ProtocolUnreachable,
             ReportKind::TooLarge { next_hop_mtu } => {
-                IcmpError::FragmentationNeeded { mtu: next_hop_mtu }
+                IcmpError::FragmentationNeeded { mss: next_hop_mtu.saturating_sub(TCP_IP_LEN) }
             }
             ReportKind::HostUnreachable
             | ReportKind::TimeToLiveExceeded

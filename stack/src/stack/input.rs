@@ -47,6 +47,15 @@ pub struct Forward {
     pub checksum_good: bool,
 }
 
+/// What a segment has done to a flow in TIME-WAIT.
+enum AfterTimeWait {
+    /// It has been dealt with.
+    Answered,
+    /// TIME-WAIT has ended, and the segment is one for no connection. A new one starts above this
+    /// sequence number (RFC 6191).
+    Over { above: Option<u32> },
+}
+
 /// How an IP packet lay in its frame.
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
@@ -430,13 +439,19 @@ impl Stack {
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+                let dropped = self.with_tcb(index, |tcb| {
+                    let outcome = tcb.handle_segment(now, segment);
+                    (tcb.take_drop(), outcome)
+                });
+                if let Some(Some(reason)) = dropped {
+                    self.egress.counters.tcp_dropped(reason);
+                }
                 return;
             }
             Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
             Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
-                Some(above) => iss_above = Some(above),
-                None => return,
+                AfterTimeWait::Answered => return,
+                AfterTimeWait::Over { above } => iss_above = above,
             },
             None => {}
         }
@@ -465,26 +480,32 @@ impl Stack {
         }
     }
 
-    /// A segment for a flow in TIME-WAIT. Gives the number to start above if it opens a new
-    /// connection.
-    fn handle_time_wait(&mut self, index: u32, key: FlowKey, segment: &Segment<'_>) -> Option<u32> {
+    fn handle_time_wait(
+        &mut self,
+        index: u32,
+        key: FlowKey,
+        segment: &Segment<'_>,
+    ) -> AfterTimeWait {
         let now = self.egress.now;
-        let entry = self.time_wait.get_mut(index)?;
+        let over = AfterTimeWait::Over { above: None };
+        let Some(entry) = self.time_wait.get_mut(index) else { return over };
         match entry.state.handle_segment(now, segment.header, segment.payload_len) {
-            TimeWaitOutcome::Drop => None,
+            TimeWaitOutcome::Drop => AfterTimeWait::Answered,
             TimeWaitOutcome::Ack(reply) => {
                 self.egress.emit_control(key, reply);
-                None
+                AfterTimeWait::Answered
             }
             TimeWaitOutcome::Remove => {
                 self.end_time_wait(index);
-                None
+                over
+            }
+            // Only a listener can take the new connection; without one the old stays.
+            TimeWaitOutcome::Reuse { .. } if self.find_listener(&key).is_none() => {
+                AfterTimeWait::Answered
             }
             TimeWaitOutcome::Reuse { iss_above } => {
-                // Only a listener can take the new connection; without one the old stays.
-                self.find_listener(&key)?;
                 self.end_time_wait(index);
-                Some(iss_above)
+                AfterTimeWait::Over { above: Some(iss_above) }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::socket::listener::{Bound, Fresh, Template};
 use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
-use crate::tcp::{Open, Outcome, Tcb, isn};
+use crate::tcp::{Open, Outcome, Tcb, isn, timestamp_offset};
 use crate::wire::ipv4::DEFAULT_TTL;
 
 impl Stack {
@@ -246,8 +246,8 @@ impl Stack {
     /// The numbers that a new connection starts with (RFC 6528, RFC 7323 §5.4).
     pub(super) fn open_values(&self, key: &FlowKey) -> Open {
         let (secret, now) = (self.share.secrets.isn, self.egress.now);
-        let iss = isn::isn(secret, key.local_addr(), key.remote_addr(), now);
-        let ts_offset = isn::timestamp_offset(secret, key.local_addr(), key.remote_addr());
+        let iss = isn(secret, key.local_addr(), key.remote_addr(), now);
+        let ts_offset = timestamp_offset(secret, key.local_addr(), key.remote_addr());
         Open { iss, ts_offset, mss: self.egress.tcp_mss(key.remote) }
     }
 

@@ -193,7 +193,7 @@ impl Stack {
 
     fn arm_time_wait(&mut self, index: u32) {
         let Some(entry) = self.time_wait.get(index) else { return };
-        let at = entry.state.poll_at();
+        let at = entry.state.deadline(self.egress.now);
         let Some(old) = entry.timer.needs(at) else { return };
         if let Some(key) = old {
             self.wheel.cancel(key);
@@ -208,7 +208,7 @@ impl Stack {
         let now = self.egress.now;
         let Some(entry) = self.time_wait.get_mut(index) else { return };
         let _fired = entry.timer.take();
-        if entry.state.poll_at() <= now {
+        if entry.state.deadline(now) <= now {
             self.end_time_wait(index);
         } else {
             self.arm_time_wait(index);

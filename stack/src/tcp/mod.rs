@@ -10,12 +10,42 @@
 //! connection that is half open because a listener got its SYN is a [`HalfOpen`] (at most 96 bytes),
 //! one in TIME-WAIT a [`TimeWait`] (at most 64 bytes); neither is a `Tcb` yet or any more.
 
+//! Read `tcb` for the life of a connection, `input` and `output` for its two halves, `state` for
+//! the picture of RFC 9293.
+
+mod assembler;
+mod calls;
+mod congestion;
+pub mod cookie;
+mod half_open;
+mod input;
+mod isn;
+mod output;
+mod receive;
+mod recovery;
+mod recvq;
+mod rtt;
+mod sendq;
+mod seq;
+mod state;
+mod tcb;
+mod time_wait;
+mod timeout;
+mod timers;
+
 use std::time::Duration;
 
 use barewire_driver::PacketSlice;
+use bitflags::bitflags;
 
-use crate::time::Instant;
-use crate::wire::tcp::TcpHeader;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+
+pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
+pub use isn::{isn, timestamp_offset};
+pub use seq::{SeqNum, WindowScale};
+pub use state::State;
+pub use tcb::Tcb;
+pub use time_wait::{TimeWait, TimeWaitOutcome};
 
 /// Keepalive settings (RFC 9293 §3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +113,7 @@ pub struct TcpConfig {
     pub cork: bool,
     /// Keepalive, off by default (`SO_KEEPALIVE`).
     pub keepalive: Option<Keepalive>,
-    /// Times that keepalive has when it is turned on.
+    /// The times that keepalive has when it is turned on.
     pub keepalive_times: Keepalive,
     /// Longest time that sent data may stay unacknowledged (RFC 5482, `TCP_USER_TIMEOUT`).
     pub user_timeout: Option<Duration>,
@@ -177,247 +207,155 @@ pub enum Outcome {
     Continue,
     /// It goes on; answer the segment with this RST (ports left zero).
     Reset(TcpHeader),
-    /// It is in CLOSED: forget its 4-tuple. Received data and the error can still be read.
+    /// It is in CLOSED: poll what it has left to send (a last RST), then forget its 4-tuple.
+    /// Received data and the error can still be read.
     Closed,
-    /// It is in TIME-WAIT: replace it by its [`TimeWait`] once the application lets go of it.
+    /// It is in TIME-WAIT: poll its last ACK, then give its 4-tuple to its [`TimeWait`], at once or
+    /// when the application lets go of it. Received data can still be read.
     TimeWait,
 }
 
-/// Time type of this module, for its docs.
-#[doc(hidden)]
-pub type Now = Instant;
+/// What the socket layer chooses for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The initial sequence number, from [`isn`].
+    pub iss: u32,
+    /// The offset of the timestamp clock, from [`timestamp_offset`].
+    pub ts_offset: u32,
+    /// The largest segment that our link takes: MTU less IP and TCP headers without options.
+    pub mss: u16,
+}
 
-mod stub {
-    #![allow(missing_docs, unused_variables, dead_code, clippy::todo)]
-    use super::*;
-    use crate::error::SocketError;
-    use barewire_driver::Pool;
-    use std::net::SocketAddr;
-    use std::rc::Rc;
-    bitflags::bitflags! { #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)] pub struct Readiness: u8 { const READABLE=1; const WRITABLE=2; const READ_CLOSED=4; const WRITE_CLOSED=8; const ERROR=16; } }
-    #[derive(Debug)]
-    pub struct Tcb {
-        c: Rc<TcpConfig>,
-    }
-    #[derive(Clone, Copy, Debug)]
-    pub struct Open {
-        pub iss: u32,
-        pub ts_offset: u32,
-        pub mss: u16,
-    }
-    #[derive(Clone, Copy, Debug)]
-    pub struct TcpInfo {
-        pub state: State,
-    }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum State {
-        Closed,
-    }
-    impl State {
-        pub fn is_opening(self) -> bool {
-            todo!()
-        }
-    }
-    pub enum IcmpError {
-        HostUnreachable,
-        NetworkUnreachable,
-        PortUnreachable,
-        ProtocolUnreachable,
-        FragmentationNeeded { mtu: u16 },
-    }
-    impl Tcb {
-        pub fn connect(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
-            todo!()
-        }
-        pub fn state(&self) -> State {
-            todo!()
-        }
-        pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-            todo!()
-        }
-        pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
-            todo!()
-        }
-        pub fn poll_transmit(
-            &mut self,
-            now: Instant,
-            limits: &TxLimits,
-            payload: &mut Vec<PacketSlice>,
-        ) -> Option<Transmit> {
-            todo!()
-        }
-        pub fn wants_transmit(&self) -> bool {
-            todo!()
-        }
-        pub fn poll_at(&self) -> Option<Instant> {
-            todo!()
-        }
-        pub fn readiness(&self) -> Readiness {
-            todo!()
-        }
-        pub fn write(&mut self, pool: &Pool, data: &[u8]) -> Result<usize, SocketError> {
-            todo!()
-        }
-        pub fn write_owned(&mut self, data: PacketSlice) -> Result<(), (SocketError, PacketSlice)> {
-            todo!()
-        }
-        pub fn write_room(&self) -> usize {
-            todo!()
-        }
-        pub fn read(&mut self, out: &mut [u8]) -> Result<usize, SocketError> {
-            todo!()
-        }
-        pub fn peek(&self, out: &mut [u8]) -> Result<usize, SocketError> {
-            todo!()
-        }
-        pub fn read_owned(&mut self, max: usize) -> Result<Option<PacketSlice>, SocketError> {
-            todo!()
-        }
-        pub fn bytes_readable(&self) -> usize {
-            todo!()
-        }
-        pub fn bytes_unacked(&self) -> usize {
-            todo!()
-        }
-        pub fn shutdown_write(&mut self, now: Instant) -> Result<(), SocketError> {
-            todo!()
-        }
-        pub fn shutdown_read(&mut self) {
-            todo!()
-        }
-        pub fn close(&mut self, now: Instant) -> Outcome {
-            todo!()
-        }
-        pub fn abort(&mut self) -> Outcome {
-            todo!()
-        }
-        pub fn fail(&mut self, e: SocketError) -> Outcome {
-            todo!()
-        }
-        pub fn take_error(&mut self) -> Option<SocketError> {
-            todo!()
-        }
-        pub fn handle_icmp(&mut self, now: Instant, e: IcmpError, seq: u32) -> Outcome {
-            todo!()
-        }
-        pub fn config(&self) -> &TcpConfig {
-            &self.c
-        }
-        pub fn update_config(&mut self, f: impl FnOnce(&mut TcpConfig)) {
-            todo!()
-        }
-        pub fn time_wait(&self) -> Option<TimeWait> {
-            todo!()
-        }
-        pub fn info(&self) -> TcpInfo {
-            todo!()
-        }
-    }
-    #[derive(Debug)]
-    pub struct HalfOpen;
-    pub enum HalfOpenOutcome {
-        Drop,
-        Reply(TcpHeader),
-        Establish,
-        Remove,
-        Reset(TcpHeader),
-    }
-    pub enum HalfOpenTimeout {
-        Resend(TcpHeader),
-        GiveUp,
-        NotYet,
-    }
-    impl HalfOpen {
-        pub fn new(now: Instant, syn: &TcpHeader, config: &TcpConfig, open: Open) -> HalfOpen {
-            todo!()
-        }
-        pub fn syn_ack(&self, now: Instant, config: &TcpConfig) -> TcpHeader {
-            todo!()
-        }
-        pub fn handle_segment(
-            &mut self,
-            now: Instant,
-            header: &TcpHeader,
-            payload_len: u32,
-            config: &TcpConfig,
-        ) -> HalfOpenOutcome {
-            todo!()
-        }
-        pub fn handle_timeout(&mut self, now: Instant, config: &TcpConfig) -> HalfOpenTimeout {
-            todo!()
-        }
-        pub fn poll_at(&self) -> Instant {
-            todo!()
-        }
-        pub fn into_tcb(self, now: Instant, config: Rc<TcpConfig>) -> Tcb {
-            todo!()
-        }
-        pub fn from_cookie(
-            now: Instant,
-            header: &TcpHeader,
-            mss: u16,
-            config: &TcpConfig,
-            open: Open,
-        ) -> HalfOpen {
-            todo!()
-        }
-    }
-    #[derive(Debug)]
-    pub struct TimeWait;
-    pub enum TimeWaitOutcome {
-        Drop,
-        Ack(TcpHeader),
-        Reuse { iss_above: u32 },
-        Remove,
-    }
-    impl TimeWait {
-        pub fn handle_segment(
-            &mut self,
-            now: Instant,
-            header: &TcpHeader,
-            payload_len: u32,
-        ) -> TimeWaitOutcome {
-            todo!()
-        }
-        pub fn poll_at(&self) -> Instant {
-            todo!()
-        }
-    }
-    pub fn reset_for(header: &TcpHeader, payload_len: u32) -> Option<TcpHeader> {
-        todo!()
-    }
-    pub mod cookie {
-        use super::*;
-        pub fn make(
-            secret: u128,
-            flow: (SocketAddr, SocketAddr),
-            irs: u32,
-            mss: u16,
-            now: Instant,
-        ) -> u32 {
-            todo!()
-        }
-        pub fn check(
-            secret: u128,
-            flow: (SocketAddr, SocketAddr),
-            irs: u32,
-            iss: u32,
-            now: Instant,
-        ) -> Option<u16> {
-            todo!()
-        }
-        pub fn syn_ack(syn: &TcpHeader, iss: u32, our_mss: u16, config: &TcpConfig) -> TcpHeader {
-            todo!()
-        }
-    }
-    pub mod isn {
-        use super::*;
-        pub fn isn(secret: u128, local: SocketAddr, remote: SocketAddr, now: Instant) -> u32 {
-            todo!()
-        }
-        pub fn timestamp_offset(secret: u128, local: SocketAddr, remote: SocketAddr) -> u32 {
-            todo!()
-        }
+bitflags! {
+    /// What a call on a socket would not have to wait for. Other sockets use it, too.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct Readiness: u8 {
+        /// Reading (or accepting) answers at once: with data, the end of the stream or an error.
+        const READABLE = 1 << 0;
+        /// Writing takes something, or answers with an error.
+        const WRITABLE = 1 << 1;
+        /// Nothing more will arrive; what has can still be read.
+        const READ_CLOSED = 1 << 2;
+        /// Nothing more can be written.
+        const WRITE_CLOSED = 1 << 3;
+        /// An error waits to be taken.
+        const ERROR = 1 << 4;
     }
 }
-pub use stub::*;
+
+/// An ICMP message about a segment that we sent (RFC 5461, RFC 5927).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// Soft: the route may come back.
+    HostUnreachable,
+    /// Soft.
+    NetworkUnreachable,
+    /// Hard: nothing listens there.
+    PortUnreachable,
+    /// Hard: the host speaks no TCP.
+    ProtocolUnreachable,
+    /// The segment was too large for a link on the way (RFC 1191, RFC 8201).
+    FragmentationNeeded {
+        /// The link's MTU less IP and TCP headers without options: the block does not know which
+        /// IP it runs over.
+        mss: u16,
+    },
+}
+
+/// Why a segment, or its payload, was dropped. The socket layer counts each by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Sequence numbers outside the window: old, duplicate or forged (RFC 9293 §3.10.7.4).
+    OutsideWindow,
+    /// A zero-window probe, or data that the closed window has no room for.
+    ZeroWindow,
+    /// An older timestamp than one already seen (RFC 7323 §5, PAWS).
+    OldTimestamp,
+    /// No timestamp although they were agreed on (RFC 7323 §3.2).
+    MissingTimestamp,
+    /// An RST that does not match exactly (RFC 5961 §3).
+    BadReset,
+    /// A SYN inside a connection (RFC 5961 §4).
+    UnexpectedSyn,
+    /// Neither ACK nor SYN nor RST.
+    NoAck,
+    /// An ACK of what was never sent, or of too long ago (RFC 5961 §5).
+    BadAck,
+    /// Too much packet memory is pinned by data that was not read.
+    ReceiveMemory,
+    /// Too much data out of sequence.
+    Reassembly,
+    /// Data after the peer's FIN.
+    AfterFin,
+    /// The application has shut down reading: acknowledged and discarded.
+    ReadShut,
+    /// The connection is in CLOSED.
+    Closed,
+}
+
+/// Figures about a connection (`TCP_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpInfo {
+    /// State.
+    pub state: State,
+    /// Smoothed round-trip time, once measured.
+    pub srtt: Option<Duration>,
+    /// Its variation.
+    pub rttvar: Duration,
+    /// Retransmission timeout, backed off.
+    pub rto: Duration,
+    /// Congestion controller.
+    pub congestion: Algorithm,
+    /// Congestion window.
+    pub cwnd_bytes: u32,
+    /// Slow start threshold.
+    pub ssthresh_bytes: u32,
+    /// The peer's window.
+    pub snd_wnd_bytes: u32,
+    /// The window that we advertised, as far as it is not used.
+    pub rcv_wnd_bytes: u32,
+    /// Payload of a full segment that we send.
+    pub mss: u16,
+    /// Sent and not acknowledged.
+    pub in_flight_bytes: u32,
+    /// Segments sent again.
+    pub retransmissions: u32,
+    /// Payload bytes acknowledged by the peer.
+    pub bytes_acked: u64,
+    /// Payload bytes received in sequence.
+    pub bytes_received: u64,
+    /// Timestamps are in use.
+    pub timestamps: bool,
+    /// Shifts of the peer's and of our window, if scaling is in use.
+    pub window_scales: Option<(u8, u8)>,
+    /// Packet memory that received data keeps from being freed.
+    pub pinned_bytes: u64,
+}
+
+/// The RST that answers a segment to a port in CLOSED (RFC 9293 §3.10.7.1), ports left zero; `None`
+/// if it was an RST itself.
+pub fn reset_for(header: &TcpHeader, payload_len: u32) -> Option<TcpHeader> {
+    if header.flags.contains(TcpFlags::RST) {
+        return None;
+    }
+    if header.flags.contains(TcpFlags::ACK) {
+        return Some(reset_with_seq(header.ack));
+    }
+    let len = payload_len
+        + u32::from(header.flags.contains(TcpFlags::SYN))
+        + u32::from(header.flags.contains(TcpFlags::FIN));
+    Some(TcpHeader {
+        ack: (SeqNum::new(header.seq) + len).get(),
+        flags: TcpFlags::RST | TcpFlags::ACK,
+        ..TcpHeader::default()
+    })
+}
+
+/// `<SEQ=SEG.ACK><CTL=RST>`.
+fn reset_with_seq(seq: u32) -> TcpHeader {
+    TcpHeader { seq, flags: TcpFlags::RST, ..TcpHeader::default() }
+}
+
+#[cfg(test)]
+mod tests;

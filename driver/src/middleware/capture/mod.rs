@@ -20,6 +20,7 @@ use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -321,6 +322,10 @@ impl Device for CapturedDevice {
 
     fn link(&self) -> LinkState {
         self.inner.link()
+    }
+
+    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
+        self.inner.flow_queue(remote, local)
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

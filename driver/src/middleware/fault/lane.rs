@@ -96,6 +96,8 @@ pub(super) struct Lane<M> {
     rates: FaultRates,
     rng: fastrand::Rng,
     figures: Arc<LaneFigures>,
+    /// In the order of arrival. A frame whose time has come waits for those before it, so that
+    /// jitter does not reorder.
     due: VecDeque<Due<M>>,
     held: VecDeque<Held<M>>,
     /// Frames that have come out.
@@ -163,8 +165,6 @@ impl<M: Clone> Lane<M> {
         };
         let under_way = self.rates.delay + self.rates.jitter.mul_f64(fate.jitter);
         let at_ns = carried_ns.saturating_add(nanos(under_way));
-        // Jitter does not reorder: a frame leaves no sooner than the one before it.
-        let at_ns = at_ns.max(self.due.back().map_or(0, |last| last.at_ns));
         if fate.duplicate {
             count(&self.figures.duplicated);
             self.enter(Due { at_ns, hold: None, frame: frame.clone() });

@@ -17,6 +17,7 @@ mod lane;
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use config::{
@@ -281,6 +282,10 @@ impl Device for FaultyDevice {
 
     fn link(&self) -> LinkState {
         self.inner.link()
+    }
+
+    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
+        self.inner.flow_queue(remote, local)
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

@@ -1,0 +1,239 @@
+//! Arguments of the command, and what is refused before anything starts.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A network card driven from user space, with a TCP/IP stack and sockets on top.
+#[derive(Debug, Parser)]
+#[command(name = "barewire", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What is logged: a level, or targets with levels [default: RUST_LOG, or else warn].
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the files of a directory over HTTP/1.1.
+    Serve(ServeArgs),
+    /// Send back whatever arrives, over TCP and UDP.
+    Echo(EchoArgs),
+    /// Send ICMP echo requests and time the answers.
+    Ping(PingArgs),
+    /// List what `--device` can name on this machine.
+    Devices,
+}
+
+/// Which device to take, and who to be on its network.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DeviceArgs {
+    /// The device: `tap:NAME` makes a tap interface, or takes an existing one.
+    #[arg(long, value_name = "KIND:NAME")]
+    pub(crate) device: String,
+    /// Our address and the length of the network's prefix.
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub(crate) address: NetAddress,
+    /// Router for addresses outside of the prefix.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Option<IpAddr>,
+    /// Cores to run on, each with a queue of the device.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) cores: u16,
+    /// What a core does when nothing arrives.
+    #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
+    pub(crate) idle: Idle,
+    /// Write every frame to this file, for Wireshark or tcpdump.
+    #[arg(long, value_name = "FILE.pcapng")]
+    pub(crate) capture: Option<PathBuf>,
+    /// Lose, repeat, reorder or damage frames on purpose, such as `seed=1,loss=2%,reorder=1%`.
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) faults: Option<String>,
+}
+
+/// `--idle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Idle {
+    /// Poll without end: the lowest latency, a whole core.
+    Busy,
+    /// Poll for a while, then sleep until the device wakes it.
+    Adaptive,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// TCP port to listen on.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// Directory whose files are served; `index.html` stands for a directory.
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EchoArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// TCP and UDP port to listen on.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Address, or a name that this machine's resolver knows.
+    pub(crate) host: String,
+    /// Requests to send; 0 goes on until Ctrl-C.
+    #[arg(long, short, default_value_t = 4)]
+    pub(crate) count: u64,
+    /// Bytes of data in each request.
+    #[arg(long, short, default_value_t = 56, value_parser = clap::value_parser!(u16).range(0..=65_507))]
+    pub(crate) size: u16,
+    /// Seconds between requests.
+    #[arg(long, short, default_value_t = Seconds(1.0))]
+    pub(crate) interval: Seconds,
+    /// Seconds to wait for each answer.
+    #[arg(long, short = 'W', default_value_t = Seconds(1.0))]
+    pub(crate) timeout: Seconds,
+}
+
+/// An address with the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NetAddress {
+    pub(crate) addr: Ipv4Addr,
+    pub(crate) prefix: u8,
+}
+
+impl FromStr for NetAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NetAddress, String> {
+        let example = "write it as 10.77.0.2/24";
+        let (addr, prefix) =
+            text.split_once('/').ok_or_else(|| format!("the prefix is missing; {example}"))?;
+        let addr: IpAddr =
+            addr.parse().map_err(|_| format!("`{addr}` is no address; {example}"))?;
+        let IpAddr::V4(addr) = addr else {
+            return Err("IPv6 is not there yet; give an IPv4 address".into());
+        };
+        let prefix: u8 =
+            prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix)).ok_or_else(|| {
+                format!("`{prefix}` is no length of an IPv4 prefix (1 to 32); {example}")
+            })?;
+        let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        let ours = addr.to_bits() & host;
+        // RFC 3021: prefixes of 31 bits have neither a network nor a broadcast address.
+        if prefix < 31 && (ours == 0 || ours == host) {
+            let which = if ours == 0 { "network's own" } else { "broadcast" };
+            return Err(format!("{addr} is the {which} address of /{prefix}; take another"));
+        }
+        if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() {
+            return Err(format!("{addr} is no host's address; {example}"));
+        }
+        Ok(NetAddress { addr, prefix })
+    }
+}
+
+impl std::fmt::Display for NetAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.addr, self.prefix)
+    }
+}
+
+/// A time in seconds, fractions allowed, between a millisecond and an hour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Seconds(pub(crate) f64);
+
+impl Seconds {
+    pub(crate) fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_secs_f64(self.0)
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seconds, String> {
+        let seconds: f64 = text.parse().map_err(|_| "give seconds, such as 0.2".to_owned())?;
+        match seconds {
+            0.001..=3600.0 => Ok(Seconds(seconds)),
+            _ => Err("give between 0.001 and 3600 seconds".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let words = line.split_whitespace();
+        Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_of_the_arguments_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_needs_a_device_an_address_and_a_directory() {
+        let line = "barewire serve --device tap:bw0 --address 10.77.0.2/24 site";
+        let Ok(Command::Serve(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.port, args.device.cores, args.device.idle), (80, 1, Idle::Adaptive));
+        assert_eq!(args.device.address.to_string(), "10.77.0.2/24");
+        for missing in ["--device tap:bw0", "--address 10.77.0.2/24", "site"] {
+            assert!(parse(&line.replace(missing, "")).is_err(), "without {missing}");
+        }
+        for (value, says) in [
+            ("--cores 0", "0 is not in 1..=256"),
+            ("--port 0", "0 is not in 1..=65535"),
+            ("--idle lazy", "possible values: busy, adaptive"),
+        ] {
+            let error = parse(&format!("{line} {value}")).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_ours_is_refused_with_a_reason() {
+        for (text, says) in [
+            ("10.77.0.2", "the prefix is missing"),
+            ("10.77.0/24", "no address"),
+            ("fe80::1/64", "IPv6"),
+            ("10.77.0.2/33", "no length"),
+            ("10.77.0.2/0", "no length"),
+            ("10.77.0.0/24", "network's own"),
+            ("10.77.0.255/24", "broadcast"),
+            ("224.0.0.1/24", "no host's address"),
+        ] {
+            let error = text.parse::<NetAddress>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for text in ["10.77.0.2/24", "10.0.0.0/31", "10.0.0.1/31", "10.0.0.1/32"] {
+            assert_eq!(text.parse::<NetAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        assert_eq!("0.2".parse::<Seconds>().unwrap().duration().as_millis(), 200);
+        for text in ["0", "-1", "nan", "inf", "4000", "x"] {
+            assert!(text.parse::<Seconds>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What every command that sends packets does first and last.
+
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use barewire::Barewire;
+
+use crate::cli::{DeviceArgs, Idle};
+
+/// Completed connections that may wait for `accept`.
+pub(super) const BACKLOG: usize = 1024;
+
+/// Pause after a failed call, so that running out of something is not made worse by a loop.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest time for every core to listen.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often is looked whether everything under way has ended.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+/// Starts the engines on the device that `args` name.
+pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
+    let device = args.device.parse().context("--device")?;
+    let address = args.address.to_string().parse().context("--address")?;
+    let mut builder = Barewire::builder().device(device).address(address).cores(args.cores).idle(
+        match args.idle {
+            Idle::Busy => barewire::Idle::Busy,
+            Idle::Adaptive => barewire::Idle::Adaptive,
+        },
+    );
+    if let Some(gateway) = args.gateway {
+        builder = builder.gateway(gateway);
+    }
+    if let Some(path) = &args.capture {
+        builder = builder.capture(path);
+    }
+    if let Some(spec) = &args.faults {
+        builder = builder.faults(spec.parse().context("--faults")?);
+    }
+    builder.start().with_context(|| format!("{} could not be started", args.device))
+}
+
+/// Waits until each of `cores` has said that it listens, or why it cannot.
+pub(super) fn wait_until_ready(
+    started: &Receiver<io::Result<()>>,
+    cores: u16,
+) -> anyhow::Result<()> {
+    for _ in 0..cores {
+        started.recv_timeout(START_LIMIT).context("an engine did not start in time")??;
+    }
+    Ok(())
+}
+
+/// Waits until `done` says so, `limit` at most; false if the time ran out.
+pub(super) fn drain(limit: Duration, done: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !done() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(DRAIN_STEP);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn one_core_that_cannot_listen_is_enough_to_fail() {
+        let (tell, started) = channel();
+        tell.send(Ok(())).unwrap();
+        tell.send(Err(io::ErrorKind::AddrInUse.into())).unwrap();
+        assert!(wait_until_ready(&started, 1).is_ok());
+        assert!(wait_until_ready(&started, 1).is_err());
+        drop(tell);
+        assert!(wait_until_ready(&started, 1).is_err(), "an engine that died says nothing");
+    }
+
+    #[test]
+    fn draining_ends_with_the_work_or_with_the_time() {
+        assert!(drain(Duration::from_secs(60), || true));
+        assert!(!drain(Duration::ZERO, || false));
+    }
+}

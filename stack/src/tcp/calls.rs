@@ -1,0 +1,277 @@
+//! The calls of the application: RFC 9293 §3.10.2 to §3.10.5 as POSIX spells them.
+
+use barewire_driver::{PacketSlice, Pool};
+
+use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN};
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
+use super::{Linger, Outcome, Readiness};
+use crate::SocketError;
+use crate::time::Instant;
+
+impl Tcb {
+    /// What would not block.
+    pub fn readiness(&self) -> Readiness {
+        let mut ready = Readiness::empty();
+        let closed = self.state == State::Closed;
+        let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
+        ready.set(Readiness::READ_CLOSED, eof);
+        ready.set(Readiness::ERROR, self.error.is_some());
+        ready.set(Readiness::READABLE, eof || !self.recvq.is_empty() || self.error.is_some());
+        let write_closed = closed || self.status.contains(Status::FIN_QUEUED);
+        ready.set(Readiness::WRITE_CLOSED, write_closed);
+        // A third of the buffer: waking a writer for a few bytes would make it send in crumbs.
+        let roomy = self.state.can_write()
+            && self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1);
+        ready.set(Readiness::WRITABLE, write_closed || roomy || self.error.is_some());
+        ready
+    }
+
+    /// Takes the pending error (`SO_ERROR`).
+    pub fn take_error(&mut self) -> Option<SocketError> {
+        self.error.take()
+    }
+
+    // --- SEND ------------------------------------------------------------------------------------
+
+    /// Bytes that a write would take now.
+    pub fn write_room(&self) -> usize {
+        let buffer = self.config.send_buffer_bytes as usize;
+        if self.sendq.chunks() >= CHUNKS_MIN + buffer / BYTES_PER_CHUNK_MIN {
+            return 0;
+        }
+        buffer.saturating_sub(self.sendq.len() as usize)
+    }
+
+    /// Bytes written and not yet sent.
+    pub fn bytes_unsent(&self) -> usize {
+        self.sendq.unsent() as usize
+    }
+
+    /// Bytes sent and not yet acknowledged.
+    pub fn bytes_unacked(&self) -> usize {
+        self.sendq.sent() as usize
+    }
+
+    /// Queues a copy of as much of `data` as there is room for, made in slots of `pool`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the send buffer is full or the connection is still being opened,
+    /// `NoBuffers` when the pool is empty, the pending error once, `BrokenPipe` after the sending
+    /// direction was closed.
+    pub fn write(&mut self, pool: &Pool, data: &[u8]) -> Result<usize, SocketError> {
+        self.check_write()?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let room = self.write_room();
+        if room == 0 {
+            return Err(SocketError::WouldBlock);
+        }
+        match self.sendq.copy_in(pool, &data[..data.len().min(room)]) {
+            0 => Err(SocketError::NoBuffers),
+            n => Ok(n),
+        }
+    }
+
+    /// Queues a slice without copying it. A slice is taken whole while there is any room, so the
+    /// buffer is exceeded by less than a slot.
+    ///
+    /// # Errors
+    /// As [`Tcb::write`]; the slice comes back.
+    pub fn write_owned(&mut self, data: PacketSlice) -> Result<(), (SocketError, PacketSlice)> {
+        if let Err(error) = self.check_write() {
+            return Err((error, data));
+        }
+        if self.write_room() == 0 {
+            return Err((SocketError::WouldBlock, data));
+        }
+        if !data.is_empty() {
+            self.sendq.push(data);
+        }
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<(), SocketError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        match self.state {
+            State::SynSent | State::SynReceived => Err(SocketError::WouldBlock),
+            State::Established | State::CloseWait => Ok(()),
+            State::Closed
+            | State::Listen
+            | State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => Err(SocketError::BrokenPipe),
+        }
+    }
+
+    // --- RECEIVE ---------------------------------------------------------------------------------
+
+    /// Bytes that a read would give now.
+    pub fn bytes_readable(&self) -> usize {
+        self.recvq.len() as usize
+    }
+
+    /// Copies received data into `out`. 0 is the end of the stream (or an empty `out`). Data that
+    /// arrived before an error is given first.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing yet; the pending error, once.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<usize, SocketError> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        if self.recvq.is_empty() {
+            return self.stream_end().map(|()| 0);
+        }
+        let n = self.recvq.read(out);
+        self.after_read();
+        Ok(n)
+    }
+
+    /// As [`Tcb::read`], and the data stays. A pending error stays, too.
+    ///
+    /// # Errors
+    /// As [`Tcb::read`].
+    pub fn peek(&self, out: &mut [u8]) -> Result<usize, SocketError> {
+        if self.recvq.is_empty() && !out.is_empty() {
+            return match self.error {
+                Some(error) => Err(error),
+                None => self.end_of_stream().map(|()| 0),
+            };
+        }
+        Ok(self.recvq.peek(out))
+    }
+
+    /// Takes received data without copying it: one slice of at most `max` bytes. `None` is the end
+    /// of the stream.
+    ///
+    /// # Errors
+    /// As [`Tcb::read`]; `InvalidInput` if `max` is 0.
+    pub fn read_owned(&mut self, max: usize) -> Result<Option<PacketSlice>, SocketError> {
+        if max == 0 {
+            return Err(SocketError::InvalidInput);
+        }
+        match self.recvq.take(max) {
+            Some(slice) => {
+                self.after_read();
+                Ok(Some(slice))
+            }
+            None => self.stream_end().map(|()| None),
+        }
+    }
+
+    /// Nothing is queued: the pending error, or the end, or not yet.
+    fn stream_end(&mut self) -> Result<(), SocketError> {
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => self.end_of_stream(),
+        }
+    }
+
+    fn end_of_stream(&self) -> Result<(), SocketError> {
+        let over = self.status.intersects(Status::EOF | Status::READ_SHUT);
+        if over || self.state == State::Closed { Ok(()) } else { Err(SocketError::WouldBlock) }
+    }
+
+    /// RFC 9293 §3.8.6.2.2: the peer is told of free room when it is worth a segment: half the
+    /// buffer or two segments.
+    fn after_read(&mut self) {
+        let step = (self.rcv.buffer / 2).min(2 * u32::from(self.rcv.our_mss));
+        if self.state.can_receive() && self.window_growth() >= step.max(1) {
+            self.pending |= Pending::ACK;
+        }
+    }
+
+    // --- CLOSE and ABORT -------------------------------------------------------------------------
+
+    /// Closes the sending direction: FIN follows what is queued.
+    ///
+    /// # Errors
+    /// `NotConnected` before the connection is open and after it has ended.
+    pub fn shutdown_write(&mut self, _now: Instant) -> Result<(), SocketError> {
+        match self.state {
+            State::Closed | State::Listen | State::SynSent => Err(SocketError::NotConnected),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                self.queue_fin();
+                Ok(())
+            }
+        }
+    }
+
+    fn queue_fin(&mut self) {
+        // RFC 9293 §3.10.4: "In any case, enter FIN-WAIT-1 state."
+        self.state = self.state.on_close();
+        self.status |= Status::FIN_QUEUED;
+    }
+
+    /// The application reads no more: what is queued is dropped, what arrives is acknowledged and
+    /// dropped.
+    pub fn shutdown_read(&mut self) {
+        self.status |= Status::READ_SHUT;
+        self.recvq.clear();
+        self.after_read();
+    }
+
+    /// The application lets go. What is queued is still sent, then FIN; the connection goes on
+    /// without an owner until it is closed or its time is over.
+    pub fn close(&mut self, now: Instant) -> Outcome {
+        self.status |= Status::APP_CLOSED;
+        match self.state {
+            State::Closed | State::Listen => return Outcome::Closed,
+            State::SynSent => return self.finish(),
+            State::TimeWait => {
+                self.recvq.clear();
+                return Outcome::TimeWait;
+            }
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => {}
+        }
+        // RFC 2525 §2.17: the peer must learn that what it sent was not read.
+        if !self.recvq.is_empty() || self.config.linger == Linger::Abort {
+            return self.abort();
+        }
+        if !self.status.contains(Status::FIN_QUEUED) {
+            self.queue_fin();
+        }
+        if self.state == State::FinWait2 {
+            self.timers.set(Timer::Lifetime, now + self.config.fin_wait_2);
+        } else if let Linger::For(patience) = self.config.linger {
+            self.timers.set(Timer::Lifetime, now + patience);
+        }
+        Outcome::Continue
+    }
+
+    /// Ends the connection at once: RST, and everything queued is dropped.
+    pub fn abort(&mut self) -> Outcome {
+        self.recvq.clear();
+        match self.state {
+            // RFC 9293 §3.10.5: no RST where the peer has no connection, or none any more.
+            State::Closed | State::Listen | State::SynSent | State::TimeWait => self.finish(),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => self.reset_peer(),
+        }
+    }
+}

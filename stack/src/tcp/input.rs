@@ -1,0 +1,566 @@
+//! A segment arrives: RFC 9293 §3.10.7, step by step in its order.
+//!
+//! ```text
+//!   expected? ──yes──────────────────────────────────────▶ ACK, text
+//!      │ no
+//!      ├─ CLOSED      §3.10.7.1
+//!      ├─ SYN-SENT    §3.10.7.3   ACK ▸ RST ▸ SYN
+//!      ├─ TIME-WAIT               as its compact form
+//!      └─ the others  §3.10.7.4   PAWS ▸ sequence ▸ RST ▸ SYN ▸ ACK ▸ URG ▸ text ▸ FIN
+//! ```
+//!
+//! RFC 5961 replaces the RFC's answers to RST, SYN and unacceptable ACKs by challenge ACKs. Urgent
+//! data is data in band (RFC 6093 §4): the URG bit changes nothing. Text and FIN are in `receive`.
+
+use super::congestion::AckSample;
+use super::recovery::OnAck;
+use super::seq::SeqNum;
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb, ts_clock};
+use super::time_wait::TimeWaitOutcome;
+use super::timers::Timer;
+use super::{DropReason, IcmpError, Outcome, Segment, reset_for, reset_with_seq};
+use crate::SocketError;
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+
+/// RFC 7323 §5.5: after this long without a segment TS.Recent is too old to compare with.
+const TS_RECENT_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// RFC 1191 §3: no IPv4 link that TCP must work over has a smaller MTU than 576; a forged message
+/// must not make segments smaller than that.
+const ICMP_MSS_MIN: u16 = 536;
+
+/// Whether the rest of a segment is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Next,
+    Done(Outcome),
+}
+
+impl Tcb {
+    /// Takes a segment that was addressed to this connection, with a valid checksum.
+    pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        self.dropped = None;
+        if self.is_expected(&segment) {
+            return self.take_expected(now, segment);
+        }
+        match self.state {
+            State::Closed | State::Listen => {
+                self.dropped = Some(DropReason::Closed);
+                match reset_for(segment.header, segment.payload_len) {
+                    Some(rst) => Outcome::Reset(rst),
+                    None => Outcome::Closed,
+                }
+            }
+            State::SynSent => self.in_syn_sent(now, segment),
+            State::TimeWait => self.in_time_wait(now, &segment),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => self.in_synchronized(now, segment),
+        }
+    }
+
+    // --- the expected path -----------------------------------------------------------------------
+
+    /// Header prediction (RFC 7323 appendix A of RFC 1323's time): the next data in sequence, or an
+    /// ACK of data in flight, with nothing else going on. Such a segment passes every check below.
+    fn is_expected(&self, segment: &Segment<'_>) -> bool {
+        let h = segment.header;
+        let timestamps = match h.options.timestamps {
+            Some(ts) => self.status.contains(Status::TIMESTAMPS) && !older(ts.val, self.ts_recent),
+            None => !self.status.contains(Status::TIMESTAMPS),
+        };
+        let ack = SeqNum::new(h.ack);
+        let advances = ack.after(self.snd.una) && ack.before_eq(self.snd.nxt);
+        let unusual = Status::APP_CLOSED | Status::READ_SHUT | Status::PROBED;
+        self.state == State::Established
+            && h.flags - TcpFlags::PSH == TcpFlags::ACK
+            && SeqNum::new(h.seq) == self.rcv.nxt
+            && timestamps
+            && (advances || (segment.payload_len > 0 && ack == self.snd.una))
+            && segment.payload_len <= self.rcv.edge.since(self.rcv.nxt)
+            && self.assembler.is_none()
+            && self.recovery.is_quiet()
+            && !self.status.intersects(unusual)
+    }
+
+    fn take_expected(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        let h = segment.header;
+        self.last_heard = now;
+        self.note_timestamp(now, h);
+        let ack = SeqNum::new(h.ack);
+        if ack != self.snd.una {
+            self.take_new_ack(now, ack, h);
+        }
+        self.update_window(h);
+        if segment.payload_len > 0 {
+            self.take_text(now, SeqNum::new(h.seq), segment);
+        }
+        self.trim_later(now);
+        Outcome::Continue
+    }
+
+    // --- SYN-SENT --------------------------------------------------------------------------------
+
+    /// RFC 9293 §3.10.7.3.
+    fn in_syn_sent(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        let h = segment.header;
+        let has_ack = h.flags.contains(TcpFlags::ACK);
+        let ack = SeqNum::new(h.ack);
+        // First, check the ACK bit.
+        let ack_good = has_ack && ack.after(self.snd.una) && ack.before_eq(self.snd.nxt);
+        if has_ack && !ack_good {
+            self.dropped = Some(DropReason::BadAck);
+            return match reset_for(h, segment.payload_len) {
+                Some(rst) => Outcome::Reset(rst),
+                None => Outcome::Continue,
+            };
+        }
+        // Second, check the RST bit. RFC 5961 §3.2: only one that acknowledges our SYN counts.
+        if h.flags.contains(TcpFlags::RST) {
+            if ack_good {
+                return self.fail(SocketError::ConnectionRefused);
+            }
+            self.dropped = Some(DropReason::BadReset);
+            return Outcome::Continue;
+        }
+        // Fourth, check the SYN bit; fifth, without SYN or RST drop the segment.
+        if !h.flags.contains(TcpFlags::SYN) {
+            self.dropped = Some(DropReason::NoAck);
+            return Outcome::Continue;
+        }
+        let irs = SeqNum::new(h.seq);
+        self.negotiate(irs, &h.options, now);
+        self.last_heard = now;
+        if !ack_good {
+            // A simultaneous open. What the SYN carries besides is left for the peer to send again.
+            self.state = State::SynReceived;
+            self.retries = 0;
+            self.set_window(h, u32::from(h.window));
+            self.pending |= Pending::SYN;
+            return Outcome::Continue;
+        }
+        self.take_new_ack(now, ack, h);
+        self.set_window(h, u32::from(h.window));
+        self.establish(now);
+        self.pending |= Pending::ACK;
+        self.text_and_fin(now, irs + 1, segment)
+    }
+
+    // --- TIME-WAIT -------------------------------------------------------------------------------
+
+    /// The socket layer normally gives the 4-tuple to the compact form; this serves until then.
+    fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
+        let Some(mut compact) = self.time_wait() else { return self.finish() };
+        match compact.handle_segment(now, segment.header, segment.payload_len) {
+            TimeWaitOutcome::Drop => self.dropped = Some(DropReason::OutsideWindow),
+            TimeWaitOutcome::Ack(_) => {
+                self.dropped = Some(DropReason::OutsideWindow);
+                self.timers.set(Timer::Lifetime, compact.deadline(now));
+                self.challenge(now);
+            }
+            // A new connection is the listener's business: it comes with the SYN's repetition, when
+            // the compact form has taken over.
+            TimeWaitOutcome::Reuse { .. } => self.dropped = Some(DropReason::UnexpectedSyn),
+            TimeWaitOutcome::Remove => return self.finish(),
+        }
+        Outcome::Continue
+    }
+
+    // --- all other states ------------------------------------------------------------------------
+
+    /// RFC 9293 §3.10.7.4.
+    fn in_synchronized(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        let h = *segment.header;
+        let mut seq = SeqNum::new(h.seq);
+        let mut flags = h.flags;
+        let irs = self.rcv.nxt - 1;
+        if self.state == State::SynReceived && flags.contains(TcpFlags::SYN) && seq == irs {
+            if !flags.contains(TcpFlags::ACK) {
+                // The peer's SYN again: our SYN-ACK was lost.
+                self.dropped = Some(DropReason::OutsideWindow);
+                self.pending |= Pending::SYN;
+                return Outcome::Continue;
+            }
+            // RFC 9293 figure 8, line 6: the SYN-ACK of a simultaneous open. Its SYN is known, its
+            // ACK is what is waited for.
+            flags -= TcpFlags::SYN;
+            seq += 1;
+            self.pending |= Pending::ACK;
+        }
+        if let Step::Done(outcome) = self.check_timestamps(now, &h) {
+            return outcome;
+        }
+        // First, check the sequence number.
+        let len = segment.payload_len
+            + u32::from(flags.contains(TcpFlags::SYN))
+            + u32::from(flags.contains(TcpFlags::FIN));
+        if !self.is_acceptable(seq, len) {
+            return self.refuse(now, flags, len);
+        }
+        // Second, check the RST bit.
+        if flags.contains(TcpFlags::RST) {
+            return self.take_reset(now, seq);
+        }
+        self.last_heard = now;
+        self.note_timestamp(now, &h);
+        // Fourth, check the SYN bit. RFC 5961 §4.2: a challenge ACK, whatever its number.
+        if flags.contains(TcpFlags::SYN) {
+            self.dropped = Some(DropReason::UnexpectedSyn);
+            self.challenge(now);
+            return Outcome::Continue;
+        }
+        // Fifth, check the ACK field.
+        if let Step::Done(outcome) = self.take_ack(now, &h, flags, segment.payload_len) {
+            return outcome;
+        }
+        // Sixth, the URG bit means nothing (RFC 6093 §4). Seventh and eighth, text and FIN.
+        let outcome = self.text_and_fin(now, seq, segment);
+        self.trim_later(now);
+        outcome
+    }
+
+    /// RFC 7323 §3.2 and §5.3, R1.
+    fn check_timestamps(&mut self, now: Instant, h: &TcpHeader) -> Step {
+        if !self.status.contains(Status::TIMESTAMPS) || h.flags.contains(TcpFlags::RST) {
+            return Step::Next;
+        }
+        let Some(ts) = h.options.timestamps else {
+            self.dropped = Some(DropReason::MissingTimestamp);
+            return Step::Done(Outcome::Continue);
+        };
+        if older(ts.val, self.ts_recent) {
+            if now - self.ts_recent_at > TS_RECENT_VALID {
+                self.ts_recent = ts.val;
+                return Step::Next;
+            }
+            self.dropped = Some(DropReason::OldTimestamp);
+            self.pending |= Pending::ACK;
+            return Step::Done(Outcome::Continue);
+        }
+        Step::Next
+    }
+
+    /// RFC 7323 §4.3: TS.Recent follows segments at or before the last ACK sent.
+    fn note_timestamp(&mut self, now: Instant, h: &TcpHeader) {
+        if let Some(ts) = h.options.timestamps
+            && self.status.contains(Status::TIMESTAMPS)
+            && !older(ts.val, self.ts_recent)
+            && SeqNum::new(h.seq).before_eq(self.rcv.acked)
+        {
+            self.ts_recent = ts.val;
+            self.ts_recent_at = now;
+        }
+    }
+
+    /// RFC 9293 §3.4, the acceptance test, with two allowances. An empty segment at the right edge
+    /// is what a peer sends that has filled the window; its ACK is needed. And a closed window
+    /// still takes the ACK and FIN of what stands at rcv.nxt (§3.10.7.4, first step).
+    fn is_acceptable(&self, seq: SeqNum, len: u32) -> bool {
+        let (nxt, edge) = (self.rcv.nxt, self.rcv.edge);
+        if len == 0 {
+            return seq.after_eq(nxt) && seq.before_eq(edge);
+        }
+        let overlaps = seq.before(edge) && (seq + len).after(nxt);
+        overlaps || (seq == nxt && edge.before_eq(nxt))
+    }
+
+    /// An unacceptable segment is answered by an ACK unless it is an RST. Without data that answer
+    /// is limited like a challenge: two ends that disagree must not keep answering each other.
+    fn refuse(&mut self, now: Instant, flags: TcpFlags, len: u32) -> Outcome {
+        self.dropped = Some(DropReason::OutsideWindow);
+        if flags.contains(TcpFlags::RST) {
+            return Outcome::Continue;
+        }
+        if len > 0 && !flags.contains(TcpFlags::SYN) {
+            self.pending |= Pending::ACK;
+        } else {
+            self.challenge(now);
+        }
+        Outcome::Continue
+    }
+
+    /// RFC 5961 §3.2: only an RST at rcv.nxt exactly resets; another one in the window is challenged.
+    fn take_reset(&mut self, now: Instant, seq: SeqNum) -> Outcome {
+        if seq != self.rcv.nxt {
+            self.dropped = Some(DropReason::BadReset);
+            self.challenge(now);
+            return Outcome::Continue;
+        }
+        match self.state {
+            State::SynReceived => self.fail(SocketError::ConnectionRefused),
+            State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait => {
+                self.fail(SocketError::ConnectionReset)
+            }
+            // Both sides have said all: nothing is lost.
+            State::Closing | State::LastAck => self.finish(),
+            State::Closed | State::Listen | State::SynSent | State::TimeWait => Outcome::Continue,
+        }
+    }
+
+    /// RFC 5961 §5 and §7: at most so many challenge ACKs a second.
+    fn challenge(&mut self, now: Instant) {
+        let second = (now.as_millis() / 1000) as u32;
+        if self.challenges.second != second {
+            self.challenges.second = second;
+            self.challenges.sent = 0;
+        }
+        if self.challenges.sent < self.config.challenge_acks_per_s {
+            self.challenges.sent += 1;
+            self.pending |= Pending::ACK;
+        }
+    }
+
+    // --- fifth step: the ACK ---------------------------------------------------------------------
+
+    fn take_ack(&mut self, now: Instant, h: &TcpHeader, flags: TcpFlags, len: u32) -> Step {
+        if !flags.contains(TcpFlags::ACK) {
+            self.dropped = Some(DropReason::NoAck);
+            return Step::Done(Outcome::Continue);
+        }
+        let ack = SeqNum::new(h.ack);
+        let good = ack.after(self.snd.una) && ack.before_eq(self.snd_max());
+        if self.state == State::SynReceived {
+            if !good {
+                self.dropped = Some(DropReason::BadAck);
+                return Step::Done(Outcome::Reset(reset_with_seq(h.ack)));
+            }
+            self.establish(now);
+            self.set_window(h, self.snd.scale.bytes(h.window));
+        }
+        // RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
+        if ack.after(self.snd_max()) || ack.before(self.snd.una - self.snd.max_wnd) {
+            self.dropped = Some(DropReason::BadAck);
+            self.challenge(now);
+            return Step::Done(Outcome::Continue);
+        }
+        if good {
+            self.take_new_ack(now, ack, h);
+        } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
+            let f = self.flight();
+            if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
+                self.pending |= Pending::FAST;
+            }
+        }
+        self.update_window(h);
+        self.answered();
+        if !self.fin_acked() {
+            return Step::Next;
+        }
+        self.take_fin_ack(now)
+    }
+
+    /// RFC 5681 §2: data is outstanding, no data, no SYN or FIN, the same window.
+    fn is_duplicate(&self, h: &TcpHeader, flags: TcpFlags, len: u32) -> bool {
+        len == 0
+            && self.snd.una != self.snd.nxt
+            && !flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
+            && self.snd.scale.bytes(h.window) == self.snd.wnd
+    }
+
+    /// Our FIN is acknowledged.
+    fn take_fin_ack(&mut self, now: Instant) -> Step {
+        let before = self.state;
+        self.state = before.on_fin_acked();
+        match self.state {
+            State::TimeWait => Step::Done(self.enter_time_wait(now)),
+            State::Closed => Step::Done(self.finish()),
+            State::FinWait2 => {
+                if before == State::FinWait1 && self.status.contains(Status::APP_CLOSED) {
+                    self.timers.set(Timer::Lifetime, now + self.config.fin_wait_2);
+                }
+                Step::Next
+            }
+            State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => Step::Next,
+        }
+    }
+
+    /// The peer has answered: what counts silence starts again. An orphan's probes of a closed
+    /// window go on counting; only progress saves it.
+    fn answered(&mut self) {
+        if !self.status.contains(Status::APP_CLOSED) {
+            self.probes = 0;
+            if self.snd.wnd == 0 {
+                // Retransmissions into a window that was closed after the fact are probes.
+                self.retries = 0;
+            }
+        }
+    }
+
+    /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
+    fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
+        if ack.after(self.snd.nxt) {
+            // The peer took the byte of a zero-window probe.
+            self.sendq.skip_unsent_byte();
+            self.snd.nxt = ack;
+            self.status -= Status::PROBED;
+        }
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        let mut bytes = ack.since(self.snd.una);
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
+        self.sendq.ack_bytes(bytes);
+        self.snd.una = ack;
+        self.bytes_acked += u64::from(bytes);
+        self.retries = 0;
+        self.probes = 0;
+        self.soft_error = None;
+        let rtt = self.measure(now, ack, in_flight, h);
+        let restart = self.after_ack(now, bytes, in_flight, rtt);
+        // RFC 6298 §5.2 and §5.3.
+        if ack == self.snd.nxt {
+            self.timers.clear(Timer::Retransmit);
+        } else if restart {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        }
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
+    }
+
+    /// A round-trip sample. Our own clock is finer than the timestamps', but where anything
+    /// acknowledged was sent more than once only they tell which transmission was answered (Karn's
+    /// algorithm, RFC 6298 §3; RFC 7323 §4.1).
+    fn measure(
+        &mut self,
+        now: Instant,
+        ack: SeqNum,
+        in_flight: u32,
+        h: &TcpHeader,
+    ) -> Option<Duration> {
+        let acked = self.sendq.ack_records(ack);
+        let rtt = match (acked.resent_at, acked.sent_once_at) {
+            (None, sent) => now - sent?,
+            (Some(resent), _) => {
+                let ts = h.options.timestamps?;
+                let ours = self.status.contains(Status::TIMESTAMPS) && ts.ecr != 0;
+                let ms = ts_clock(now, self.ts_offset).wrapping_sub(ts.ecr);
+                let rtt = Duration::from_millis(u64::from(ms));
+                // The echo of an earlier transmission may come late because the first ACK was lost:
+                // it would inflate the timeout that the loss of the next one then adds to.
+                if !ours || rtt > now - resent + Duration::from_millis(1) {
+                    return None;
+                }
+                rtt
+            }
+        };
+        // RFC 7323 §4.2: an ACK for every other segment is expected.
+        let samples = in_flight.div_ceil(2 * self.mss());
+        self.rtt.sample(rtt, samples, &self.config);
+        Some(rtt)
+    }
+
+    /// Tells recovery and the controller. True if the retransmission timer restarts.
+    fn after_ack(
+        &mut self,
+        now: Instant,
+        acked: u32,
+        in_flight: u32,
+        rtt: Option<Duration>,
+    ) -> bool {
+        let f = self.flight();
+        let after_timeout = self.recovery.after_timeout();
+        match self.recovery.on_ack(now, acked, &f, &mut self.controller) {
+            OnAck::Grow => {
+                self.controller.on_ack(&AckSample {
+                    acked,
+                    now,
+                    rtt,
+                    in_flight,
+                    mss: f.mss,
+                    window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
+                    after_timeout,
+                });
+                true
+            }
+            OnAck::Resend { restart_timer } => {
+                self.pending |= Pending::FAST;
+                restart_timer
+            }
+            OnAck::Recovered => true,
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4: the window of the newest segment counts.
+    fn update_window(&mut self, h: &TcpHeader) {
+        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
+        let newer =
+            self.snd.wl1.before(seq) || (self.snd.wl1 == seq && self.snd.wl2.before_eq(ack));
+        if newer && ack.after_eq(self.snd.una) {
+            self.set_window(h, self.snd.scale.bytes(h.window));
+        }
+    }
+
+    fn set_window(&mut self, h: &TcpHeader, window: u32) {
+        let opened = self.snd.wnd < window;
+        self.snd.wnd = window;
+        self.snd.max_wnd = self.snd.max_wnd.max(window);
+        self.snd.wl1 = SeqNum::new(h.seq);
+        self.snd.wl2 = SeqNum::new(h.ack);
+        if opened && self.timers.is_set(Timer::Persist) {
+            // If even this is too small, the next poll sets the timer again, from its first value.
+            self.timers.clear(Timer::Persist);
+            self.pending -= Pending::PROBE;
+        }
+    }
+
+    // --- ICMP ------------------------------------------------------------------------------------
+
+    /// An ICMP error quotes a segment of ours that began at `seq`.
+    pub fn handle_icmp(&mut self, _now: Instant, error: IcmpError, seq: u32) -> Outcome {
+        let seq = SeqNum::new(seq);
+        // RFC 5927 §4.1: only what is in flight can have caused it.
+        let in_flight = seq.after_eq(self.snd.una) && seq.before(self.snd_max());
+        if !in_flight || self.state == State::Closed {
+            return Outcome::Continue;
+        }
+        match error {
+            // RFC 5461 §4: soft, whatever the state.
+            IcmpError::HostUnreachable => self.soft_error = Some(SocketError::HostUnreachable),
+            IcmpError::NetworkUnreachable => {
+                self.soft_error = Some(SocketError::NetworkUnreachable);
+            }
+            // RFC 5927 §5.2: hard errors abort only what is not yet synchronized.
+            IcmpError::PortUnreachable | IcmpError::ProtocolUnreachable => {
+                if self.state == State::SynSent {
+                    return self.fail(SocketError::ConnectionRefused);
+                }
+                self.soft_error = Some(SocketError::ConnectionRefused);
+            }
+            IcmpError::FragmentationNeeded { mss } => self.shrink_segments(mss),
+        }
+        Outcome::Continue
+    }
+
+    /// RFC 1191 §6.5: smaller segments from now on, and what is in flight at once again.
+    fn shrink_segments(&mut self, mss: u16) {
+        let mss = mss.max(ICMP_MSS_MIN) - self.options_len();
+        if mss < self.snd.mss && self.status.contains(Status::SYN_ACKED) {
+            self.snd.mss = mss;
+            if self.snd.una != self.snd.nxt {
+                self.recovery.on_timeout(&self.flight());
+            }
+        }
+    }
+}
+
+/// `a < b` on the timestamp clock's circle (RFC 7323 §5.2).
+pub(super) fn older(a: u32, b: u32) -> bool {
+    SeqNum::new(a).before(SeqNum::new(b))
+}

@@ -1,0 +1,74 @@
+//! Initial sequence numbers and timestamp offsets that nobody can predict (RFC 6528, RFC 7323 §5.4).
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+
+use siphasher::sip::SipHasher24;
+
+use crate::time::Instant;
+
+/// What a hash is for: the same key gives unrelated numbers for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Isn = 1,
+    Timestamp = 2,
+    Cookie = 3,
+}
+
+/// The keyed hash of a flow: SipHash-2-4.
+pub(crate) fn flow_hasher(
+    secret: u128,
+    purpose: Purpose,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> SipHasher24 {
+    let mut hasher = SipHasher24::new_with_keys(secret as u64, (secret >> 64) as u64);
+    hasher.write_u8(purpose as u8);
+    for end in [local, remote] {
+        match end.ip() {
+            IpAddr::V4(ip) => {
+                hasher.write_u8(4);
+                hasher.write(&ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                hasher.write_u8(6);
+                hasher.write(&ip.octets());
+            }
+        }
+        hasher.write_u16(end.port());
+    }
+    hasher
+}
+
+/// RFC 6528 §3: ISN = M + F(4-tuple, secret), where M is a clock that ticks every 4 microseconds
+/// (RFC 9293 §3.4.1). Numbers of one 4-tuple grow, so that a new connection is told from an old one
+/// in TIME-WAIT; those of different ones are unrelated.
+pub fn isn(secret: u128, local: SocketAddr, remote: SocketAddr, now: Instant) -> u32 {
+    let f = flow_hasher(secret, Purpose::Isn, local, remote).finish();
+    ((now.as_micros() / 4) as u32).wrapping_add(f as u32)
+}
+
+/// RFC 7323 §5.4: an offset of the timestamp clock for each flow, so that it tells neither how long
+/// the host has been up nor which flows are of one host. It does not depend on time: the clock of a
+/// 4-tuple never goes back, which RFC 6191 needs.
+pub fn timestamp_offset(secret: u128, local: SocketAddr, remote: SocketAddr) -> u32 {
+    flow_hasher(secret, Purpose::Timestamp, local, remote).finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_one_flow_grow_with_time_and_those_of_others_are_unrelated() {
+        let at = |port: u16, ms| {
+            let (l, r) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], port).into());
+            isn(7, l, r, Instant::from_millis(ms))
+        };
+        assert_eq!(at(1, 1000).wrapping_sub(at(1, 0)), 250_000);
+        assert_ne!(at(1, 0), at(2, 0));
+        let (l, r) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 1).into());
+        assert_ne!(isn(7, l, r, Instant::ZERO), isn(8, l, r, Instant::ZERO));
+        assert_ne!(isn(7, l, r, Instant::ZERO), timestamp_offset(7, l, r));
+    }
+}

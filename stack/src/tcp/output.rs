@@ -1,0 +1,485 @@
+//! What to send next, and why not yet.
+//!
+//! ```text
+//!   RST ▸ SYN ▸ duplicate ACKs owed ▸ fast retransmit ▸ resend after a timeout ▸ new data and FIN
+//!       ▸ zero-window probe ▸ keepalive probe ▸ ACK
+//! ```
+//!
+//! The first that applies is the next transmission; everything but RST and SYN carries the newest
+//! ACK. Data leaves as super-segments: as much as the windows, the device's limits and the number
+//! of pieces allow, cut into wire segments where the burst is written.
+
+use barewire_driver::PacketSlice;
+
+use super::seq::{SeqNum, WindowScale};
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb, ts_clock};
+use super::timers::Timer;
+use super::{Transmit, TxLimits};
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
+
+/// How long `TCP_CORK` may hold a partial segment back.
+pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
+
+/// Why queued data does not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocked {
+    /// Nothing is queued, or an ACK will come that lets it go.
+    No,
+    /// `TCP_CORK` waits for a full segment.
+    Cork,
+    /// The peer's window, with nothing in flight whose ACK could open it.
+    Window,
+}
+
+/// May the right edge of the receive window move with this segment?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Yes,
+    /// A duplicate ACK: with another window it would not count as one (RFC 5681 §2).
+    No,
+}
+
+impl Tcb {
+    /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
+    pub fn wants_transmit(&self) -> bool {
+        !self.pending.is_empty()
+            || self.rcv.dup_acks > 0
+            || (self.state.can_transmit_data()
+                && (self.fin_due(self.sendq.unsent())
+                    || self.recovery.resend_from().is_some_and(|from| self.resend_room(from) > 0)
+                    || self.sendable() > 0
+                    || self.blocked_timer().is_some()))
+    }
+
+    /// The next transmission; its payload is appended to `payload`. `None` if nothing may be sent
+    /// now: call it until then.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Option<Transmit> {
+        if self.pending.contains(Pending::RST) {
+            self.pending = Pending::empty();
+            return Some(self.bare(self.rst()));
+        }
+        if self.pending.contains(Pending::SYN) {
+            self.pending -= Pending::SYN;
+            return Some(self.emit_syn(now));
+        }
+        match self.state {
+            State::Closed | State::Listen | State::SynSent => {
+                self.pending = Pending::empty();
+                return None;
+            }
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {}
+        }
+        if self.rcv.dup_acks > 0 {
+            self.rcv.dup_acks -= 1;
+            let header = self.header_with(now, self.snd.nxt, TcpFlags::ACK, Growth::No);
+            return Some(self.bare(header));
+        }
+        if self.state.can_transmit_data()
+            && let Some(transmit) = self.poll_data(now, limits, payload)
+        {
+            return Some(transmit);
+        }
+        if self.pending.contains(Pending::PROBE) {
+            self.pending -= Pending::PROBE;
+            return Some(self.emit_probe(now, payload));
+        }
+        if self.pending.contains(Pending::KEEPALIVE) {
+            self.pending -= Pending::KEEPALIVE;
+            // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT-1, so that the peer must answer.
+            return Some(self.emit_ack(now, self.snd.nxt - 1));
+        }
+        if self.pending.contains(Pending::ACK) {
+            return Some(self.emit_ack(now, self.snd.nxt));
+        }
+        // Requests that turned out to be moot; left standing they would ask for polls forever.
+        self.pending = Pending::empty();
+        None
+    }
+
+    fn poll_data(
+        &mut self,
+        now: Instant,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Option<Transmit> {
+        if self.pending.contains(Pending::FAST) {
+            self.pending -= Pending::FAST;
+            let una = self.snd.una;
+            if una.before(self.snd.nxt) {
+                return Some(self.emit_again(now, una, self.mss(), limits, payload));
+            }
+        }
+        if let Some(from) = self.recovery.resend_from() {
+            let room = self.resend_room(from);
+            if room == 0 {
+                return None;
+            }
+            return Some(self.emit_again(now, from, room, limits, payload));
+        }
+        if self.sendq.unsent() > 0 && self.snd.una == self.snd.nxt {
+            self.restart_after_idle(now);
+        }
+        let sendable = self.sendable();
+        if sendable > 0 || self.fin_due(self.sendq.unsent()) {
+            let transmit = self.emit_new(now, sendable, limits, payload);
+            self.note_what_limits();
+            return Some(transmit);
+        }
+        self.note_what_limits();
+        match self.blocked_timer() {
+            Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
+            Some(timer) => {
+                let wait = self.rtt.rto_after(self.probes, &self.config);
+                self.timers.set(timer, now + wait);
+            }
+            None => {}
+        }
+        None
+    }
+
+    // --- how much --------------------------------------------------------------------------------
+
+    /// Bytes that the peer's window still takes.
+    fn peer_room(&self) -> u32 {
+        (self.snd.una + self.snd.wnd).since(self.snd.nxt)
+    }
+
+    /// Bytes that the congestion window still takes.
+    fn cwnd_room(&self) -> u32 {
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        self.recovery.window(&self.controller, self.mss()).saturating_sub(in_flight)
+    }
+
+    /// Bytes of new data that may leave now (RFC 9293 §3.8.6.2.1, and Nagle's algorithm, §3.7.4).
+    fn sendable(&self) -> u32 {
+        let unsent = self.sendq.unsent();
+        if unsent == 0 || self.recovery.resend_from().is_some() {
+            return 0;
+        }
+        let (mss, peer_room, cwnd_room) = (self.mss(), self.peer_room(), self.cwnd_room());
+        let room = peer_room.min(cwnd_room);
+        if unsent <= room {
+            let tail = unsent % mss;
+            // (2) of §3.8.6.2.1: all that was written fits; the peer is not waiting in vain for
+            // more, so only Nagle and cork may hold the last partial segment back.
+            if tail == 0 || self.may_send_tail() { unsent } else { unsent - tail }
+        } else if room >= mss {
+            // (1): a full segment can be sent.
+            room - room % mss
+        } else if peer_room > cwnd_room {
+            0
+        } else if self.pending.contains(Pending::OVERRIDE) {
+            // (4): the override timeout.
+            room
+        } else if self.snd.una == self.snd.nxt && room > 0 && room >= self.snd.max_wnd / 2 {
+            // (3): Fs = 1/2 of the largest window ever offered.
+            room
+        } else {
+            0
+        }
+    }
+
+    /// Nagle's algorithm, as refined by Minshall: a partial segment waits only for the ACK of an
+    /// earlier partial one, so that a large write never waits for a delayed ACK.
+    fn may_send_tail(&self) -> bool {
+        if self.status.contains(Status::FIN_QUEUED) || self.pending.contains(Pending::OVERRIDE) {
+            return true;
+        }
+        !self.status.contains(Status::CORK)
+            && (self.status.contains(Status::NODELAY) || self.snd.small_end.before_eq(self.snd.una))
+    }
+
+    /// FIN is to be sent with or after `left` unsent bytes. It ignores the peer's window: FIN takes
+    /// no buffer, and peers with a full one still accept it.
+    fn fin_due(&self, left: u32) -> bool {
+        left == 0
+            && self.status.contains(Status::FIN_QUEUED)
+            && !self.status.contains(Status::FIN_SENT)
+            && self.recovery.resend_from().is_none()
+    }
+
+    /// Sequence numbers that may be sent again after a timeout.
+    fn resend_room(&self, from: SeqNum) -> u32 {
+        let resent = from.since(self.snd.una);
+        let room = self.controller.cwnd().saturating_sub(resent);
+        if from == self.snd.una {
+            // RFC 9293 §3.8.6: what is at snd.una is sent again whatever the window has become.
+            return room.max(1);
+        }
+        let room = room.min((self.snd.una + self.snd.wnd).since(from));
+        let whole = room >= self.mss() || room >= self.snd.nxt.since(from);
+        if whole { room } else { 0 }
+    }
+
+    fn blocked(&self) -> Blocked {
+        let unsent = self.sendq.unsent();
+        if unsent == 0 || self.sendable() > 0 || self.recovery.resend_from().is_some() {
+            return Blocked::No;
+        }
+        if self.peer_room() < unsent.min(self.mss()) {
+            let idle = self.snd.una == self.snd.nxt;
+            return if idle { Blocked::Window } else { Blocked::No };
+        }
+        if self.status.contains(Status::CORK) { Blocked::Cork } else { Blocked::No }
+    }
+
+    /// The timer that must run because data is held back, if it does not run yet.
+    fn blocked_timer(&self) -> Option<Timer> {
+        let timer = match self.blocked() {
+            Blocked::No => return None,
+            Blocked::Cork => Timer::Cork,
+            Blocked::Window => Timer::Persist,
+        };
+        let probing = self.pending.contains(Pending::PROBE);
+        (!self.timers.is_set(timer) && !probing).then_some(timer)
+    }
+
+    /// Remembers whether the congestion window is what holds data back: only then may it grow.
+    fn note_what_limits(&mut self) {
+        let limited = self.sendq.unsent() > 0 && self.cwnd_room() < self.mss();
+        self.status.set(Status::CWND_LIMITED, limited);
+    }
+
+    /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if now - self.last_sent > self.rtt.rto(&self.config) {
+            let window = self.initial_window();
+            self.controller.on_idle(window);
+        }
+    }
+
+    // --- segments --------------------------------------------------------------------------------
+
+    fn emit_new(
+        &mut self,
+        now: Instant,
+        sendable: u32,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Transmit {
+        let mss = self.mss();
+        let want = sendable.min(whole_segments(limits.max_bytes, mss));
+        let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
+        let fin = self.fin_due(self.sendq.unsent());
+        let mut flags = TcpFlags::ACK;
+        if n > 0 && self.sendq.unsent() == 0 {
+            flags |= TcpFlags::PSH;
+        }
+        if fin {
+            flags |= TcpFlags::FIN;
+            self.status |= Status::FIN_SENT;
+        }
+        let seq = self.snd.nxt;
+        let len = n + u32::from(fin);
+        self.snd.nxt += len;
+        self.status -= Status::PROBED;
+        self.pending -= Pending::OVERRIDE;
+        self.timers.clear(Timer::Persist);
+        self.timers.clear(Timer::Cork);
+        if !n.is_multiple_of(mss) {
+            self.snd.small_end = self.snd.nxt;
+        }
+        let first = self.sendq.first_record().is_none();
+        self.sendq.record_sent(seq, len, now);
+        if first && self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
+        self.last_sent = now;
+        // RFC 6298 §5.1.
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        }
+        // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
+        if n > 0 && self.rcv.nxt != self.rcv.acked {
+            self.rcv.quick_acks = 0;
+        }
+        Transmit { header: self.header(now, seq, flags), payload_len: n, mss: self.snd.mss }
+    }
+
+    /// Sends up to `room` sequence numbers from `from` on again.
+    fn emit_again(
+        &mut self,
+        now: Instant,
+        from: SeqNum,
+        room: u32,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Transmit {
+        if !self.status.contains(Status::SYN_ACKED) && from == self.snd.una {
+            return self.emit_syn(now);
+        }
+        let mss = self.mss();
+        let fin = self.status.contains(Status::FIN_SENT);
+        let data_end = self.snd.nxt - u32::from(fin);
+        let left = data_end.since(from);
+        // At least one segment: a congestion window below the MSS must not cut it.
+        let want = whole_segments(room.min(limits.max_bytes), mss).min(left);
+        let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
+        let offset = from.since(self.snd.una + syn);
+        let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
+        let mut flags = TcpFlags::ACK;
+        let with_fin = fin && n == left;
+        if with_fin {
+            flags |= TcpFlags::FIN;
+        }
+        if n == left && n > 0 {
+            flags |= TcpFlags::PSH;
+        }
+        let len = n + u32::from(with_fin);
+        self.sendq.record_resent(from, len, now);
+        self.recovery.resent(from + len, self.snd.nxt);
+        self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
+        self.last_sent = now;
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        }
+        Transmit { header: self.header(now, from, flags), payload_len: n, mss: self.snd.mss }
+    }
+
+    fn emit_syn(&mut self, now: Instant) -> Transmit {
+        let seq = self.snd.una;
+        if self.snd.nxt == seq {
+            self.snd.nxt += 1;
+            self.sendq.record_sent(seq, 1, now);
+        } else {
+            self.sendq.record_resent(seq, 1, now);
+            self.recovery.resent(seq + 1, self.snd.nxt);
+            self.retransmissions = self.retransmissions.saturating_add(1);
+        }
+        self.last_sent = now;
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        let active = self.state == State::SynSent;
+        let answering = |status| active || self.status.contains(status);
+        let mut header = TcpHeader {
+            seq: seq.get(),
+            flags: TcpFlags::SYN,
+            window: WindowScale::NONE.field_down(self.rcv.buffer),
+            options: TcpOptions {
+                mss: Some(self.rcv.our_mss),
+                window_scale: (self.config.window_scale && answering(Status::SCALING))
+                    .then(|| WindowScale::for_buffer(self.rcv.buffer).shift()),
+                timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
+                    .then(|| self.timestamps(now)),
+                ..TcpOptions::default()
+            },
+            ..TcpHeader::default()
+        };
+        if !active {
+            header.flags |= TcpFlags::ACK;
+            header.ack = self.rcv.nxt.get();
+            self.rcv.acked = self.rcv.nxt;
+        }
+        self.pending -= Pending::ACK;
+        self.bare(header)
+    }
+
+    /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
+    /// with a sequence number beyond it would be, too.
+    fn emit_probe(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
+        let n = u32::from(self.sendq.unsent() > 0);
+        if n > 0 {
+            self.sendq.peek_unsent_byte(payload);
+            self.status |= Status::PROBED;
+        }
+        self.last_sent = now;
+        let wait = self.rtt.rto_after(self.probes, &self.config);
+        self.timers.set(Timer::Persist, now + wait);
+        let header = self.header(now, self.snd.nxt, TcpFlags::ACK);
+        Transmit { header, payload_len: n, mss: self.snd.mss }
+    }
+
+    fn emit_ack(&mut self, now: Instant, seq: SeqNum) -> Transmit {
+        let header = self.header(now, seq, TcpFlags::ACK);
+        self.bare(header)
+    }
+
+    fn bare(&self, header: TcpHeader) -> Transmit {
+        Transmit { header, payload_len: 0, mss: self.snd.mss }
+    }
+
+    /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST.
+    fn rst(&self) -> TcpHeader {
+        TcpHeader {
+            seq: self.snd.nxt.get(),
+            ack: self.rcv.nxt.get(),
+            flags: TcpFlags::RST | TcpFlags::ACK,
+            ..TcpHeader::default()
+        }
+    }
+
+    fn header(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> TcpHeader {
+        self.header_with(now, seq, flags, Growth::Yes)
+    }
+
+    /// The header of a segment with an ACK, and the note that the ACK has been sent.
+    fn header_with(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        flags: TcpFlags,
+        growth: Growth,
+    ) -> TcpHeader {
+        let timestamps = self.status.contains(Status::TIMESTAMPS).then(|| self.timestamps(now));
+        let window = self.window_field(growth);
+        self.pending -= Pending::ACK;
+        self.timers.clear(Timer::DelayedAck);
+        self.rcv.acked = self.rcv.nxt;
+        TcpHeader {
+            seq: seq.get(),
+            ack: self.rcv.nxt.get(),
+            flags,
+            window,
+            options: TcpOptions { timestamps, ..TcpOptions::default() },
+            ..TcpHeader::default()
+        }
+    }
+
+    fn timestamps(&self, now: Instant) -> Timestamps {
+        Timestamps { val: ts_clock(now, self.ts_offset), ecr: self.ts_recent }
+    }
+
+    /// How far the right edge of the receive window could move.
+    pub(super) fn window_growth(&self) -> u32 {
+        let free = self.rcv.buffer.saturating_sub(self.recvq.len());
+        free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
+    }
+
+    /// The window to advertise. The right edge never moves back (RFC 9293 §3.8.6), and forward only
+    /// by a step worth sending (§3.8.6.2.2).
+    fn window_field(&mut self, allowed: Growth) -> u16 {
+        let growth = match allowed {
+            Growth::Yes => self.window_growth(),
+            Growth::No => 0,
+        };
+        let current = self.rcv.edge.since(self.rcv.nxt);
+        let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
+        let field = if growth > 0 && growth >= step {
+            // Rounding down must not take back what was offered before.
+            let scale = self.rcv.scale;
+            scale.field_down(current + growth).max(scale.field_up(current))
+        } else {
+            self.rcv.scale.field_up(current)
+        };
+        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + self.rcv.scale.bytes(field));
+        field
+    }
+}
+
+/// `bytes` cut to whole segments, at least one.
+fn whole_segments(bytes: u32, mss: u32) -> u32 {
+    (bytes - bytes % mss).max(mss)
+}

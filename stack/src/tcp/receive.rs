@@ -1,0 +1,199 @@
+//! The seventh and eighth step of RFC 9293 §3.10.7.4: text and FIN, and when to acknowledge them.
+
+use barewire_driver::PacketSlice;
+
+use super::assembler::{Assembler, Inserted};
+use super::recvq;
+use super::seq::SeqNum;
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
+use super::{DropReason, Outcome, Segment};
+use crate::time::Instant;
+use crate::wire::tcp::TcpFlags;
+
+/// Most duplicate ACKs owed at one time. Three mean a loss; a sender that counts more of them needs
+/// no more than a few at once to keep its window moving.
+const DUP_ACKS_MAX: u8 = 64;
+
+impl Tcb {
+    /// Takes text and FIN of an acceptable segment whose first byte of text is `seq`.
+    pub(super) fn text_and_fin(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        segment: Segment<'_>,
+    ) -> Outcome {
+        let fin = segment.header.flags.contains(TcpFlags::FIN);
+        let end = seq + segment.payload_len;
+        if !self.state.can_receive() {
+            // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received." A repeated
+            // FIN is answered again.
+            if segment.payload_len > 0 || fin {
+                self.dropped = Some(DropReason::AfterFin);
+                self.pending |= Pending::ACK;
+            }
+            return Outcome::Continue;
+        }
+        if segment.payload_len > 0 && end.after(self.rcv.nxt) {
+            if self.status.contains(Status::APP_CLOSED) {
+                // RFC 9293 §3.10.4 (MUST-17, RFC 1122 §4.2.2.13): nobody will read this.
+                self.dropped = Some(DropReason::Closed);
+                return self.reset_peer();
+            }
+            self.take_text(now, seq, segment);
+        } else if segment.payload_len > 0 {
+            self.pending |= Pending::ACK;
+        }
+        self.take_fin(now, fin.then_some(end))
+    }
+
+    /// The peer's FIN, in this segment or in an earlier one that came out of sequence.
+    fn take_fin(&mut self, now: Instant, fin: Option<SeqNum>) -> Outcome {
+        let reached = match fin {
+            Some(at) if at == self.rcv.nxt => true,
+            Some(at) if at.after(self.rcv.nxt) && at.before_eq(self.rcv.edge) => {
+                self.assembler.get_or_insert_default().set_fin(at);
+                self.pending |= Pending::ACK;
+                false
+            }
+            _ => self.assembler.as_ref().is_some_and(|a| a.fin_reached(self.rcv.nxt)),
+        };
+        if !reached {
+            return Outcome::Continue;
+        }
+        self.rcv.nxt += 1;
+        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt);
+        self.assembler = None;
+        self.status |= Status::EOF;
+        self.pending |= Pending::ACK;
+        let before = self.state;
+        self.state = before.on_fin_received();
+        match self.state {
+            State::TimeWait => self.enter_time_wait(now),
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => Outcome::Continue,
+        }
+    }
+
+    /// Takes text that lies at least partly beyond rcv.nxt.
+    pub(super) fn take_text(&mut self, now: Instant, seq: SeqNum, segment: Segment<'_>) {
+        let Segment { payload, payload_len, wire_segments, .. } = segment;
+        let wire_segments = u32::from(wire_segments.max(1));
+        let size = payload_len.div_ceil(wire_segments).min(u32::from(self.rcv.our_mss)) as u16;
+        self.rcv.peer_segment = self.rcv.peer_segment.max(size);
+        if self.rcv.edge.before_eq(self.rcv.nxt) {
+            self.dropped = Some(DropReason::ZeroWindow);
+            self.pending |= Pending::ACK;
+            return;
+        }
+        let limit = recvq::pinned_max(self.rcv.buffer);
+        if seq.after(self.rcv.nxt) {
+            self.keep_out_of_sequence(seq, payload, limit);
+            // RFC 5681 §4.2: a duplicate ACK at once for each, so that the peer counts to three.
+            let owed = u32::from(self.rcv.dup_acks) + wire_segments;
+            self.rcv.dup_acks = owed.min(u32::from(DUP_ACKS_MAX)) as u8;
+            return;
+        }
+        if self.recvq.pinned() >= limit && !self.status.contains(Status::READ_SHUT) {
+            // Like a loss: the peer sends it again, by then the application may have read.
+            self.dropped = Some(DropReason::ReceiveMemory);
+            return;
+        }
+        let had_gap = self.assembler.is_some();
+        self.deliver(seq, payload);
+        if self.assembler.as_ref().is_some_and(|a| a.is_empty()) {
+            self.assembler = None;
+        }
+        self.schedule_ack(now, had_gap);
+    }
+
+    fn keep_out_of_sequence(&mut self, seq: SeqNum, payload: &mut Vec<PacketSlice>, limit: u64) {
+        if self.status.contains(Status::READ_SHUT) {
+            // Nobody wants it, and only data in sequence can be acknowledged: the peer repeats it.
+            self.dropped = Some(DropReason::ReadShut);
+            return;
+        }
+        let mut room = self.rcv.edge.since(seq) as usize;
+        let in_window = payload.drain(..).map(|mut slice| {
+            slice.truncate(room);
+            room -= slice.len();
+            slice
+        });
+        let assembler = self.assembler.get_or_insert_with(|| Box::new(Assembler::default()));
+        if assembler.insert(seq, in_window, limit) == Inserted::Partly {
+            self.dropped = Some(DropReason::Reassembly);
+        }
+        if assembler.is_empty() {
+            self.assembler = None;
+        }
+    }
+
+    /// Moves text in sequence to the receive queue, and behind it what had waited for it. Where
+    /// both have a byte, the one that waited was received first and wins.
+    fn deliver(&mut self, mut at: SeqNum, payload: &mut Vec<PacketSlice>) {
+        let before = self.rcv.nxt;
+        for mut slice in payload.drain(..) {
+            slice.truncate(self.rcv.edge.since(at) as usize);
+            loop {
+                let known = (self.rcv.nxt.since(at) as usize).min(slice.len());
+                slice.advance(known);
+                at += known as u32;
+                if slice.is_empty() {
+                    break;
+                }
+                let gap = match self.assembler.as_ref().and_then(|a| a.first()) {
+                    Some(first) => slice.len().min(first.since(self.rcv.nxt) as usize),
+                    None => slice.len(),
+                };
+                at += gap as u32;
+                if gap == slice.len() {
+                    self.append(slice);
+                    self.append_waiting();
+                    break;
+                }
+                self.append(slice.split_to(gap));
+                self.append_waiting();
+            }
+        }
+        self.bytes_received += u64::from(self.rcv.nxt.since(before));
+    }
+
+    fn append_waiting(&mut self) {
+        while let Some(slice) = self.assembler.as_mut().and_then(|a| a.take(self.rcv.nxt)) {
+            self.append(slice);
+        }
+    }
+
+    fn append(&mut self, slice: PacketSlice) {
+        self.rcv.nxt += slice.len() as u32;
+        if self.status.contains(Status::READ_SHUT) {
+            self.dropped = Some(DropReason::ReadShut);
+        } else {
+            self.recvq.push(slice);
+        }
+    }
+
+    /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
+    /// more than two full segments, and not at the start, when the peer's window is small.
+    fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
+        let unacked = self.rcv.nxt.since(self.rcv.acked);
+        let full = 2 * u32::from(self.rcv.peer_segment);
+        if had_gap || unacked >= full || self.rcv.quick_acks > 0 {
+            self.rcv.quick_acks = self.rcv.quick_acks.saturating_sub(1);
+            self.pending |= Pending::ACK;
+        } else if self.config.delayed_ack.is_zero() {
+            self.pending |= Pending::ACK;
+        } else if !self.timers.is_set(Timer::DelayedAck) {
+            self.timers.set(Timer::DelayedAck, now + self.config.delayed_ack);
+        }
+    }
+}

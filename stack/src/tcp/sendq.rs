@@ -1,0 +1,369 @@
+//! What has been written and not yet acknowledged.
+//!
+//! ```text
+//!             snd.una                 snd.nxt                      written
+//!   chunks    ├──────────┬──────┬─────────┼────────┬──────────┬───────┤
+//!                                         ▲ cursor               open slot, still filling
+//!   records   ├─────────────┬─────────────┤
+//!               one a transmission: range, times, retransmissions
+//! ```
+//!
+//! *Chunks* hold the bytes; a cursor stands where the next new byte leaves, so that sending never
+//! walks the queue. *Records* remember transmissions: loss detection by selective acknowledgments
+//! or by time needs what is in them and nothing else.
+
+use std::collections::VecDeque;
+
+use barewire_driver::{PacketBuf, PacketSlice, Pool};
+
+use super::seq::SeqNum;
+use crate::time::Instant;
+
+/// Most records of one connection; beyond it transmissions share the last one, which then gives no
+/// round-trip sample. A mebibyte in flight has 46 if it left as super-segments.
+pub(crate) const RECORDS_MAX: usize = 1024;
+
+/// A connection may always hold this many chunks, and one more for every
+/// [`BYTES_PER_CHUNK_MIN`] of its send buffer: a bound on queues of tiny owned slices.
+pub(crate) const CHUNKS_MIN: usize = 1024;
+
+/// See [`CHUNKS_MIN`].
+pub(crate) const BYTES_PER_CHUNK_MIN: usize = 256;
+
+/// One transmission: a range of sequence numbers and when it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) start: SeqNum,
+    /// Sequence numbers in it, SYN and FIN included.
+    pub(crate) len: u32,
+    pub(crate) first_sent: Instant,
+    pub(crate) last_sent: Instant,
+    pub(crate) retransmissions: u8,
+    /// Joined from transmissions of different times: no sample.
+    pub(crate) untimed: bool,
+}
+
+impl Record {
+    fn end(&self) -> SeqNum {
+        self.start + self.len
+    }
+}
+
+/// What an ACK took off the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AckedRecords {
+    /// When the oldest of the acknowledged bytes that were sent only once left.
+    pub(crate) sent_once_at: Option<Instant>,
+    /// When the first of the acknowledged bytes that were sent more than once left last (Karn's
+    /// algorithm).
+    pub(crate) resent_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    chunk: usize,
+    offset: usize,
+}
+
+/// A slot that `write` is still filling; its filled front is not a chunk yet, so that small writes
+/// leave as one piece.
+#[derive(Debug)]
+struct OpenSlot {
+    buf: PacketBuf,
+    filled: u16,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SendQueue {
+    chunks: VecDeque<PacketSlice>,
+    open: Option<OpenSlot>,
+    cursor: Cursor,
+    /// Bytes held, sent or not.
+    len: u32,
+    /// Bytes between snd.una and snd.nxt.
+    sent: u32,
+    records: VecDeque<Record>,
+}
+
+impl SendQueue {
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    pub(crate) fn unsent(&self) -> u32 {
+        self.len - self.sent
+    }
+
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len() + usize::from(self.open.is_some())
+    }
+
+    /// Copies as much of `data` as slots can be had for.
+    pub(crate) fn copy_in(&mut self, pool: &Pool, data: &[u8]) -> usize {
+        let mut left = data;
+        while !left.is_empty() {
+            let Some(open) = self.open_slot(pool) else { break };
+            let at = open.filled as usize;
+            let n = left.len().min(open.buf.len() - at);
+            open.buf[at..at + n].copy_from_slice(&left[..n]);
+            open.filled += n as u16;
+            left = &left[n..];
+            self.len += n as u32;
+            if self.open.as_ref().is_some_and(|o| o.filled as usize == o.buf.len()) {
+                self.freeze_open();
+            }
+        }
+        let copied = data.len() - left.len();
+        pool.count_copied(copied);
+        copied
+    }
+
+    fn open_slot(&mut self, pool: &Pool) -> Option<&mut OpenSlot> {
+        if self.open.is_none() {
+            self.open = Some(OpenSlot { buf: pool.alloc()?, filled: 0 });
+        }
+        self.open.as_mut()
+    }
+
+    /// Appends a slice without a copy.
+    pub(crate) fn push(&mut self, data: PacketSlice) {
+        self.freeze_open();
+        self.len += data.len() as u32;
+        self.chunks.push_back(data);
+    }
+
+    /// Makes the filled front of the open slot a chunk. The rest stays open.
+    fn freeze_open(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        if open.filled > 0 {
+            self.chunks.push_back(open.buf.split_to(open.filled as usize).freeze());
+            open.filled = 0;
+        }
+        if !open.buf.is_empty() {
+            self.open = Some(open);
+        }
+    }
+
+    /// Appends up to `want` unsent bytes to `out` in at most `pieces_max` pieces, as [`fit`] cuts
+    /// them, and counts them as sent. Returns how many.
+    pub(crate) fn take_unsent(
+        &mut self,
+        want: u32,
+        pieces_max: u16,
+        mss: u32,
+        out: &mut Vec<PacketSlice>,
+    ) -> u32 {
+        self.freeze_open();
+        let want = want.min(self.unsent());
+        let n = self.fit(self.cursor, want, pieces_max, mss);
+        self.cursor = self.gather(self.cursor, n, out);
+        self.sent += n;
+        n
+    }
+
+    /// Appends the bytes that a zero-window probe carries: one, not counted as sent.
+    pub(crate) fn peek_unsent_byte(&mut self, out: &mut Vec<PacketSlice>) {
+        self.freeze_open();
+        let _ = self.gather(self.cursor, 1, out);
+    }
+
+    /// The peer took the byte of a probe: counts it as sent.
+    pub(crate) fn skip_unsent_byte(&mut self) {
+        self.freeze_open();
+        if self.unsent() == 0 {
+            return;
+        }
+        self.sent += 1;
+        self.cursor.offset += 1;
+        if self.chunks.get(self.cursor.chunk).is_some_and(|c| c.len() == self.cursor.offset) {
+            self.cursor = Cursor { chunk: self.cursor.chunk + 1, offset: 0 };
+        }
+    }
+
+    /// Appends up to `want` bytes from `offset` behind snd.una on. Returns how many. Walks from
+    /// snd.una; only retransmissions, which begin there, need it.
+    pub(crate) fn again(
+        &self,
+        offset: u32,
+        want: u32,
+        pieces_max: u16,
+        mss: u32,
+        out: &mut Vec<PacketSlice>,
+    ) -> u32 {
+        let mut at = Cursor { chunk: 0, offset: offset as usize };
+        while let Some(chunk) = self.chunks.get(at.chunk)
+            && at.offset >= chunk.len()
+        {
+            at = Cursor { chunk: at.chunk + 1, offset: at.offset - chunk.len() };
+        }
+        let n = self.fit(at, want.min(self.sent.saturating_sub(offset)), pieces_max, mss);
+        let _ = self.gather(at, n, out);
+        n
+    }
+
+    /// How many of `want` bytes fit in `pieces_max` pieces; whole segments if not all of them do.
+    fn fit(&self, mut at: Cursor, want: u32, pieces_max: u16, mss: u32) -> u32 {
+        let mut n = 0;
+        for _ in 0..pieces_max {
+            let Some(chunk) = self.chunks.get(at.chunk) else { break };
+            n += (chunk.len() - at.offset) as u32;
+            if n >= want {
+                return want;
+            }
+            at = Cursor { chunk: at.chunk + 1, offset: 0 };
+        }
+        if n >= mss { n - n % mss } else { n }
+    }
+
+    fn gather(&self, mut at: Cursor, n: u32, out: &mut Vec<PacketSlice>) -> Cursor {
+        let mut left = n as usize;
+        while left > 0
+            && let Some(chunk) = self.chunks.get(at.chunk)
+        {
+            let take = left.min(chunk.len() - at.offset);
+            out.push(chunk.slice(at.offset..at.offset + take));
+            left -= take;
+            at.offset += take;
+            if at.offset == chunk.len() {
+                at = Cursor { chunk: at.chunk + 1, offset: 0 };
+            }
+        }
+        at
+    }
+
+    /// Lets go of `bytes` sent bytes that were acknowledged.
+    pub(crate) fn ack_bytes(&mut self, bytes: u32) {
+        debug_assert!(bytes <= self.sent, "acknowledged bytes were sent");
+        let bytes = bytes.min(self.sent);
+        self.sent -= bytes;
+        self.len -= bytes;
+        let mut left = bytes as usize;
+        while left > 0
+            && let Some(front) = self.chunks.front_mut()
+        {
+            if front.len() <= left {
+                left -= front.len();
+                self.chunks.pop_front();
+                self.cursor.chunk = self.cursor.chunk.saturating_sub(1);
+            } else {
+                front.advance(left);
+                if self.cursor.chunk == 0 {
+                    self.cursor.offset = self.cursor.offset.saturating_sub(left);
+                }
+                left = 0;
+            }
+        }
+        if self.len == 0 {
+            // The rest of the open slot would pin 2 KiB for each connection that waits.
+            self.open = None;
+        }
+    }
+
+    // --- records ---------------------------------------------------------------------------------
+
+    pub(crate) fn first_record(&self) -> Option<&Record> {
+        self.records.front()
+    }
+
+    /// Remembers the transmission of `len` new sequence numbers.
+    pub(crate) fn record_sent(&mut self, start: SeqNum, len: u32, now: Instant) {
+        if let Some(last) = self.records.back_mut() {
+            let same_moment = last.last_sent == now && last.retransmissions == 0;
+            if same_moment || self.records.len() >= RECORDS_MAX {
+                let last = self.records.back_mut().expect("looked at above");
+                last.len = (start + len).since(last.start);
+                last.untimed |= !same_moment;
+                return;
+            }
+        }
+        self.records.push_back(Record {
+            start,
+            len,
+            first_sent: now,
+            last_sent: now,
+            retransmissions: 0,
+            untimed: false,
+        });
+    }
+
+    /// Remembers that `[start, start + len)` was sent again.
+    pub(crate) fn record_resent(&mut self, start: SeqNum, len: u32, now: Instant) {
+        self.split_record(start);
+        self.split_record(start + len);
+        let first = self.records.partition_point(|r| r.end().before_eq(start));
+        for record in self.records.range_mut(first..) {
+            if record.start.after_eq(start + len) {
+                break;
+            }
+            record.last_sent = now;
+            record.retransmissions = record.retransmissions.saturating_add(1);
+        }
+    }
+
+    /// Makes `at` a border between records, unless there are too many: then the whole record
+    /// counts as sent again, which costs samples but never correctness.
+    fn split_record(&mut self, at: SeqNum) {
+        if self.records.len() >= RECORDS_MAX {
+            return;
+        }
+        let i = self.records.partition_point(|r| r.end().before_eq(at));
+        if let Some(record) = self.records.get_mut(i)
+            && record.start.before(at)
+        {
+            let mut rest = *record;
+            record.len = at.since(record.start);
+            rest.start = at;
+            rest.len -= record.len;
+            self.records.insert(i + 1, rest);
+        }
+    }
+
+    /// Takes everything below `una` off the records.
+    pub(crate) fn ack_records(&mut self, una: SeqNum) -> AckedRecords {
+        let mut acked = AckedRecords::default();
+        while let Some(front) = self.records.front_mut() {
+            if front.start.after_eq(una) {
+                break;
+            }
+            if front.retransmissions > 0 {
+                acked.resent_at = acked.resent_at.or(Some(front.last_sent));
+            } else if !front.untimed {
+                acked.sent_once_at = acked.sent_once_at.or(Some(front.last_sent));
+            }
+            if front.end().after(una) {
+                front.len = front.end().since(una);
+                front.start = una;
+                break;
+            }
+            self.records.pop_front();
+        }
+        acked
+    }
+
+    /// Drops everything: nothing of it will be sent.
+    pub(crate) fn clear(&mut self) {
+        *self = SendQueue::default();
+    }
+
+    /// True if [`SendQueue::trim`] would free memory.
+    pub(crate) fn has_slack(&self) -> bool {
+        self.len == 0
+            && self.records.is_empty()
+            && self.chunks.capacity().max(self.records.capacity()) > 0
+    }
+
+    /// Gives back the memory of empty deques.
+    pub(crate) fn trim(&mut self) {
+        if self.has_slack() {
+            self.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/sendq.rs"]
+mod tests;

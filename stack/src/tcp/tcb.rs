@@ -1,0 +1,478 @@
+//! The transmission control block: one connection.
+//!
+//! Four kinds of method, as everywhere in the stack:
+//! - `handle_*` takes input: [`Tcb::handle_segment`], [`Tcb::handle_timeout`], [`Tcb::handle_icmp`];
+//! - `poll_*` gives output: [`Tcb::poll_transmit`] until it answers `None`, then [`Tcb::poll_at`];
+//! - calls of the application: `write`, `read`, `shutdown_write`, `close` and their kin;
+//! - questions: `state`, `readiness`, `info`.
+//!
+//! After any of the first and third kind ask [`Tcb::wants_transmit`]; after [`Outcome::Closed`] and
+//! [`Outcome::TimeWait`], too: a last RST or ACK may be waiting.
+
+use std::rc::Rc;
+
+use bitflags::bitflags;
+
+use super::assembler::Assembler;
+use super::congestion::Controller;
+use super::recovery::{Flight, Recovery};
+use super::recvq::ReceiveQueue;
+use super::rtt::Rtt;
+use super::sendq::SendQueue;
+use super::seq::{SeqNum, WindowScale};
+use super::state::State;
+use super::time_wait::TimeWait;
+use super::timers::{Timer, Timers};
+use super::{DropReason, Open, Outcome, TcpConfig, TcpInfo};
+use crate::SocketError;
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{TcpOptions, Timestamps};
+
+/// RFC 9293 §3.7.1: the segment size of a peer that announces none.
+pub(crate) const MSS_DEFAULT: u16 = 536;
+
+/// A peer that announces less is taken to have announced this: with a few bytes a segment it would
+/// cost us more than it pays.
+pub(crate) const MSS_MIN: u16 = 64;
+
+/// Bytes of each segment that the timestamps option takes, padded.
+const TIMESTAMPS_LEN: u16 = 12;
+
+/// Segments at the start of a connection whose ACK is not delayed: the peer's window is small then.
+pub(crate) const QUICK_ACKS: u8 = 16;
+
+/// How long an idle connection keeps the memory of its empty queues.
+pub(crate) const TRIM_AFTER: Duration = Duration::from_secs(1);
+
+bitflags! {
+    /// What the next `poll_transmit` calls have to send, new data aside.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Pending: u8 {
+        /// RST; the state is CLOSED.
+        const RST = 1 << 0;
+        /// SYN, or SYN-ACK in SYN-RECEIVED.
+        const SYN = 1 << 1;
+        /// An ACK, alone or with data.
+        const ACK = 1 << 2;
+        /// The segment at snd.una, by fast retransmit.
+        const FAST = 1 << 3;
+        /// A zero-window probe.
+        const PROBE = 1 << 4;
+        /// A keepalive probe.
+        const KEEPALIVE = 1 << 5;
+        /// Whatever the window holds, SWS avoidance, Nagle and cork notwithstanding.
+        const OVERRIDE = 1 << 6;
+    }
+
+    /// What is true of a connection.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Status: u16 {
+        /// Timestamps were agreed on.
+        const TIMESTAMPS = 1 << 0;
+        /// Window scaling was agreed on.
+        const SCALING = 1 << 1;
+        /// No data will be written any more: FIN follows what is queued.
+        const FIN_QUEUED = 1 << 2;
+        /// FIN is snd.nxt - 1.
+        const FIN_SENT = 1 << 3;
+        /// Our SYN was acknowledged; until then it is snd.una.
+        const SYN_ACKED = 1 << 4;
+        /// The application has let go.
+        const APP_CLOSED = 1 << 5;
+        /// The application reads no more: what arrives is acknowledged and discarded.
+        const READ_SHUT = 1 << 6;
+        /// The peer's FIN was reached.
+        const EOF = 1 << 7;
+        /// One byte beyond snd.nxt was sent as a zero-window probe.
+        const PROBED = 1 << 8;
+        /// A SYN or SYN-ACK of ours had to be sent again.
+        const SYN_LOST = 1 << 9;
+        /// The congestion window was what held sending back last.
+        const CWND_LIMITED = 1 << 10;
+        /// As in the configuration; mirrored for the hot path.
+        const NODELAY = 1 << 11;
+        const CORK = 1 << 12;
+        const USER_TIMEOUT = 1 << 13;
+        const KEEPALIVE = 1 << 14;
+    }
+}
+
+/// Send sequence variables (RFC 9293 §3.3.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Send {
+    pub(super) una: SeqNum,
+    pub(super) nxt: SeqNum,
+    /// Scaled.
+    pub(super) wnd: u32,
+    /// The largest window that the peer ever offered.
+    pub(super) max_wnd: u32,
+    pub(super) wl1: SeqNum,
+    pub(super) wl2: SeqNum,
+    /// End of the last segment that was sent smaller than the MSS (Nagle).
+    pub(super) small_end: SeqNum,
+    /// Payload of a full segment.
+    pub(super) mss: u16,
+    pub(super) scale: WindowScale,
+}
+
+/// Receive sequence variables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receive {
+    pub(super) nxt: SeqNum,
+    /// The right edge of the window as advertised: rcv.nxt + rcv.wnd.
+    pub(super) edge: SeqNum,
+    /// Last.ACK.sent of RFC 7323.
+    pub(super) acked: SeqNum,
+    /// `SO_RCVBUF`.
+    pub(super) buffer: u32,
+    /// The MSS that we announced.
+    pub(super) our_mss: u16,
+    /// The largest wire segment that the peer has sent: what a full segment of its is.
+    pub(super) peer_segment: u16,
+    pub(super) scale: WindowScale,
+    /// Data segments that are still to be acknowledged at once.
+    pub(super) quick_acks: u8,
+    /// Duplicate ACKs owed to the peer, one for each segment out of sequence.
+    pub(super) dup_acks: u8,
+}
+
+/// Challenge ACKs in the current second (RFC 5961 §7).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Challenges {
+    pub(super) second: u32,
+    pub(super) sent: u16,
+}
+
+/// One connection.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Tcb {
+    // What every segment and every transmission touches comes first.
+    pub(super) state: State,
+    pub(super) pending: Pending,
+    pub(super) status: Status,
+    pub(super) snd: Send,
+    pub(super) rcv: Receive,
+    pub(super) ts_recent: u32,
+    pub(super) ts_offset: u32,
+    pub(super) recovery: Recovery,
+    pub(super) last_heard: Instant,
+    pub(super) controller: Controller,
+    /// Retransmissions of what is at snd.una.
+    pub(super) retries: u8,
+    /// Probes since the peer last answered.
+    pub(super) probes: u8,
+    pub(super) dropped: Option<DropReason>,
+    pub(super) error: Option<SocketError>,
+    /// RFC 5461: what a timeout is reported as.
+    pub(super) soft_error: Option<SocketError>,
+    pub(super) recvq: ReceiveQueue,
+    pub(super) sendq: SendQueue,
+    pub(super) assembler: Option<Box<Assembler>>,
+    pub(super) timers: Timers,
+    pub(super) rtt: Rtt,
+    pub(super) config: Rc<TcpConfig>,
+    pub(super) ts_recent_at: Instant,
+    pub(super) last_sent: Instant,
+    pub(super) bytes_acked: u64,
+    pub(super) bytes_received: u64,
+    pub(super) retransmissions: u32,
+    pub(super) challenges: Challenges,
+}
+
+/// The MSS to announce on a link that takes `our_mss`.
+pub(super) fn announced_mss(our_mss: u16, config: &TcpConfig) -> u16 {
+    our_mss.min(config.mss_max.unwrap_or(u16::MAX)).max(MSS_MIN)
+}
+
+/// The timestamp clock: one tick a millisecond (RFC 7323 §5.4), from the flow's own offset.
+pub(super) fn ts_clock(now: Instant, offset: u32) -> u32 {
+    (now.as_millis() as u32).wrapping_add(offset)
+}
+
+impl Tcb {
+    /// An active open (RFC 9293 §3.10.1): SYN-SENT, the SYN ready to be polled.
+    pub fn connect(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+        let mut tcb = Tcb::new(config, open, now);
+        tcb.state = State::SynSent;
+        tcb.pending = Pending::SYN;
+        tcb
+    }
+
+    /// A block in CLOSED with nothing negotiated.
+    pub(super) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+        let iss = SeqNum::new(open.iss);
+        let our_mss = announced_mss(open.mss, &config);
+        let mss = MSS_DEFAULT.min(our_mss);
+        let mut tcb = Tcb {
+            state: State::Closed,
+            pending: Pending::empty(),
+            status: Status::empty(),
+            snd: Send {
+                una: iss,
+                nxt: iss,
+                wnd: 0,
+                max_wnd: 0,
+                wl1: SeqNum::default(),
+                wl2: iss,
+                small_end: iss,
+                mss,
+                scale: WindowScale::NONE,
+            },
+            rcv: Receive {
+                nxt: SeqNum::default(),
+                edge: SeqNum::default(),
+                acked: SeqNum::default(),
+                buffer: config.recv_buffer_bytes,
+                our_mss,
+                peer_segment: MSS_DEFAULT.min(our_mss),
+                scale: WindowScale::NONE,
+                quick_acks: QUICK_ACKS,
+                dup_acks: 0,
+            },
+            ts_recent: 0,
+            ts_offset: open.ts_offset,
+            recovery: Recovery::new(iss),
+            last_heard: now,
+            controller: Controller::new(config.congestion, u32::from(mss)),
+            retries: 0,
+            probes: 0,
+            dropped: None,
+            error: None,
+            soft_error: None,
+            recvq: ReceiveQueue::default(),
+            sendq: SendQueue::default(),
+            assembler: None,
+            timers: Timers::default(),
+            rtt: Rtt::new(&config),
+            config,
+            ts_recent_at: now,
+            last_sent: now,
+            bytes_acked: 0,
+            bytes_received: 0,
+            retransmissions: 0,
+            challenges: Challenges::default(),
+        };
+        tcb.mirror_config();
+        tcb
+    }
+
+    /// Takes over what the peer's SYN said.
+    pub(super) fn negotiate(&mut self, irs: SeqNum, options: &TcpOptions, now: Instant) {
+        self.rcv.nxt = irs + 1;
+        self.rcv.acked = self.rcv.nxt;
+        // RFC 7323 §2.2: the window of a SYN is not scaled, so this is what ours offered.
+        self.rcv.edge = self.rcv.nxt + self.rcv.buffer.min(u32::from(u16::MAX));
+        if let Some(shift) = options.window_scale
+            && self.config.window_scale
+        {
+            self.status |= Status::SCALING;
+            self.snd.scale = WindowScale::from_option(shift);
+            self.rcv.scale = WindowScale::for_buffer(self.rcv.buffer);
+        }
+        if let Some(ts) = options.timestamps
+            && self.config.timestamps
+        {
+            self.status |= Status::TIMESTAMPS;
+            self.ts_recent = ts.val;
+            self.ts_recent_at = now;
+        }
+        let peer_mss = options.mss.unwrap_or(MSS_DEFAULT);
+        let mss = peer_mss.min(self.rcv.our_mss).max(MSS_MIN);
+        self.snd.mss = mss - self.options_len();
+        self.controller = Controller::new(self.config.congestion, self.initial_window());
+    }
+
+    /// Takes over a passive open whose SYN-ACK was first sent at `sent_at`.
+    pub(super) fn passive_opened(
+        &mut self,
+        irs: SeqNum,
+        window: u32,
+        sent_at: Instant,
+        deadline: Instant,
+    ) {
+        self.sendq.record_sent(self.snd.una, 1, sent_at);
+        self.snd.nxt = self.snd.una + 1;
+        (self.snd.wnd, self.snd.max_wnd, self.snd.wl1) = (window, window, irs);
+        self.timers.set(Timer::Retransmit, deadline);
+    }
+
+    /// RFC 6928 §2, with the number of segments configurable.
+    pub(super) fn initial_window(&self) -> u32 {
+        let mss = u32::from(self.snd.mss);
+        // RFC 5681 §3.1: one segment if the SYN or SYN-ACK was lost.
+        if self.status.contains(Status::SYN_LOST) {
+            return mss;
+        }
+        let segments = u32::from(self.config.initial_window_segments.max(1));
+        (segments * mss).min((2 * mss).max(segments * 1460))
+    }
+
+    /// Our SYN was acknowledged and the peer's has been received.
+    pub(super) fn establish(&mut self, now: Instant) {
+        self.state = State::Established;
+        if self.status.contains(Status::SYN_LOST) {
+            self.rtt.after_lost_syn();
+            self.controller = Controller::new(self.config.congestion, self.initial_window());
+        }
+        self.last_heard = now;
+        self.soft_error = None;
+        self.arm_keepalive();
+    }
+
+    /// The state of the connection.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TcpConfig {
+        &self.config
+    }
+
+    /// Changes settings of a live connection; others that share them keep theirs.
+    pub fn update_config(&mut self, f: impl FnOnce(&mut TcpConfig)) {
+        f(Rc::make_mut(&mut self.config));
+        self.mirror_config();
+        if let Some(max) = self.config.mss_max {
+            self.snd.mss = self.snd.mss.min(max.max(MSS_MIN) - self.options_len());
+        }
+        self.arm_keepalive();
+        self.arm_user_timeout();
+        if self.config.delayed_ack.is_zero() && self.timers.is_set(Timer::DelayedAck) {
+            self.pending |= Pending::ACK;
+        }
+        if !self.status.contains(Status::CORK) {
+            self.timers.clear(Timer::Cork);
+        }
+    }
+
+    fn mirror_config(&mut self) {
+        self.rcv.buffer = self.config.recv_buffer_bytes;
+        self.status.set(Status::NODELAY, self.config.nodelay);
+        self.status.set(Status::CORK, self.config.cork);
+        self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
+        self.status.set(Status::KEEPALIVE, self.config.keepalive.is_some());
+    }
+
+    pub(super) fn arm_keepalive(&mut self) {
+        match self.config.keepalive {
+            Some(k) if self.state.is_live() => {
+                self.timers.set(Timer::Keepalive, self.last_heard + k.idle);
+            }
+            _ => self.timers.clear(Timer::Keepalive),
+        }
+    }
+
+    /// RFC 5482: the deadline of the oldest byte in flight.
+    pub(super) fn arm_user_timeout(&mut self) {
+        match (self.config.user_timeout, self.sendq.first_record()) {
+            (Some(limit), Some(first)) => self.timers.set(Timer::User, first.first_sent + limit),
+            _ => self.timers.clear(Timer::User),
+        }
+    }
+
+    /// The next time that [`Tcb::handle_timeout`] has something to do.
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Why a segment was dropped, once, if the last one was.
+    pub fn take_drop(&mut self) -> Option<DropReason> {
+        self.dropped.take()
+    }
+
+    /// The block of the connection in TIME-WAIT, if it is in that state: a listener's or the
+    /// demultiplexer's entry for the 4-tuple from now on.
+    pub fn time_wait(&self) -> Option<TimeWait> {
+        let deadline = self.timers.get(Timer::Lifetime);
+        (self.state == State::TimeWait).then(|| {
+            let recent = self
+                .status
+                .contains(Status::TIMESTAMPS)
+                .then_some(Timestamps { val: self.ts_offset, ecr: self.ts_recent });
+            TimeWait::new(self.snd.nxt, self.rcv.nxt, recent, deadline, self.config.time_wait)
+        })
+    }
+
+    /// Figures for `TCP_INFO`.
+    pub fn info(&self) -> TcpInfo {
+        TcpInfo {
+            state: self.state,
+            srtt: self.rtt.srtt(),
+            rttvar: self.rtt.rttvar(),
+            rto: self.rtt.rto(&self.config),
+            congestion: self.controller.algorithm(),
+            cwnd_bytes: self.controller.cwnd(),
+            ssthresh_bytes: self.controller.ssthresh(),
+            snd_wnd_bytes: self.snd.wnd,
+            rcv_wnd_bytes: self.rcv.edge.since(self.rcv.nxt),
+            mss: self.snd.mss,
+            in_flight_bytes: self.snd.nxt.since(self.snd.una),
+            retransmissions: self.retransmissions,
+            bytes_acked: self.bytes_acked,
+            bytes_received: self.bytes_received,
+            timestamps: self.status.contains(Status::TIMESTAMPS),
+            window_scales: self
+                .status
+                .contains(Status::SCALING)
+                .then(|| (self.snd.scale.shift(), self.rcv.scale.shift())),
+            pinned_bytes: self.recvq.pinned() + self.assembler.as_ref().map_or(0, |a| a.pinned()),
+        }
+    }
+
+    /// Bytes of options in every segment.
+    pub(super) fn options_len(&self) -> u16 {
+        if self.status.contains(Status::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 }
+    }
+
+    pub(super) fn mss(&self) -> u32 {
+        u32::from(self.snd.mss)
+    }
+
+    pub(super) fn flight(&self) -> Flight {
+        Flight { una: self.snd.una, nxt: self.snd.nxt, mss: self.mss() }
+    }
+
+    /// The highest acknowledgment number that makes sense: a zero-window probe's byte included.
+    pub(super) fn snd_max(&self) -> SeqNum {
+        self.snd.nxt + u32::from(self.status.contains(Status::PROBED))
+    }
+
+    pub(super) fn fin_acked(&self) -> bool {
+        self.status.contains(Status::FIN_SENT) && self.snd.una == self.snd.nxt
+    }
+
+    /// Ends the connection without a word. What was received can still be read.
+    pub(super) fn finish(&mut self) -> Outcome {
+        self.state = State::Closed;
+        self.pending = Pending::empty();
+        self.rcv.dup_acks = 0;
+        self.sendq.clear();
+        self.assembler = None;
+        self.timers = Timers::default();
+        Outcome::Closed
+    }
+
+    /// Ends the connection with an error for the application, telling the peer nothing.
+    pub fn fail(&mut self, error: SocketError) -> Outcome {
+        self.error = Some(error);
+        self.finish()
+    }
+
+    /// Ends the connection with RST; [`Tcb::poll_transmit`] gives it out.
+    pub(super) fn reset_peer(&mut self) -> Outcome {
+        let _ = self.finish();
+        self.pending = Pending::RST;
+        Outcome::Closed
+    }
+
+    pub(super) fn enter_time_wait(&mut self, now: Instant) -> Outcome {
+        self.state = State::TimeWait;
+        self.sendq.clear();
+        self.assembler = None;
+        self.timers = Timers::default();
+        self.timers.set(Timer::Lifetime, now + self.config.time_wait);
+        Outcome::TimeWait
+    }
+}

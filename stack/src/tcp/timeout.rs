@@ -1,0 +1,173 @@
+//! What happens when nothing happens: every timer of a connection.
+
+use super::Outcome;
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
+use crate::SocketError;
+use crate::time::Instant;
+
+/// Unanswered or fruitless zero-window probes after which an orphan is given up: nobody is left to
+/// wait for the peer's reader.
+const ORPHAN_PROBES_MAX: u8 = 8;
+
+impl Tcb {
+    /// Does whatever is due at `now`; cheap if nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
+        if self.timers.next().is_none_or(|at| at > now) {
+            return Outcome::Continue;
+        }
+        if self.timers.take_due(Timer::DelayedAck, now) {
+            self.pending |= Pending::ACK;
+        }
+        if self.timers.take_due(Timer::Cork, now) {
+            self.pending |= Pending::OVERRIDE;
+        }
+        if self.timers.take_due(Timer::Trim, now) {
+            self.trim();
+        }
+        if self.timers.take_due(Timer::Lifetime, now) {
+            return self.lifetime_over();
+        }
+        if self.timers.take_due(Timer::User, now) {
+            return self.give_up();
+        }
+        if self.timers.take_due(Timer::Keepalive, now)
+            && let Some(outcome) = self.keepalive_due(now)
+        {
+            return outcome;
+        }
+        if self.timers.take_due(Timer::Persist, now)
+            && let Some(outcome) = self.persist_due(now)
+        {
+            return outcome;
+        }
+        if self.timers.take_due(Timer::Retransmit, now) {
+            return self.retransmit_due(now);
+        }
+        Outcome::Continue
+    }
+
+    /// The peer is gone. RFC 5461 §3.1: an ICMP error heard meanwhile tells more than a timeout.
+    fn give_up(&mut self) -> Outcome {
+        let error = self.soft_error.unwrap_or(SocketError::TimedOut);
+        let synchronized = self.state.is_live();
+        let _ = self.fail(error);
+        if synchronized {
+            // Should the peer still be there, it learns that nobody listens any more.
+            self.pending = Pending::RST;
+        }
+        Outcome::Closed
+    }
+
+    fn lifetime_over(&mut self) -> Outcome {
+        match self.state {
+            // 2 MSL have passed, or FIN-WAIT-2 of an orphan has lasted long enough.
+            State::TimeWait => self.finish(),
+            // SO_LINGER's patience is over (the FIN is not acknowledged), or the peer of an orphan
+            // never closes: it learns by RST that nobody reads any more.
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {
+                self.reset_peer()
+            }
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::CloseWait => Outcome::Continue,
+        }
+    }
+
+    /// RFC 6298 §5.4 to §5.7.
+    fn retransmit_due(&mut self, now: Instant) -> Outcome {
+        if self.snd.una == self.snd.nxt {
+            return Outcome::Continue;
+        }
+        let max = match self.state {
+            State::SynSent => self.config.syn_retries,
+            State::SynReceived => self.config.syn_ack_retries,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => self.config.data_retries,
+            State::Closed | State::Listen | State::TimeWait => return Outcome::Continue,
+        };
+        if self.retries >= max {
+            return self.give_up();
+        }
+        self.rtt.back_off();
+        if self.status.contains(Status::SYN_ACKED) {
+            let f = self.flight();
+            let in_flight = self.snd.nxt.since(self.snd.una);
+            self.controller.on_rto(now, in_flight, f.mss, self.retries == 0);
+            self.recovery.on_timeout(&f);
+            self.pending -= Pending::FAST;
+        } else {
+            self.status |= Status::SYN_LOST;
+            self.pending |= Pending::SYN;
+        }
+        self.retries = self.retries.saturating_add(1);
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        Outcome::Continue
+    }
+
+    /// RFC 9293 §3.8.6.1: probes go on for as long as the peer answers them.
+    fn persist_due(&mut self, now: Instant) -> Option<Outcome> {
+        if self.sendq.unsent() == 0 || self.snd.una != self.snd.nxt {
+            return None;
+        }
+        let orphan = self.status.contains(Status::APP_CLOSED);
+        let max = if orphan { ORPHAN_PROBES_MAX } else { self.config.data_retries };
+        // RFC 5482 speaks of data that was sent; a probe that is not answered is such data.
+        let silent = self
+            .config
+            .user_timeout
+            .is_some_and(|limit| self.probes > 0 && now - self.last_heard >= limit);
+        if self.probes >= max || silent {
+            return Some(self.give_up());
+        }
+        self.probes = self.probes.saturating_add(1);
+        let closed = self.snd.wnd == 0;
+        self.pending |= if closed { Pending::PROBE } else { Pending::OVERRIDE };
+        None
+    }
+
+    /// RFC 9293 §3.8.4. The deadline was computed from what had been heard when it was set.
+    fn keepalive_due(&mut self, now: Instant) -> Option<Outcome> {
+        let keepalive = self.config.keepalive?;
+        if !self.state.is_live() {
+            return None;
+        }
+        let idle_until = self.last_heard + keepalive.idle;
+        // Data in flight has timers of its own, which notice a dead peer sooner.
+        let busy = self.snd.una != self.snd.nxt || self.sendq.unsent() > 0;
+        if idle_until > now || busy {
+            self.probes = if busy { self.probes } else { 0 };
+            let next = if idle_until > now { idle_until } else { now + keepalive.interval };
+            self.timers.set(Timer::Keepalive, next);
+            return None;
+        }
+        if self.probes >= keepalive.count {
+            return Some(self.give_up());
+        }
+        self.probes = self.probes.saturating_add(1);
+        self.pending |= Pending::KEEPALIVE;
+        self.timers.set(Timer::Keepalive, now + keepalive.interval);
+        None
+    }
+
+    fn trim(&mut self) {
+        self.sendq.trim();
+        self.recvq.trim();
+    }
+
+    /// Has the memory of empty queues given back some time after they emptied. Asking again before
+    /// that costs a comparison.
+    pub(super) fn trim_later(&mut self, now: Instant) {
+        if !self.timers.is_set(Timer::Trim) && (self.sendq.has_slack() || self.recvq.has_slack()) {
+            self.timers.set(Timer::Trim, now + super::tcb::TRIM_AFTER);
+        }
+    }
+}

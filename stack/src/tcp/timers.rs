@@ -1,0 +1,70 @@
+//! The deadlines of one connection: a table indexed by name.
+
+use crate::time::Instant;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Timer {
+    /// RFC 6298: sent data, SYN or FIN was not acknowledged.
+    Retransmit,
+    /// RFC 9293 §3.8.6.1: the peer's window is closed, or too small to be worth a segment.
+    Persist,
+    /// An ACK has waited long enough for company.
+    DelayedAck,
+    /// RFC 9293 §3.8.4. Set from the last segment heard when it was armed; looked at again when due.
+    Keepalive,
+    /// A partial segment was corked long enough.
+    Cork,
+    /// The end of TIME-WAIT, of an orphan's FIN-WAIT-2, or of `SO_LINGER`'s patience.
+    Lifetime,
+    /// RFC 5482: sent data was unacknowledged for too long.
+    User,
+    /// An idle connection gives back the memory of its queues.
+    Trim,
+}
+
+const COUNT: usize = Timer::Trim as usize + 1;
+
+/// `Instant::FAR_FUTURE` is "not set".
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timers([Instant; COUNT]);
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers([Instant::FAR_FUTURE; COUNT])
+    }
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at: Instant) {
+        self.0[timer as usize] = at;
+    }
+
+    pub(super) fn clear(&mut self, timer: Timer) {
+        self.0[timer as usize] = Instant::FAR_FUTURE;
+    }
+
+    pub(super) fn get(&self, timer: Timer) -> Instant {
+        self.0[timer as usize]
+    }
+
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.get(timer) != Instant::FAR_FUTURE
+    }
+
+    /// Clears the timer if it is due, and says whether it was.
+    pub(super) fn take_due(&mut self, timer: Timer, now: Instant) -> bool {
+        let due = self.is_set(timer) && self.get(timer) <= now;
+        if due {
+            self.clear(timer);
+        }
+        due
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let earliest = self.0.iter().copied().min()?;
+        (earliest != Instant::FAR_FUTURE).then_some(earliest)
+    }
+}
