@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use barewire_driver::cable::LocalQueue;
 use barewire_driver::device::BURST_FRAMES;
 use barewire_driver::{
     DeviceError, Features, MacAddr, PacketSlice, Pool, PoolConfig, Queue, RxBurst, TxFrame,
@@ -77,12 +76,12 @@ impl Host {
     pub(super) fn new(
         index: usize,
         config: HostConfig,
-        end: LocalQueue,
+        end: Box<dyn Queue>,
     ) -> Result<Host, DeviceError> {
         let told = |error: &dyn std::fmt::Display| DeviceError::Config(error.to_string());
         let addr = config.addr();
         let pool = Pool::new(config.pool).map_err(|error| told(&error))?;
-        let mut card = Card::new(Box::new(end), config.ring_len);
+        let mut card = Card::new(end, config.ring_len);
         let granted = card.start(&pool, config.features)?;
         let offers = card.capabilities();
         let mac = MacAddr::local(u64::from(config.number));

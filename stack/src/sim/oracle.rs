@@ -18,7 +18,7 @@ use crate::tcp::State;
 pub(super) type Party = u64;
 
 /// Most complaints that are kept.
-const MAX_VIOLATIONS: usize = 20;
+const MAX_VIOLATIONS: usize = 3;
 
 /// One end of a connection.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
 /// Most complaints that are kept; the first one is what matters.
-const MAX_VIOLATIONS: usize = 20;
+const MAX_VIOLATIONS: usize = 3;
 
 /// A connection as one host sees it: the host's number, its address and port, and the peer's.
 type Flow = (usize, (Ipv4Addr, u16), (Ipv4Addr, u16));
@@ -42,6 +42,10 @@ struct Seen {
     advertised: Option<u32>,
     /// The sequence number of this host's FIN.
     fin: Option<u32>,
+    /// What acknowledges the peer's FIN: its window does not matter any more.
+    peer_fin: Option<u32>,
+    /// The end of what this host has sent.
+    max: Option<u32>,
 }
 
 impl Seen {
@@ -74,6 +78,8 @@ pub struct WireCheck {
     pub frames_received: u64,
     /// Segments sent that carry data or FIN.
     pub data_segments: u64,
+    /// Segments that were sent again, or in part: what they begin with had been sent.
+    pub retransmissions: u64,
 }
 
 impl Default for WireCheck {
@@ -85,6 +91,7 @@ impl Default for WireCheck {
             frames_sent: 0,
             frames_received: 0,
             data_segments: 0,
+            retransmissions: 0,
         }
     }
 }
@@ -145,6 +152,15 @@ impl WireCheck {
         let mut wrong = Vec::new();
         let Some(seen) = self.flows.get_mut(&flow) else { return };
         let end = seq.wrapping_add(len);
+        // A probe of a closed window repeats on purpose.
+        if let Some(max) = seen.max.filter(|_| len > 1)
+            && (seq.wrapping_sub(max) as i32) < 0
+        {
+            self.retransmissions += 1;
+        }
+        if len > 0 && seen.max.is_none_or(|max| (end.wrapping_sub(max) as i32) > 0) {
+            seen.max = Some(end);
+        }
         if let Some(edge) = seen.edge.filter(|_| len > 0) {
             let beyond = end.wrapping_sub(edge) as i32;
             // RFC 9293 §3.8.6.1: one byte may probe a closed window.
@@ -152,7 +168,7 @@ impl WireCheck {
                 wrong.push("beyond the peer's window");
             }
         }
-        if let Some(at) = seen.fin
+        if let Some(at) = seen.fin.filter(|_| len + fin > 0)
             && ((end.wrapping_sub(at) as i32) > 0 || fin == 1 && end != at)
         {
             wrong.push("data behind the FIN");
@@ -170,7 +186,7 @@ impl WireCheck {
             let edge = ack.wrapping_add(u32::from(window) << shift);
             let back = seen.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
             // RFC 9293 §3.8.6.2.1 (SHLD-14), but for what scaling rounds away.
-            if back >= 1 << shift {
+            if back >= 1 << shift && seen.peer_fin != Some(ack) {
                 wrong.push("the window was taken back");
             }
             if back < 0 || seen.advertised.is_none() {
@@ -199,6 +215,10 @@ impl WireCheck {
             seen.peer_mss = Some(seen.peer_mss.unwrap_or(0).max(options.mss.unwrap_or(536)));
         }
         let Some(seen) = self.flows.get_mut(&flow) else { return };
+        if flags.contains(TcpFlags::FIN) {
+            let end = seq.wrapping_add(segment.payload_len).wrapping_add(1);
+            seen.peer_fin = Some(end);
+        }
         if flags.contains(TcpFlags::ACK) {
             let shift = if syn { 0 } else { seen.shifts().1 };
             let edge = ack.wrapping_add(u32::from(window) << shift);

@@ -1,15 +1,20 @@
 //! Time and frames: hosts, what joins them, and one clock that a hand turns.
 
+use std::io::Write;
 use std::time::Duration;
 
 use barewire_driver::cable::{self, CableConfig};
+use barewire_driver::middleware::capture::{CaptureFile, Captured};
 use barewire_driver::middleware::fault::FaultConfig;
 use barewire_driver::sys::{Clock, ClockHand};
-use barewire_driver::{DeviceError, PacketSlice, RxFrame, TxFrame};
+use barewire_driver::{DeviceError, PacketSlice, Queue, RxFrame, TxFrame};
 
 use super::host::{Host, HostConfig};
 use super::switch::Switch;
 use crate::time::Instant;
+
+/// Bytes of each frame that a capture keeps: all of every wire-sized one.
+const CAPTURE_BYTES: u32 = 2048;
 
 /// Sees every frame where it leaves or enters a host's card.
 pub trait Watch {
@@ -39,19 +44,32 @@ pub struct World {
 }
 
 impl World {
-    /// Hosts on a switch, each behind its own bad link.
+    /// Hosts on a switch, each behind its own bad link. What their cards send and receive is
+    /// written to `capture` as pcapng.
     ///
     /// # Errors
     /// [`DeviceError`] if a pool or a cable cannot be made.
     pub fn switched(
         hosts: Vec<(HostConfig, FaultConfig)>,
         cable: &CableConfig,
+        capture: Option<Box<dyn Write + Send>>,
     ) -> Result<World, DeviceError> {
         let (clock, hand) = Clock::manual();
+        let file = capture
+            .map(|out| CaptureFile::to_writer(out, CAPTURE_BYTES, clock.clone(), 0))
+            .transpose()
+            .map_err(|error| DeviceError::Config(format!("cannot capture: {error}")))?;
         let mut made = Vec::with_capacity(hosts.len());
         let mut ends = Vec::with_capacity(hosts.len());
         for (index, (config, faults)) in hosts.into_iter().enumerate() {
             let (near, far) = cable::local(cable.clone())?;
+            let near: Box<dyn Queue> = match &file {
+                Some(file) => {
+                    let name = format!("host {index}");
+                    Box::new(Captured::new(Box::new(near), file.clone(), &name))
+                }
+                None => Box::new(near),
+            };
             made.push(Host::new(index, config, near)?);
             ends.push((far, faults));
         }
@@ -70,7 +88,7 @@ impl World {
     ) -> Result<World, DeviceError> {
         let (_, hand) = Clock::manual();
         let (a, b) = cable::local(cable.clone())?;
-        let hosts = vec![Host::new(0, first, a)?, Host::new(1, second, b)?];
+        let hosts = vec![Host::new(0, first, Box::new(a))?, Host::new(1, second, Box::new(b))?];
         Ok(World { hosts, switch: None, hand, now: Instant::ZERO })
     }
 

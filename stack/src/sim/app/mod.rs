@@ -16,7 +16,6 @@ use super::oracle::Oracle;
 
 pub(super) use client::{Client, ClientPlan};
 pub(super) use datagram::{Chatter, ECHO_PORT, Echo};
-pub(super) use endpoint::Habits;
 pub(super) use server::{Server, ServerPlan};
 
 /// What an application has at hand while it acts.

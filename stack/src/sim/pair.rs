@@ -1,0 +1,1 @@
+//! Two hosts and one clock, for tests of one behaviour.
