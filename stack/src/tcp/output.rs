@@ -467,12 +467,17 @@ impl Tcb {
         };
         let current = self.rcv.edge.since(self.rcv.nxt);
         let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
+        let scale = self.rcv.scale;
+        // Rounding down takes back what was offered before; rounding up offers more than there is
+        // room for, again with every ACK, so that a full buffer would grow by and by. RFC 7323 §2.4
+        // allows the former; what comes up to the old edge is still taken.
+        let free = self.rcv.buffer.saturating_sub(self.recvq.len());
+        let fits = scale.bytes(scale.field_up(current)) <= free;
+        let kept = if fits { scale.field_up(current) } else { scale.field_down(current) };
         let field = if growth > 0 && growth >= step {
-            // Rounding down must not take back what was offered before.
-            let scale = self.rcv.scale;
-            scale.field_down(current + growth).max(scale.field_up(current))
+            scale.field_down(current + growth).max(kept)
         } else {
-            self.rcv.scale.field_up(current)
+            kept
         };
         self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + self.rcv.scale.bytes(field));
         field
