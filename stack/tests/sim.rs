@@ -45,6 +45,7 @@ fn run(scenario: Scenario) -> Result<Report, Failure> {
 
 /// Runs seeds on all processors and checks each report. What fails is told with the command that
 /// repeats it.
+#[allow(clippy::print_stderr, reason = "who repeats one seed wants to see what it was like")]
 fn run_all(
     test: &str,
     fixed: u64,
@@ -52,6 +53,7 @@ fn run_all(
     check: fn(u64, &Report) -> Result<(), String>,
 ) -> Vec<(u64, Report)> {
     let seeds = seeds(fixed);
+    let alone = seeds.end - seeds.start == 1;
     let next = AtomicU64::new(seeds.start);
     let (reports, failures) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let lock = |failures: &Mutex<Vec<String>>, failure: String| {
@@ -65,13 +67,16 @@ fn run_all(
                 return;
             }
             let capture = std::env::var_os("BAREWIRE_SIM_CAPTURE");
-            let scenario = match capture.filter(|_| seeds.end - seeds.start == 1) {
+            let scenario = match capture.filter(|_| alone) {
                 Some(path) => scenario(seed).capture(path.into()),
                 None => scenario(seed),
             };
             let checked = run(scenario).map_err(|failure| failure.to_string());
             match checked.and_then(|report| check(seed, &report).map(|()| report)) {
                 Ok(report) => {
+                    if alone {
+                        eprintln!("seed {seed}: {report:#?}");
+                    }
                     reports.lock().unwrap_or_else(PoisonError::into_inner).push((seed, report));
                 }
                 Err(why) => lock(

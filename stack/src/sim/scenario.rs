@@ -65,6 +65,8 @@ pub struct Report {
     pub retransmissions: u64,
     /// Frames that the hosts sent.
     pub frames: u64,
+    /// Rounds of the simulation.
+    pub rounds: u64,
     /// Virtual time that passed.
     pub time: Duration,
 }
@@ -119,6 +121,8 @@ struct Run {
     check: WireCheck,
     rng: Rng,
     scratch: Vec<u8>,
+    /// When an application of each host wants to act next.
+    wakes: Vec<Option<Instant>>,
     calm: bool,
     rounds: u64,
 }
@@ -151,14 +155,24 @@ impl Run {
                 draw_apps(&mut rng, scenario, &peers)
             })
             .collect();
-        let (oracle, check) = (Oracle::new(scenario.seed), WireCheck::default());
-        Ok(Run { world, apps, oracle, check, rng, scratch: Vec::new(), calm, rounds: 0 })
+        Ok(Run {
+            world,
+            apps,
+            oracle: Oracle::new(scenario.seed),
+            check: WireCheck::default(),
+            rng,
+            scratch: Vec::new(),
+            wakes: vec![Some(Instant::ZERO); addrs.len()],
+            calm,
+            rounds: 0,
+        })
     }
 
     fn run(mut self) -> Result<Report, Failure> {
         self.until(|run| run.apps.iter().flatten().all(|app| app.is_done()))?;
         let worked = self.world.now();
         for host in 0..self.apps.len() {
+            self.world.activate(host);
             self.each_app(host, |app, cx| app.retire(cx));
         }
         self.until(|run| {
@@ -173,6 +187,7 @@ impl Run {
             figures: self.oracle.figures,
             retransmissions: self.check.retransmissions,
             frames: self.check.frames_sent,
+            rounds: self.rounds,
             time: worked.saturating_since(Instant::ZERO),
         })
     }
@@ -202,8 +217,14 @@ impl Run {
     fn round(&mut self) -> bool {
         self.rounds += 1;
         let mut any = self.world.deliver(&mut self.check);
+        let now = self.world.now();
         for host in 0..self.apps.len() {
-            any |= self.dispatch(host);
+            if self.wakes[host].is_some_and(|at| at <= now) {
+                self.world.activate(host);
+            }
+            if self.world.is_active(host) {
+                any |= self.dispatch(host);
+            }
         }
         any |= self.world.finish(&mut self.check);
         if self.rounds.is_multiple_of(STATE_CHECK_ROUNDS) {
@@ -230,6 +251,7 @@ impl Run {
                 app.on_time(cx);
             }
         });
+        self.wakes[host] = self.apps[host].iter().filter_map(|app| app.wake_at()).min();
         any
     }
 
@@ -250,7 +272,7 @@ impl Run {
     /// Moves time to the next deadline. Without one nothing will ever happen again: an event or a
     /// timer has been lost.
     fn jump(&mut self) -> Result<(), Failure> {
-        let apps = self.apps.iter().flatten().filter_map(|app| app.wake_at()).min();
+        let apps = self.wakes.iter().copied().flatten().min();
         match self.world.next_deadline().into_iter().chain(apps).min() {
             // A timer that fired early asks for its real time now.
             Some(at) => self.world.advance_to(at.max(self.world.now() + Duration::from_nanos(1))),
@@ -423,7 +445,7 @@ fn draw_apps(
             servers: servers.clone(),
             connections: if busy { 20 + rng.below(60) } else { 1 + rng.below(4) } as u32,
             parallel: 1 + rng.below(6) as usize,
-            bytes: if busy { rng.below(2_000) } else { 1 << (8 + rng.below(12)) },
+            bytes: if busy { rng.below(2_000) } else { 1 << (6 + rng.below(13)) },
             pause: Duration::from_millis(rng.below(2_000)),
             rude: scenario.rude,
             options: !calm,

@@ -41,6 +41,10 @@ pub struct World {
     switch: Option<Switch>,
     hand: ClockHand,
     now: Instant,
+    /// Hosts that have something to do in this round, and when the stack of each is due next:
+    /// most hosts are idle at most moments.
+    active: Vec<bool>,
+    due: Vec<Option<Instant>>,
 }
 
 impl World {
@@ -74,7 +78,7 @@ impl World {
             ends.push((far, faults));
         }
         let switch = Some(Switch::new(ends, &clock)?);
-        Ok(World { hosts: made, switch, hand, now: Instant::ZERO })
+        Ok(World::new(made, switch, hand))
     }
 
     /// Two hosts on one cable, without faults and with the offloads that both ask for.
@@ -89,7 +93,12 @@ impl World {
         let (_, hand) = Clock::manual();
         let (a, b) = cable::local(cable.clone())?;
         let hosts = vec![Host::new(0, first, Box::new(a))?, Host::new(1, second, Box::new(b))?];
-        Ok(World { hosts, switch: None, hand, now: Instant::ZERO })
+        Ok(World::new(hosts, None, hand))
+    }
+
+    fn new(hosts: Vec<Host>, switch: Option<Switch>, hand: ClockHand) -> World {
+        let (active, due) = (vec![true; hosts.len()], vec![None; hosts.len()]);
+        World { hosts, switch, hand, now: Instant::ZERO, active, due }
     }
 
     /// The present.
@@ -102,21 +111,39 @@ impl World {
         self.switch.as_ref()
     }
 
-    /// Brings every frame that is due to its host; says whether there were any.
+    /// Brings every frame that is due to its host; says whether there were any. Hosts that got one,
+    /// and those whose stack is due, are active in this round.
     pub fn deliver(&mut self, watch: &mut dyn Watch) -> bool {
         let mut any = self.switch.as_mut().is_some_and(Switch::pump);
-        for host in &mut self.hosts {
-            any |= host.receive(self.now, watch);
+        for (at, host) in self.hosts.iter_mut().enumerate() {
+            let received = host.receive(self.now, watch);
+            any |= received;
+            self.active[at] |= received || self.due[at].is_some_and(|due| due <= self.now);
         }
         any
     }
 
-    /// Lets every stack do what is due and send; says whether a frame was sent.
+    /// True if the host takes part in this round.
+    pub fn is_active(&self, host: usize) -> bool {
+        self.active[host]
+    }
+
+    /// Makes the host take part: something is about to be done to its stack.
+    pub fn activate(&mut self, host: usize) {
+        self.active[host] = true;
+    }
+
+    /// Lets every active host's stack do what is due and send; says whether a frame was sent.
     pub fn finish(&mut self, watch: &mut dyn Watch) -> bool {
         let mut any = false;
-        for host in &mut self.hosts {
-            host.stack.handle_timeout(self.now);
-            any |= host.transmit(self.now, watch);
+        for (at, host) in self.hosts.iter_mut().enumerate() {
+            if std::mem::take(&mut self.active[at]) {
+                host.stack.handle_timeout(self.now);
+                any |= host.transmit(self.now, watch);
+                // What the cable did not take is tried again as soon as it has moved on.
+                let waits = host.stack.wants_transmit().then_some(self.now);
+                self.due[at] = waits.or(host.stack.poll_at());
+            }
         }
         any
     }
@@ -125,7 +152,7 @@ impl World {
     pub fn next_deadline(&mut self) -> Option<Instant> {
         let now_ns = self.now.as_nanos();
         let frames = self.switch.as_mut().and_then(|switch| switch.next_ns(now_ns));
-        let stacks = self.hosts.iter().filter_map(|host| host.stack.poll_at());
+        let stacks = self.due.iter().copied().flatten();
         stacks.chain(frames.map(Instant::from_nanos)).min()
     }
 

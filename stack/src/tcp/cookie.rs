@@ -25,8 +25,9 @@ use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 /// How long one counter value lasts. A cookie is good for one to two of them.
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// The segment sizes that a cookie can remember: what peers behind common links announce.
-const MSS_CLASSES: [u16; 8] = [216, 536, 1_220, 1_300, 1_360, 1_400, 1_440, 1_460];
+/// The segment sizes that a cookie can remember: what peers behind common links announce, and the
+/// least that any peer is taken to have announced, so that none is sent more than it takes.
+const MSS_CLASSES: [u16; 8] = [tcb::MSS_MIN, 216, 536, 1_220, 1_360, 1_400, 1_440, 1_460];
 
 const HASH_MASK: u32 = (1 << 28) - 1;
 
