@@ -19,6 +19,7 @@
 
 pub mod addr;
 pub mod counters;
+pub mod engine;
 pub mod error;
 pub mod icmp;
 pub mod interface;

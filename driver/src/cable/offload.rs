@@ -181,8 +181,8 @@ fn carry_partial(
     Ok(())
 }
 
-/// RFC 768: a UDP checksum of zero means none, so zero is sent as its other representation; for
-/// TCP both are right.
+/// RFC 768: a UDP checksum of zero means none, so zero is sent as its other representation. The
+/// card does not know the protocol here, and for TCP both are right.
 fn store_checksum(header: &mut [u8], at: usize, sum: Checksum) {
     let value = match sum.finish() {
         0 => 0xffff,
@@ -290,7 +290,8 @@ fn carry_large(
         let mut segment = headers.of_segment(index, mss, len, index + 1 == count);
         let mut sum = segment.tcp_sum(len);
         for_pieces(source, from, len, |piece| sum.add(piece));
-        store_checksum(&mut segment.bytes, segment.tcp + TCP_CHECKSUM, sum);
+        let field = segment.tcp + TCP_CHECKSUM;
+        segment.bytes[field..field + 2].copy_from_slice(&sum.finish().to_be_bytes());
         let header = &segment.bytes[..segment.len];
         let meta = RxFrame { checksum, ..RxFrame::default() };
         out(&WireFrame { header, source, from, len, meta });

@@ -76,6 +76,15 @@ impl InterfaceControl {
         Ok(i32::from(self.flags(name)?) & libc::IFF_UP != 0)
     }
 
+    /// True if the interface is up and has its carrier, so that the kernel sends through it.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn is_running(&self, name: &str) -> io::Result<bool> {
+        let wanted = libc::IFF_UP | libc::IFF_RUNNING;
+        Ok(i32::from(self.flags(name)?) & wanted == wanted)
+    }
+
     /// Brings the interface up or takes it down.
     ///
     /// # Errors

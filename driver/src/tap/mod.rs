@@ -34,6 +34,7 @@ use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::device::{
     Capabilities, Device, DeviceError, Features, LinkState, MacAddr, QueueId, QueueSeed,
@@ -49,6 +50,10 @@ pub const MAX_QUEUES: u16 = 256;
 /// What TSO frames may hold besides headers: the whole IP packet has at most 65,535 bytes, with 60
 /// bytes of IP header and 60 of TCP header at most (RFC 791 §3.1, RFC 9293 §3.1).
 const TSO_MAX_BYTES: u32 = 65_535 - 60 - 60;
+
+/// How long `open` waits for the kernel to use the interface.
+const LINK_WAIT: Duration = Duration::from_secs(2);
+const LINK_WAIT_STEP: Duration = Duration::from_millis(5);
 
 /// How to open a tap interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +155,7 @@ impl TapDevice {
             .map_err(|e| refusal(Step::Configure("asking for the existence"), e, &config))?;
         let files = attach_all(&config, existed)?;
         configure(&config, &control, existed)?;
+        wait_for_link(&config.name, &control);
         let ask = |e| refusal(Step::Configure("asking for the settings"), e, &config);
         let mtu = control.mtu(&config.name).map_err(ask)?;
         let kernel_mac = MacAddr(control.hardware_address(&config.name).map_err(ask)?);
@@ -266,6 +272,23 @@ fn configure(
     Ok(())
 }
 
+/// Waits until the kernel sends through the interface. One that was up without anybody attached has
+/// just got its carrier, which the kernel acts on a little later (up to a second, by its rate limit
+/// for such events), and until then it silently drops what it should send, ARP answers included. An
+/// interface that does not get ready in time is used as it is: its link state tells.
+fn wait_for_link(name: &str, control: &InterfaceControl) {
+    let ready = || control.is_running(name).unwrap_or(true);
+    if ready() {
+        return;
+    }
+    let deadline = Instant::now() + LINK_WAIT;
+    while !ready() && Instant::now() < deadline {
+        std::thread::sleep(LINK_WAIT_STEP);
+    }
+    // The flag shows a moment before the interface's queue is attached.
+    std::thread::sleep(LINK_WAIT_STEP);
+}
+
 /// Our side's address: stable for a name, and never the kernel's own.
 fn our_mac(name: &str, kernel_mac: MacAddr) -> MacAddr {
     let mac = MacAddr::from_name(name);
@@ -303,7 +326,10 @@ impl Device for TapDevice {
     }
 
     fn link(&self) -> LinkState {
-        LinkState { up: self.control.is_up(&self.shared.name).unwrap_or(false), speed_mbps: None }
+        LinkState {
+            up: self.control.is_running(&self.shared.name).unwrap_or(false),
+            speed_mbps: None,
+        }
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

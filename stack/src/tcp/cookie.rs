@@ -98,7 +98,9 @@ mod tests {
     #[test]
     fn a_cookie_comes_back_with_its_mss_rounded_down() {
         let now = Instant::from_millis(90_000);
-        for (mss, expected) in [(1460, 1460), (9000, 1460), (1459, 1440), (536, 536), (100, 216)] {
+        for (mss, expected) in
+            [(1460, 1460), (9000, 1460), (1459, 1440), (536, 536), (216, 216), (100, 64), (1, 64)]
+        {
             let iss = make(SECRET, flow(5), 77, mss, now);
             assert_eq!(check(SECRET, flow(5), 77, iss, now), Some(expected));
         }

@@ -1,4 +1,4 @@
-//! A connection in SYN-RECEIVED that a listener's SYN made, in 56 bytes.
+//! A connection in SYN-RECEIVED that a listener's SYN made, in 48 bytes.
 //!
 //! ```text
 //!   SYN ──▶ HalfOpen::new ──▶ syn_ack ──▶ … ACK ──▶ Establish ──▶ into_tcb ──▶ Tcb (same ACK again)
@@ -36,6 +36,8 @@ pub struct HalfOpen {
     window: u16,
     /// The peer's shift, if scaling was agreed on.
     window_scale: Option<u8>,
+    /// Our shift; what the SYN-ACK told holds, however often the settings change.
+    our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
 }
@@ -84,6 +86,7 @@ impl HalfOpen {
             peer_mss: syn.options.mss.unwrap_or(MSS_DEFAULT),
             window: syn.window,
             window_scale: syn.options.window_scale.filter(|_| config.window_scale),
+            our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
         }
@@ -116,15 +119,14 @@ impl HalfOpen {
         header.flags |= TcpFlags::SYN;
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
-        header.options.window_scale =
-            self.window_scale.map(|_| WindowScale::for_buffer(buffer).shift());
+        header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
         header
     }
 
     /// An ACK that tells where we are.
     fn ack(&self, now: Instant, config: &TcpConfig) -> TcpHeader {
         let scale = match self.window_scale {
-            Some(_) => WindowScale::for_buffer(config.recv_buffer_bytes),
+            Some(_) => self.our_scale,
             None => WindowScale::NONE,
         };
         TcpHeader {
@@ -229,6 +231,7 @@ impl HalfOpen {
         let open = Open { iss: self.iss, ts_offset: self.ts_offset, mss: self.our_mss };
         let mut tcb = Tcb::new(config, open, now);
         tcb.state = State::SynReceived;
+        tcb.rcv.scale = self.our_scale;
         tcb.status.set(Status::SYN_LOST, self.retries > 0);
         let options = TcpOptions {
             mss: Some(self.peer_mss),

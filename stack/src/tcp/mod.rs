@@ -13,6 +13,7 @@
 //! Read `tcb` for the life of a connection, `input` and `output` for its two halves, `state` for
 //! the picture of RFC 9293.
 
+mod ack;
 mod assembler;
 mod calls;
 mod congestion;

@@ -288,7 +288,6 @@ impl Tcb {
         self.snd.nxt += len;
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
-        self.timers.clear(Timer::Persist);
         self.timers.clear(Timer::Cork);
         if !n.is_multiple_of(mss) {
             self.snd.small_end = self.snd.nxt;
@@ -371,7 +370,7 @@ impl Tcb {
             options: TcpOptions {
                 mss: Some(self.rcv.our_mss),
                 window_scale: (self.config.window_scale && answering(Status::SCALING))
-                    .then(|| WindowScale::for_buffer(self.rcv.buffer).shift()),
+                    .then(|| self.rcv.scale.shift()),
                 timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
                     .then(|| self.timestamps(now)),
                 ..TcpOptions::default()
@@ -468,12 +467,14 @@ impl Tcb {
         let current = self.rcv.edge.since(self.rcv.nxt);
         let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
         let scale = self.rcv.scale;
-        // Rounding down takes back what was offered before; rounding up offers more than there is
-        // room for, again with every ACK, so that a full buffer would grow by and by. RFC 7323 §2.4
-        // allows the former; what comes up to the old edge is still taken.
-        let free = self.rcv.buffer.saturating_sub(self.recvq.len());
-        let fits = scale.bytes(scale.field_up(current)) <= free;
-        let kept = if fits { scale.field_up(current) } else { scale.field_down(current) };
+        // Rounding down takes back what was offered before, which RFC 7323 §2.4 would rather not
+        // see; rounding up offers more than there is room for. Done with every ACK, that would move
+        // the edge for ever: it stops one unit beyond the buffer, and rounds down from there. What
+        // comes up to the old edge is still taken.
+        let (up, unit) = (scale.field_up(current), scale.bytes(1));
+        let most = self.rcv.buffer.saturating_add(unit - 1);
+        let fits = scale.bytes(up).saturating_add(self.recvq.len()) <= most;
+        let kept = if fits { up } else { scale.field_down(current) };
         let field = if growth > 0 && growth >= step {
             scale.field_down(current + growth).max(kept)
         } else {

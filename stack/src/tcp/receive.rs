@@ -37,7 +37,7 @@ impl Tcb {
         }
         if segment.payload_len > 0 && end.after(self.rcv.nxt) {
             if self.status.contains(Status::APP_CLOSED) {
-                // RFC 9293 §3.10.4 (MUST-17, RFC 1122 §4.2.2.13): nobody will read this.
+                // RFC 1122 §4.2.2.13: nobody will read this.
                 self.dropped = Some(DropReason::Closed);
                 return self.reset_peer();
             }

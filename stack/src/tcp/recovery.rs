@@ -105,7 +105,7 @@ impl Recovery {
     pub(crate) fn on_dup_ack(&mut self, now: Instant, f: &Flight, cc: &mut Controller) -> bool {
         match &mut self.phase {
             Phase::Fast { window, .. } => {
-                // RFC 6582 §3.2 step 4, RFC 5681: a segment has left the network.
+                // RFC 5681 §3.2 step 4: a segment has left the network.
                 *window = window.saturating_add(f.mss).min(1 << 30);
                 false
             }
@@ -125,7 +125,7 @@ impl Recovery {
                     f.bytes()
                 };
                 cc.on_loss(now, flight, f.mss);
-                // RFC 6582 §3.2 steps 2 and 3.
+                // RFC 6582 §3.2 step 2, RFC 5681 §3.2 steps 2 and 3.
                 self.recover = f.nxt;
                 self.dup_acks = 0;
                 let window = cc.ssthresh() + u32::from(DUP_ACK_THRESHOLD) * f.mss;
@@ -180,7 +180,7 @@ impl Recovery {
     /// Everything in flight counts as lost: the retransmission timer has expired, or segments were
     /// too large for the path.
     pub(crate) fn on_timeout(&mut self, f: &Flight) {
-        // RFC 6582 §4: no fast retransmit for what was sent before the timeout.
+        // RFC 6582 §3.2 step 4: no fast retransmit for what was sent before the timeout.
         self.recover = f.nxt;
         self.dup_acks = 0;
         self.phase = Phase::GoBack { next: f.una };

@@ -226,7 +226,8 @@ impl Tcb {
                 buffer: config.recv_buffer_bytes,
                 our_mss,
                 peer_segment: MSS_DEFAULT.min(our_mss),
-                scale: WindowScale::NONE,
+                // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
+                scale: WindowScale::for_buffer(config.recv_buffer_bytes),
                 quick_acks: QUICK_ACKS,
                 dup_acks: 0,
             },
@@ -268,7 +269,8 @@ impl Tcb {
         {
             self.status |= Status::SCALING;
             self.snd.scale = WindowScale::from_option(shift);
-            self.rcv.scale = WindowScale::for_buffer(self.rcv.buffer);
+        } else {
+            self.rcv.scale = WindowScale::NONE;
         }
         if let Some(ts) = options.timestamps
             && self.config.timestamps

@@ -1,7 +1,7 @@
 //! A connection in TIME-WAIT, in 24 bytes.
 //!
 //! It keeps old segments out of a new connection of the same 4-tuple and answers a repeated FIN,
-//! whose ACK was lost (RFC 9293 §3.6.1). RSTs are ignored, against RFC 9293 and with RFC 1337 §3
+//! whose ACK was lost (RFC 9293 §3.6). RSTs are ignored, against RFC 9293 and with RFC 1337 §3
 //! (F1): one provoked by an old duplicate would end TIME-WAIT early and let the next one through.
 
 use super::input::older;

@@ -9,12 +9,9 @@
 //!
 //! It exits with 0 when it did what was asked, 1 when that failed, 2 when it was asked wrongly.
 
-#[allow(dead_code)]
 mod cli;
 mod commands;
-#[allow(dead_code, unused_imports)]
 mod output;
-#[allow(dead_code)]
 mod signals;
 
 use std::process::ExitCode;

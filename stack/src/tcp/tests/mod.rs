@@ -6,6 +6,7 @@
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
+mod arbitrary;
 mod close;
 mod handshake;
 mod hostile;
@@ -304,14 +305,17 @@ impl Trace {
         outcome
     }
 
-    /// Lets time pass up to the next deadline and tells how many milliseconds that took.
+    /// Lets time pass until a timer has something to say, and tells how many milliseconds that took.
     #[track_caller]
     pub(super) fn wait_for_timer(&mut self) -> u64 {
-        let at = self.tcb.poll_at().expect("a deadline");
-        let waited = at - self.now;
-        self.now = self.now.max(at);
-        let _ = self.tcb.handle_timeout(self.now);
-        waited.as_millis() as u64
+        let before = self.now;
+        loop {
+            self.now = self.now.max(self.tcb.poll_at().expect("a deadline"));
+            let outcome = self.tcb.handle_timeout(self.now);
+            if outcome != Outcome::Continue || self.tcb.wants_transmit() {
+                return (self.now - before).as_millis() as u64;
+            }
+        }
     }
 
     /// Writes the next `n` bytes of the stream.

@@ -118,6 +118,19 @@ fn syn_sent_to_syn_received_to_established_by_simultaneous_open() {
 }
 
 #[test]
+fn a_syn_acknowledged_before_it_could_be_repeated_is_not_repeated() {
+    let mut t = Trace::connecting(plain());
+    t.tx("S 0");
+    t.rx("S 0 mss 1460");
+    t.rx("A 1 ack 1");
+    t.state("ESTABLISHED");
+    t.quiet();
+    t.write(10);
+    t.tx("PA 1:11 ack 1");
+    t.end();
+}
+
+#[test]
 fn syn_received_to_fin_wait_1_by_close() {
     let mut t = Trace::connecting(plain());
     t.tx("S 0");

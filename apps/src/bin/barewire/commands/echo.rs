@@ -34,7 +34,7 @@ pub(crate) fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
     let totals = Arc::<Totals>::default();
     let (ready, started) = channel();
     let on_core = Arc::clone(&totals);
-    bw.on_core(move |core| echo_core(core, address, Arc::clone(&on_core), ready.clone()));
+    bw.on_core(move |core| echo_core(core, address, Arc::clone(&on_core), ready.clone()))?;
     wait_until_ready(&started, args.device.cores)
         .with_context(|| format!("{address} cannot be listened on"))?;
     output::line(format_args!(
@@ -42,7 +42,7 @@ pub(crate) fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
         args.device.device
     ))?;
     show_until(&stop, &totals);
-    bw.stop().context("the engines did not stop cleanly")?;
+    bw.stop().check().context("the engines did not stop cleanly")?;
     output::line(format_args!(
         "echoed {} over {} connections and in {} datagrams",
         output::bytes(totals.bytes.load(Ordering::Relaxed)),
@@ -83,7 +83,7 @@ async fn echo_core(
     accept(core, listener, totals).await;
 }
 
-async fn accept(core: Core, mut listener: AsyncTcpListener, totals: Arc<Totals>) {
+async fn accept(core: Core, listener: AsyncTcpListener, totals: Arc<Totals>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -104,7 +104,7 @@ async fn accept(core: Core, mut listener: AsyncTcpListener, totals: Arc<Totals>)
 }
 
 /// Sends back what comes until the peer has sent all, then says so.
-async fn echo_stream(mut stream: AsyncTcpStream, totals: &Totals) -> io::Result<()> {
+async fn echo_stream(stream: AsyncTcpStream, totals: &Totals) -> io::Result<()> {
     while let Some(slice) = stream.read_owned(READ_BYTES).await? {
         totals.bytes.fetch_add(slice.len() as u64, Ordering::Relaxed);
         stream.write_owned(slice).await?;
@@ -112,7 +112,7 @@ async fn echo_stream(mut stream: AsyncTcpStream, totals: &Totals) -> io::Result<
     stream.shutdown(Shutdown::Write)
 }
 
-async fn echo_datagrams(core: Core, mut socket: AsyncUdpSocket, totals: Arc<Totals>) {
+async fn echo_datagrams(core: Core, socket: AsyncUdpSocket, totals: Arc<Totals>) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let echoed = match socket.recv_from(&mut buffer).await {

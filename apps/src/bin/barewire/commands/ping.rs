@@ -76,7 +76,7 @@ pub(crate) fn run(args: PingArgs) -> anyhow::Result<ExitCode> {
             break;
         }
     }
-    bw.stop().context("the engines did not stop cleanly")?;
+    bw.stop().check().context("the engines did not stop cleanly")?;
     output::line(tally.summary())?;
     Ok(if tally.received > 0 { ExitCode::SUCCESS } else { ExitCode::from(NO_ANSWER) })
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let stopping = Arc::<AtomicBool>::default();
     let shared = Arc::new(Shared { dir, address, stopping, counters: Mutex::default(), ready });
     let on_core = Arc::clone(&shared);
-    bw.on_core(move |core| serve_core(core, Arc::clone(&on_core)));
+    bw.on_core(move |core| serve_core(core, Arc::clone(&on_core)))?;
     wait_until_ready(&started, args.device.cores)
         .with_context(|| format!("{address} cannot be listened on"))?;
     output::line(format_args!(
@@ -68,7 +68,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     show_until(&stop, &shared);
     shared.stopping.store(true, Ordering::Relaxed);
     let drained = drain(GRACE, || shared.figures().under_way() == 0);
-    bw.stop().context("the engines did not stop cleanly")?;
+    bw.stop().check().context("the engines did not stop cleanly")?;
     output::line(summary(&shared.figures(), begin.elapsed(), drained))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -105,7 +105,7 @@ async fn serve_core(core: Core, shared: Arc<Shared>) {
     accept(core, listener, Rc::new(site), shared).await;
 }
 
-async fn accept(core: Core, mut listener: AsyncTcpListener, site: Rc<Site>, shared: Arc<Shared>) {
+async fn accept(core: Core, listener: AsyncTcpListener, site: Rc<Site>, shared: Arc<Shared>) {
     let limits = Rc::new(Limits::default());
     while !shared.stopping.load(Ordering::Relaxed) {
         let (stream, peer) = match listener.accept().await {

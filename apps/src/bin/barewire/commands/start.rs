@@ -28,7 +28,7 @@ pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
     let mut builder = Barewire::builder().device(device).address(address).cores(args.cores).idle(
         match args.idle {
             Idle::Busy => barewire::Idle::Busy,
-            Idle::Adaptive => barewire::Idle::Adaptive,
+            Idle::Adaptive => barewire::Idle::default(),
         },
     );
     if let Some(gateway) = args.gateway {

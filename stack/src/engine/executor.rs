@@ -1,0 +1,280 @@
+//! The tasks of one engine: futures that never leave their thread, run when they were woken.
+//!
+//! ```text
+//!   wake on the engine's thread ──▶ local run list ──┐
+//!                                                    ├─▶ run(budget): poll each once
+//!   wake on any other thread ──▶ remote queue ───────┘
+//!                                 └─▶ doorbell, only if the engine sleeps
+//! ```
+//!
+//! A task is one `Arc` with a flag that says whether it is queued, so both lists are bounded by the
+//! number of tasks. A task that panics is dropped and counted; the others go on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crossbeam::queue::SegQueue;
+use slab::Slab;
+
+use super::idle::Doorbell;
+use super::sync::QueuedFlag;
+
+type Work = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What wakers point to.
+struct Header {
+    key: usize,
+    executor: u64,
+    queued: QueuedFlag,
+    remote: Arc<RemoteRuns>,
+}
+
+impl Wake for Header {
+    fn wake(self: Arc<Self>) {
+        if !self.queued.claim() {
+            return;
+        }
+        if let Some(header) = push_local(self) {
+            let remote = header.remote.clone();
+            remote.woken.push(header);
+            remote.doorbell.ring();
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.clone().wake();
+    }
+}
+
+/// Wakes from other threads.
+struct RemoteRuns {
+    woken: SegQueue<Arc<Header>>,
+    doorbell: Arc<Doorbell>,
+}
+
+/// Wakes from the engine's own thread.
+struct LocalRuns {
+    executor: u64,
+    woken: RefCell<VecDeque<Arc<Header>>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<LocalRuns>>> = const { RefCell::new(None) };
+}
+
+/// Queues the task on this thread's list if this thread runs its executor; else gives it back.
+fn push_local(header: Arc<Header>) -> Option<Arc<Header>> {
+    let mut header = Some(header);
+    // A waker may be dropped while the thread ends and its locals are gone already.
+    let _ = CURRENT.try_with(|current| {
+        if let Ok(current) = current.try_borrow()
+            && let Some(runs) = current.as_ref()
+            && header.as_ref().is_some_and(|h| h.executor == runs.executor)
+        {
+            runs.woken.borrow_mut().extend(header.take());
+        }
+    });
+    header
+}
+
+/// While it lives, wakes on this thread go to the executor's local list.
+pub(crate) struct Entered(Option<Rc<LocalRuns>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _ = CURRENT.try_with(|current| *current.borrow_mut() = self.0.take());
+    }
+}
+
+struct Task {
+    header: Arc<Header>,
+    waker: Waker,
+    /// `None` while it is being polled.
+    work: Option<Work>,
+}
+
+/// What an executor has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCounters {
+    /// Tasks started.
+    pub spawned: u64,
+    /// Tasks that ran to their end.
+    pub finished: u64,
+    /// Tasks that panicked and were dropped.
+    pub panicked: u64,
+    /// Tasks refused because the engine had as many as it may, or was stopping.
+    pub refused: u64,
+    /// Polls.
+    pub polls: u64,
+}
+
+/// Runs the tasks of one engine.
+pub(crate) struct Executor {
+    id: u64,
+    tasks: RefCell<Slab<Task>>,
+    limit: usize,
+    local: Rc<LocalRuns>,
+    remote: Arc<RemoteRuns>,
+    counters: Cell<TaskCounters>,
+    /// No task is accepted any more.
+    closed: Cell<bool>,
+    /// A panicked task is being dropped: what it owned ends abortively.
+    failing: Cell<bool>,
+}
+
+impl Executor {
+    /// An executor for at most `limit` tasks that wakes its engine through `doorbell`.
+    pub(crate) fn new(limit: usize, doorbell: Arc<Doorbell>) -> Executor {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Executor {
+            id,
+            tasks: RefCell::default(),
+            limit,
+            local: Rc::new(LocalRuns { executor: id, woken: RefCell::default() }),
+            remote: Arc::new(RemoteRuns { woken: SegQueue::new(), doorbell }),
+            counters: Cell::default(),
+            closed: Cell::new(false),
+            failing: Cell::new(false),
+        }
+    }
+
+    /// Makes this thread the executor's own until the result is dropped.
+    pub(crate) fn enter(&self) -> Entered {
+        Entered(CURRENT.with(|current| current.borrow_mut().replace(self.local.clone())))
+    }
+
+    /// Starts a task; false (counted, the future dropped) at the limit and after `drop_all`.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + 'static) -> bool {
+        if self.closed.get() || self.tasks.borrow().len() >= self.limit {
+            self.count(|c| c.refused += 1);
+            return false;
+        }
+        let work: Work = Box::pin(work);
+        let header = {
+            let mut tasks = self.tasks.borrow_mut();
+            let entry = tasks.vacant_entry();
+            let header = Arc::new(Header {
+                key: entry.key(),
+                executor: self.id,
+                queued: QueuedFlag::default(),
+                remote: self.remote.clone(),
+            });
+            let waker = Waker::from(header.clone());
+            entry.insert(Task { header: header.clone(), waker, work: Some(work) });
+            header
+        };
+        self.count(|c| c.spawned += 1);
+        header.wake();
+        true
+    }
+
+    /// Polls tasks that were woken, at most `budget`; returns how many.
+    pub(crate) fn run(&self, budget: usize) -> usize {
+        self.collect_remote();
+        let ready = self.local.woken.borrow().len().min(budget);
+        for _ in 0..ready {
+            let Some(header) = self.local.woken.borrow_mut().pop_front() else { break };
+            header.queued.release();
+            self.poll_task(&header);
+        }
+        ready
+    }
+
+    /// True if `run` would find something to do.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.local.woken.borrow().is_empty() || !self.remote.woken.is_empty()
+    }
+
+    /// Tasks alive.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
+    /// What has been counted.
+    pub(crate) fn counters(&self) -> TaskCounters {
+        self.counters.get()
+    }
+
+    /// True while a panicked task is dropped.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.get()
+    }
+
+    /// Drops all tasks and refuses new ones.
+    pub(crate) fn drop_all(&self) {
+        self.closed.set(true);
+        // One at a time: dropping a task may look at the executor.
+        loop {
+            let key = self.tasks.borrow().iter().next().map(|(key, _)| key);
+            let Some(key) = key else { break };
+            let task = self.tasks.borrow_mut().remove(key);
+            self.drop_guarded(task.work);
+        }
+        self.collect_remote();
+        self.local.woken.borrow_mut().clear();
+    }
+
+    fn collect_remote(&self) {
+        // What is pushed while this runs waits for the next turn.
+        for _ in 0..self.remote.woken.len() {
+            let Some(header) = self.remote.woken.pop() else { break };
+            self.local.woken.borrow_mut().push_back(header);
+        }
+    }
+
+    fn poll_task(&self, header: &Arc<Header>) {
+        let (mut work, waker) = {
+            let mut tasks = self.tasks.borrow_mut();
+            // A waker may outlive its task, whose key another task has by now.
+            let task = tasks.get_mut(header.key).filter(|t| Arc::ptr_eq(&t.header, header));
+            let Some(task) = task else { return };
+            let Some(work) = task.work.take() else { return };
+            (work, task.waker.clone())
+        };
+        self.count(|c| c.polls += 1);
+        let mut context = Context::from_waker(&waker);
+        let result = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context)));
+        match result {
+            Ok(Poll::Pending) => {
+                if let Some(task) = self.tasks.borrow_mut().get_mut(header.key) {
+                    task.work = Some(work);
+                }
+                return;
+            }
+            Ok(Poll::Ready(())) => self.count(|c| c.finished += 1),
+            Err(_) => {
+                self.count(|c| c.panicked += 1);
+                self.failing.set(true);
+            }
+        }
+        let task = self.tasks.borrow_mut().try_remove(header.key);
+        self.drop_guarded(Some(work));
+        self.failing.set(false);
+        drop(task);
+    }
+
+    /// Drops a future; a panic in one of its destructors stops there.
+    fn drop_guarded(&self, work: Option<Work>) {
+        if catch_unwind(AssertUnwindSafe(|| drop(work))).is_err() {
+            self.count(|c| c.panicked += 1);
+        }
+    }
+
+    fn count(&self, f: impl FnOnce(&mut TaskCounters)) {
+        let mut counters = self.counters.get();
+        f(&mut counters);
+        self.counters.set(counters);
+    }
+}
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

@@ -1,0 +1,457 @@
+//! Starting, reaching and stopping the engines of one device.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use barewire_driver::mem::PoolConfig;
+use barewire_driver::sys::{self, Clock};
+use barewire_driver::{DeviceError, Features, MacAddr, Pool, PoolError, QueueSeed};
+use thiserror::Error;
+
+use super::core::{Core, Parts};
+use super::executor::Executor;
+use super::idle::Idle;
+use super::mailbox::{Answer, Mailbox, Op};
+use super::portal::{AcceptQueue, Endpoint, Portal, Status};
+use super::remote::{RemoteDatagram, RemoteListener, RemoteStream, Wait};
+use super::run::{Engine, StopTimes};
+use super::stats::{EngineReport, EngineStats};
+use crate::addr::Cidr;
+use crate::error::SocketError;
+use crate::interface::{InterfaceConfig, Medium};
+use crate::neighbor::NeighborConfig;
+use crate::socket::SocketKind;
+use crate::stack::{Limits, Share, Stack, StackConfig};
+use crate::tcp::TcpConfig;
+
+/// How long the end of an engine waits for buffers that other threads are about to give back.
+const RETURNS_WAIT: Duration = Duration::from_millis(250);
+
+/// How the engines of a device are set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The host's addresses, each with the prefix of its network.
+    pub addresses: Vec<Cidr>,
+    /// The way to everywhere else.
+    pub gateway: Option<IpAddr>,
+    /// Largest IP packet; `None` takes the device's.
+    pub mtu: Option<u16>,
+    /// What an engine does while there is nothing to do.
+    pub idle: Idle,
+    /// The processor for each engine, in order; engines beyond the list are not pinned.
+    pub pin: Vec<usize>,
+    /// The packet memory of each engine.
+    pub pool: PoolConfig,
+    /// Settings that TCP sockets start with.
+    pub tcp: TcpConfig,
+    /// Bounds of each engine's stack.
+    pub limits: Limits,
+    /// Ports for sockets that do not ask for one.
+    pub ephemeral_ports: RangeInclusive<u16>,
+    /// Most tasks on one engine.
+    pub max_tasks: usize,
+    /// Most sockets of other threads on one engine.
+    pub thread_sockets: usize,
+    /// How long tasks may go on after the engine was asked to stop.
+    pub drain: Duration,
+    /// How long connections may take to end after that.
+    pub grace: Duration,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Seeds everything random; `None` asks the operating system.
+    pub seed: Option<u128>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            addresses: Vec::new(),
+            gateway: None,
+            mtu: None,
+            idle: Idle::default(),
+            pin: Vec::new(),
+            pool: PoolConfig::default(),
+            tcp: TcpConfig::default(),
+            limits: Limits::default(),
+            ephemeral_ports: 32_768..=65_535,
+            max_tasks: 1 << 20,
+            thread_sockets: 16 << 10,
+            drain: Duration::from_millis(500),
+            grace: Duration::from_secs(1),
+            clock: Clock::monotonic(),
+            seed: None,
+        }
+    }
+}
+
+/// Why engines could not be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A device without queues, or more engines than can be numbered.
+    #[error("a device has 1 to 65535 queues to run engines on, not {0}")]
+    Queues(usize),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Os {
+        /// What was wanted of it.
+        what: &'static str,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// There is no such processor, or this process may not use it.
+    #[error(
+        "cannot run on processor {core}: {source}; `nproc --all` and `taskset -p $$` say which there are"
+    )]
+    Pin {
+        /// The processor.
+        core: usize,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The packet memory could not be had.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The queue could not be started.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The stack refused its addresses or routes.
+    #[error("the addresses or the gateway cannot be used: {0}")]
+    Addresses(SocketError),
+    /// The engine ended before it ran.
+    #[error("the engine's thread ended while it was starting")]
+    Died,
+}
+
+/// The running engines of one device. Dropping it stops them.
+pub struct Engines {
+    mailboxes: Vec<Arc<Mailbox>>,
+    threads: Mutex<Vec<JoinHandle<EngineReport>>>,
+    reports: Mutex<Vec<EngineReport>>,
+    next: AtomicUsize,
+    /// Held while a port is looked for and taken on every engine.
+    binding: Mutex<()>,
+    backlog_max: usize,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engines {
+    /// Starts an engine on a thread of its own for each queue.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what was started is stopped again.
+    pub fn start(
+        config: &EngineConfig,
+        mac: MacAddr,
+        queues: Vec<Box<dyn QueueSeed>>,
+    ) -> Result<Engines, EngineError> {
+        let count = u16::try_from(queues.len()).ok().filter(|&n| n > 0);
+        let count = count.ok_or(EngineError::Queues(queues.len()))?;
+        let os = |what| move |source| EngineError::Os { what, source };
+        let seed = match config.seed {
+            Some(seed) => seed,
+            None => sys::random_u128().map_err(os("cannot get random numbers"))?,
+        };
+        let mailboxes = (0..count)
+            .map(|_| Mailbox::new(config.thread_sockets).map(Arc::new))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(os("cannot make an event descriptor"))?;
+        let engines = Engines {
+            mailboxes: mailboxes.clone(),
+            threads: Mutex::default(),
+            reports: Mutex::default(),
+            next: AtomicUsize::new(0),
+            binding: Mutex::default(),
+            backlog_max: config.limits.backlog,
+        };
+        let (started, outcomes) = sync_channel(queues.len());
+        for (queue, share) in queues.into_iter().zip(Share::group(seed, count)) {
+            let index = share.engine();
+            let plan = Plan {
+                config: config.clone(),
+                mac,
+                queue,
+                seed: seed.wrapping_add(u128::from(index) + 1),
+                share,
+                mailboxes: mailboxes.clone(),
+            };
+            let started = started.clone();
+            let spawned = thread::Builder::new()
+                .name(format!("barewire-{index}"))
+                .spawn(move || plan.run(&started));
+            match spawned {
+                Ok(thread) => locked(&engines.threads).push(thread),
+                Err(source) => {
+                    return Err(EngineError::Os { what: "cannot start a thread", source });
+                }
+            }
+        }
+        drop(started);
+        for _ in 0..count {
+            outcomes.recv().unwrap_or(Err(EngineError::Died))?;
+        }
+        Ok(engines)
+    }
+
+    /// How many engines there are.
+    pub fn count(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// True once an engine has stopped, or died: its sockets fail.
+    pub fn is_stopped(&self) -> bool {
+        self.mailboxes.iter().any(|mailbox| mailbox.is_dead())
+    }
+
+    /// Runs `f` on the thread of engine `index` and waits until it has returned.
+    ///
+    /// # Errors
+    /// [`SocketError::EngineStopped`]; [`SocketError::InvalidInput`] for an engine that there is
+    /// not.
+    pub fn run_on(
+        &self,
+        index: usize,
+        f: impl FnOnce(&Core) + Send + 'static,
+    ) -> Result<(), SocketError> {
+        let mailbox = self.mailboxes.get(index).ok_or(SocketError::InvalidInput)?;
+        mailbox.call(Op::Run(Box::new(f))).map(|_| ())
+    }
+
+    /// Listens on every engine; accepted connections wait in one queue. At most `backlog` wait,
+    /// divided between that queue and those of the engines.
+    ///
+    /// # Errors
+    /// As a socket's `bind` and `listen`; [`SocketError::EngineStopped`].
+    pub fn listen(&self, addr: SocketAddr, backlog: usize) -> Result<RemoteListener, SocketError> {
+        let _turn = locked(&self.binding);
+        let addr = self.probe(SocketKind::Tcp, addr)?;
+        let share_port = self.count() > 1;
+        let backlog = backlog.clamp(1, self.backlog_max).div_ceil(self.count() + 1);
+        let accepts = Arc::new(AcceptQueue::new(backlog));
+        let portals = self.on_each(addr, |addr| Op::Listen {
+            addr,
+            backlog,
+            share_port,
+            accepts: accepts.clone(),
+        });
+        let (portals, local, failed) = portals;
+        // Made first, so that a failure half-way closes what was opened.
+        let listener = RemoteListener::new(accepts, portals, local);
+        failed.map_or(Ok(listener), Err)
+    }
+
+    /// Binds a UDP socket on every engine; datagrams wait in one queue.
+    ///
+    /// # Errors
+    /// As a socket's `bind`; [`SocketError::EngineStopped`].
+    pub fn bind_udp(&self, addr: SocketAddr) -> Result<RemoteDatagram, SocketError> {
+        let _turn = locked(&self.binding);
+        let addr = self.probe(SocketKind::Udp, addr)?;
+        let share_port = self.count() > 1;
+        let endpoint = Arc::new(Endpoint::new(Status::CONNECTED));
+        let (portals, local, failed) =
+            self.on_each(addr, |addr| Op::BindUdp { addr, share_port, endpoint: endpoint.clone() });
+        let socket = RemoteDatagram::new(endpoint, portals, local);
+        failed.map_or(Ok(socket), Err)
+    }
+
+    /// Opens a TCP connection, on the engines in turn.
+    ///
+    /// # Errors
+    /// As a socket's `connect`; [`SocketError::TimedOut`] if `wait` ended first;
+    /// [`SocketError::EngineStopped`].
+    pub fn connect(&self, to: SocketAddr, wait: Wait) -> Result<RemoteStream, SocketError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.count();
+        let portal = portal_of(self.mailboxes[turn].call(Op::Connect { to })?)?;
+        let stream = RemoteStream::new(portal);
+        match stream.wait_connected(wait) {
+            Ok(()) => Ok(stream),
+            Err(SocketError::WouldBlock) => Err(SocketError::TimedOut),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds a port for a socket of several engines, which then all take it. Sharing it is allowed
+    /// only among themselves, so whether it is free is asked before, with nobody else in between.
+    fn probe(&self, kind: SocketKind, addr: SocketAddr) -> Result<SocketAddr, SocketError> {
+        if self.count() == 1 {
+            return Ok(addr);
+        }
+        match self.mailboxes[0].call(Op::Probe { kind, addr })? {
+            Answer::Address(addr) => Ok(addr),
+            Answer::Done | Answer::Portal(_) | Answer::Option(_) | Answer::Stats(_) => {
+                Err(SocketError::InvalidInput)
+            }
+        }
+    }
+
+    /// Makes the same call on every engine: the portals, the address of the first, and the error
+    /// that ended it early, if one did.
+    fn on_each(
+        &self,
+        addr: SocketAddr,
+        op: impl Fn(SocketAddr) -> Op,
+    ) -> (Vec<Arc<Portal>>, SocketAddr, Option<SocketError>) {
+        let mut portals: Vec<Arc<Portal>> = Vec::with_capacity(self.count());
+        let mut failed = None;
+        for mailbox in &self.mailboxes {
+            match mailbox.call(op(addr)).and_then(portal_of) {
+                Ok(portal) => portals.push(portal),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let local = portals.first().map_or(addr, |portal| portal.local);
+        (portals, local, failed)
+    }
+
+    /// The figures of every engine that runs.
+    pub fn stats(&self) -> Vec<EngineStats> {
+        let ask = |mailbox: &Arc<Mailbox>| match mailbox.call(Op::Stats) {
+            Ok(Answer::Stats(stats)) => Some(*stats),
+            Ok(Answer::Done | Answer::Portal(_) | Answer::Address(_) | Answer::Option(_))
+            | Err(_) => None,
+        };
+        self.mailboxes.iter().filter_map(ask).collect()
+    }
+
+    /// Stops all engines in order: nothing more is accepted, calls of other threads fail, tasks
+    /// end or are dropped, connections close, the queue stops, and every buffer is counted. Waits
+    /// until that is done, except on an engine's own thread. Called again, it gives the same.
+    pub fn stop(&self) -> Vec<EngineReport> {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.stop());
+        let mut reports = locked(&self.reports);
+        let threads = std::mem::take(&mut *locked(&self.threads));
+        for thread in threads {
+            if thread.thread().id() == thread::current().id() {
+                continue;
+            }
+            let died = |_| EngineReport {
+                failure: Some("the engine's thread panicked".to_owned()),
+                ..EngineReport::default()
+            };
+            reports.push(thread.join().unwrap_or_else(died));
+        }
+        reports.clone()
+    }
+}
+
+impl Drop for Engines {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Engines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engines({})", self.count())
+    }
+}
+
+fn portal_of(answer: Answer) -> Result<Arc<Portal>, SocketError> {
+    match answer {
+        Answer::Portal(portal) => Ok(portal),
+        Answer::Done | Answer::Address(_) | Answer::Option(_) | Answer::Stats(_) => {
+            Err(SocketError::InvalidInput)
+        }
+    }
+}
+
+/// What one engine's thread starts with.
+struct Plan {
+    config: EngineConfig,
+    mac: MacAddr,
+    queue: Box<dyn QueueSeed>,
+    seed: u128,
+    share: Share,
+    mailboxes: Vec<Arc<Mailbox>>,
+}
+
+impl Plan {
+    /// The engine's thread, from its start to its report.
+    fn run(self, started: &SyncSender<Result<(), EngineError>>) -> EngineReport {
+        let index = self.share.engine();
+        let mailbox = self.mailboxes[usize::from(index)].clone();
+        let outcome = self.build();
+        let (engine, pool) = match outcome {
+            Ok(built) => built,
+            Err(error) => {
+                mailbox.die();
+                let failure = Some(error.to_string());
+                let _ = started.send(Err(error));
+                return EngineReport { failure, ..EngineReport::default() };
+            }
+        };
+        let _ = started.send(Ok(()));
+        let ended = catch_unwind(AssertUnwindSafe(|| engine.run()));
+        mailbox.die();
+        let (stats, unfinished, failure) = ended.unwrap_or_else(|_| {
+            let stats = EngineStats { index, ..EngineStats::default() };
+            (stats, 0, Some("the engine panicked".to_owned()))
+        });
+        let deadline = std::time::Instant::now() + RETURNS_WAIT;
+        while !pool.audit().all_free() && std::time::Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        EngineReport { stats, audit: pool.audit(), unfinished, failure }
+    }
+
+    fn build(self) -> Result<(Engine, Pool), EngineError> {
+        let Plan { config, mac, queue, seed, share, mailboxes } = self;
+        let (index, engines) = (share.engine(), share.engines());
+        if let Some(&core) = config.pin.get(usize::from(index)) {
+            sys::pin_to_core(core).map_err(|source| EngineError::Pin { core, source })?;
+        }
+        let pool = Pool::new(config.pool)?;
+        let mut queue = queue.open();
+        let granted = queue.start(&pool, Features::all())?;
+        let offered = queue.capabilities();
+        let mut stack = Stack::new(
+            StackConfig {
+                seed,
+                tcp: config.tcp,
+                limits: config.limits,
+                ephemeral_ports: config.ephemeral_ports,
+                share,
+            },
+            pool.clone(),
+        );
+        let interface = InterfaceConfig {
+            mac,
+            addresses: config.addresses,
+            mtu: config.mtu.unwrap_or(offered.mtu).min(offered.mtu),
+            medium: Medium::Ethernet,
+            features: granted,
+            tso_max_bytes: offered.tso_max_bytes,
+            tx_max_segs: offered.tx_max_segs,
+            neighbor: NeighborConfig::default(),
+        };
+        let iface = stack.add_interface(interface).map_err(EngineError::Addresses)?;
+        if let Some(gateway) = config.gateway {
+            stack
+                .add_route(Cidr::everything(gateway), Some(gateway), iface)
+                .map_err(EngineError::Addresses)?;
+        }
+        let mailbox = mailboxes[usize::from(index)].clone();
+        let executor = Executor::new(config.max_tasks, mailbox.doorbell.clone());
+        let clock = config.clock;
+        let core = Core::new(Parts { stack, executor, clock, iface, index, engines, mailbox });
+        let times = StopTimes { drain: config.drain, grace: config.grace };
+        let portals = config.thread_sockets;
+        let engine = Engine::new(core, queue, portals, mailboxes, config.idle, times);
+        Ok((engine, pool))
+    }
+}

@@ -1,0 +1,43 @@
+//! The engine: one loop a core that runs a queue, a pool and a [`Stack`] to completion, the tasks
+//! on top of them, and the sockets that other threads hold.
+//!
+//! ```text
+//!   tasks (async, on the core)                 threads (blocking)
+//!        │ Core                                     │ RemoteStream, RemoteListener, …
+//!        ▼                                          ▼
+//!   ┌─ executor ─── run: the loop ─── remotes ◀─ portals, mailbox ─┐
+//!   │                  │    │                                      │
+//!   │               Stack  Queue                     owner ◀──▶ other engines
+//!   └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Read `run` first (the loop), then [`Core`] (what tasks see), `portal` (what threads see) and
+//! `sync` (the wake-up protocols that all of it rests on). [`Engines`] starts and stops them.
+//!
+//! Every queue has a limit with a name: [`MAX_REQUESTS`] control calls, [`MAX_FORWARDED`] frames
+//! from other engines, [`RX_RING_SLOTS`] and [`TX_RING_SLOTS`] buffers a socket and direction,
+//! [`EngineConfig::max_tasks`] tasks, [`EngineConfig::thread_sockets`] sockets of threads.
+//!
+//! [`Stack`]: crate::stack::Stack
+
+mod core;
+mod executor;
+mod group;
+pub mod idle;
+mod mailbox;
+mod owner;
+mod portal;
+mod remote;
+mod remotes;
+mod run;
+mod stats;
+mod sync;
+
+pub use self::core::{Core, Direction, Elapsed, Sleep};
+pub use executor::TaskCounters;
+pub use group::{EngineConfig, EngineError, Engines};
+pub use idle::Idle;
+pub use mailbox::{MAX_FORWARDED, MAX_REQUESTS};
+pub use portal::{RX_RING_SLOTS, TX_RING_SLOTS};
+pub use remote::{MAX_DATAGRAM_BYTES, RemoteDatagram, RemoteListener, RemoteStream, Wait};
+pub use stats::{EngineReport, EngineStats, LoopCounters};

@@ -1,0 +1,458 @@
+//! What a thread and an engine share about one socket.
+//!
+//! ```text
+//!   thread                       Portal + Endpoint                       engine
+//!     read  ◀── rx: RemoteBufs with data ◀──────────────────────── read_owned, recv_from
+//!     write ──▶ tx: RemoteBufs with data ──────────────────────────▶ write_owned, send_to
+//!     write ◀── grants: empty RemoteBufs ◀──────────────────────────── pool
+//!     shutdown, close ──▶ wishes (bits) ──▶     status (bits), error ◀── what became of it
+//! ```
+//!
+//! Every ring is bounded, so a thread that stops reading fills `rx`, the engine stops taking data
+//! from the connection, and TCP closes its window: nothing is lost. Bytes are copied once, by the
+//! thread. Whoever puts something down posts or rings; whoever finds nothing says so first
+//! ([`Status::RX_FULL`], `wanted`) and looks again.
+//!
+//! A UDP socket of several engines has one [`Endpoint`] and a [`Portal`] on each of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use barewire_driver::RemoteBuf;
+use bitflags::bitflags;
+use crossbeam::queue::ArrayQueue;
+
+use super::mailbox::Mailbox;
+use super::remote::RemoteStream;
+use super::sync::{Bell, QueuedFlag};
+use crate::error::SocketError;
+
+/// Buffers, and slots in them, that may wait for a thread to read them.
+pub const RX_RING_SLOTS: usize = 64;
+
+/// Buffers that a thread may have on their way to its engine, filled or granted and still empty.
+pub const TX_RING_SLOTS: usize = 64;
+
+bitflags! {
+    /// What the engine has told about a socket; bits are set, and only the two marked ones cleared.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Status: u32 {
+        /// The connection is open, or the datagram socket bound.
+        const CONNECTED = 1 << 0;
+        /// Nothing more will be put into `rx`.
+        const READ_END = 1 << 1;
+        /// Nothing more can be sent.
+        const WRITE_END = 1 << 2;
+        /// An error waits to be told; cleared by whoever tells it.
+        const FAILED = 1 << 3;
+        /// The engine has stopped.
+        const STOPPED = 1 << 4;
+        /// The engine has let go of the socket.
+        const CLOSED = 1 << 5;
+        /// The engine has more but found `rx` full; cleared by the reader that makes room.
+        const RX_FULL = 1 << 6;
+    }
+}
+
+bitflags! {
+    /// What a thread has asked of the engine; bits are only ever set.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Wishes: u32 {
+        /// Read no more.
+        const SHUT_READ = 1 << 0;
+        /// Send what is queued, then end the stream.
+        const SHUT_WRITE = 1 << 1;
+        /// Close gracefully.
+        const CLOSE = 1 << 2;
+        /// The closing thread waits for [`Status::CLOSED`].
+        const LINGER = 1 << 3;
+    }
+}
+
+/// A piece of a byte stream, or a whole datagram.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) front: RemoteBuf,
+    /// The rest of a datagram that did not fit one slot.
+    pub(crate) rest: Vec<RemoteBuf>,
+    /// Sender or destination of a datagram.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Parcel {
+    pub(crate) fn piece(front: RemoteBuf) -> Parcel {
+        Parcel { front, rest: Vec::new(), address: None }
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        1 + self.rest.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.front.len() + self.rest.iter().map(|buf| buf.len()).sum::<usize>()
+    }
+
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &RemoteBuf> {
+        std::iter::once(&self.front).chain(&self.rest)
+    }
+}
+
+/// The side of a socket that threads look at.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    status: AtomicU32,
+    error: Mutex<Option<SocketError>>,
+    rx: ArrayQueue<Parcel>,
+    /// Slots in `rx` and `inbox` together.
+    rx_slots: AtomicUsize,
+    /// What readers have taken from `rx` and not yet consumed: peeking needs more than the front.
+    inbox: Mutex<VecDeque<Parcel>>,
+    pub(crate) readable: Bell,
+    pub(crate) writable: Bell,
+}
+
+impl Endpoint {
+    pub(crate) fn new(status: Status) -> Endpoint {
+        Endpoint {
+            status: AtomicU32::new(status.bits()),
+            error: Mutex::default(),
+            rx: ArrayQueue::new(RX_RING_SLOTS),
+            rx_slots: AtomicUsize::new(0),
+            inbox: Mutex::default(),
+            readable: Bell::default(),
+            writable: Bell::default(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        // Acquire: what the engine put down before it set a bit is seen after it.
+        Status::from_bits_truncate(self.status.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set(&self, bits: Status) {
+        self.status.fetch_or(bits.bits(), Ordering::AcqRel);
+    }
+
+    fn clear(&self, bits: Status) -> bool {
+        let before = self.status.fetch_and(!bits.bits(), Ordering::AcqRel);
+        Status::from_bits_truncate(before).intersects(bits)
+    }
+
+    /// Engine: notes an error for the next call to tell.
+    pub(crate) fn fail(&self, error: SocketError) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.set(Status::FAILED);
+    }
+
+    /// Thread: the error that waits, told once.
+    pub(crate) fn take_error(&self) -> Option<SocketError> {
+        if !self.status().contains(Status::FAILED) {
+            return None;
+        }
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clear(Status::FAILED);
+        error.take()
+    }
+
+    /// Engine: wakes everybody who waits for anything.
+    pub(crate) fn ring_all(&self) {
+        self.readable.ring();
+        self.writable.ring();
+    }
+
+    /// Engine: true if `slots` more slots fit into `rx`.
+    pub(crate) fn has_rx_room(&self, slots: usize) -> bool {
+        !self.rx.is_full() && self.rx_slots.load(Ordering::Acquire) + slots <= RX_RING_SLOTS
+    }
+
+    /// Engine: as [`Endpoint::has_rx_room`], and if not, the next reader that makes room says so.
+    pub(crate) fn reserve_rx(&self, slots: usize) -> bool {
+        if self.has_rx_room(slots) {
+            return true;
+        }
+        self.set(Status::RX_FULL);
+        // Orders the bit before the second look; pairs with the fence in `made_room`.
+        fence(Ordering::SeqCst);
+        self.has_rx_room(slots)
+    }
+
+    /// Engine: puts a parcel down for the readers. It comes back if there is no room.
+    pub(crate) fn push_rx(&self, parcel: Parcel) -> Result<(), Parcel> {
+        let slots = parcel.slots();
+        self.rx_slots.fetch_add(slots, Ordering::AcqRel);
+        self.rx.push(parcel).inspect_err(|_| {
+            self.rx_slots.fetch_sub(slots, Ordering::AcqRel);
+        })
+    }
+
+    /// Reader: true if the engine waits for the room that has just been made.
+    pub(crate) fn made_room(&self) -> bool {
+        // See `reserve_rx`.
+        fence(Ordering::SeqCst);
+        self.status().contains(Status::RX_FULL) && self.clear(Status::RX_FULL)
+    }
+
+    /// True if a read would not have to wait.
+    pub(crate) fn has_news(&self) -> bool {
+        let ended = Status::READ_END | Status::FAILED | Status::STOPPED | Status::CLOSED;
+        self.status().intersects(ended) || self.has_unread()
+    }
+
+    /// True if data waits that no reader has taken.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.rx.is_empty() || !self.locked_inbox().is_empty()
+    }
+
+    fn locked_inbox(&self) -> MutexGuard<'_, VecDeque<Parcel>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reader: everything that has arrived, in order. What is taken off the front is told to
+    /// [`Endpoint::consumed`].
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, VecDeque<Parcel>> {
+        let mut inbox = self.locked_inbox();
+        while let Some(parcel) = self.rx.pop() {
+            inbox.push_back(parcel);
+        }
+        inbox
+    }
+
+    /// Reader: `slots` slots of parcels have been let go of.
+    pub(crate) fn consumed(&self, slots: usize) {
+        self.rx_slots.fetch_sub(slots, Ordering::AcqRel);
+    }
+
+    /// Engine: it lets go of the socket; unless that was asked for, everybody who waits fails.
+    pub(crate) fn kill_unless_closed(&self) {
+        if !self.status().contains(Status::CLOSED) {
+            self.kill();
+        }
+    }
+
+    /// Engine: lets go of all memory and fails everybody who waits.
+    pub(crate) fn kill(&self) {
+        self.set(Status::STOPPED | Status::CLOSED);
+        self.inbox().clear();
+        self.ring_all();
+    }
+}
+
+/// The side of a socket that its engine looks at.
+pub(crate) struct Portal {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) key: u32,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: Option<SocketAddr>,
+    queued: QueuedFlag,
+    wishes: AtomicU32,
+    tx: ArrayQueue<Parcel>,
+    tx_slots: AtomicUsize,
+    grants: ArrayQueue<RemoteBuf>,
+    wanted: AtomicUsize,
+    /// Keeps two writers' buffers from mixing within one call.
+    pub(crate) writer: Mutex<()>,
+}
+
+impl Portal {
+    pub(crate) fn new(
+        mailbox: Arc<Mailbox>,
+        key: u32,
+        endpoint: Arc<Endpoint>,
+        local: SocketAddr,
+        peer: Option<SocketAddr>,
+    ) -> Portal {
+        Portal {
+            endpoint,
+            mailbox,
+            key,
+            local,
+            peer,
+            queued: QueuedFlag::default(),
+            wishes: AtomicU32::new(0),
+            tx: ArrayQueue::new(TX_RING_SLOTS),
+            tx_slots: AtomicUsize::new(0),
+            grants: ArrayQueue::new(TX_RING_SLOTS),
+            wanted: AtomicUsize::new(0),
+            writer: Mutex::new(()),
+        }
+    }
+
+    /// Engine: hands a datagram to the readers. Several engines fill one endpoint, so the room may
+    /// have gone since it was looked for; the datagram is lost then, and counted.
+    pub(crate) fn deliver(&self, datagram: Parcel) {
+        if self.endpoint.push_rx(datagram).is_err() {
+            self.lost_datagram();
+        }
+    }
+
+    /// Engine: counts a datagram that could not be handed to its readers.
+    pub(crate) fn lost_datagram(&self) {
+        self.mailbox.datagrams_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wishes(&self) -> Wishes {
+        Wishes::from_bits_truncate(self.wishes.load(Ordering::Acquire))
+    }
+
+    /// Thread: asks for something and tells the engine.
+    pub(crate) fn wish(&self, wishes: Wishes) {
+        self.wishes.fetch_or(wishes.bits(), Ordering::AcqRel);
+        self.post();
+    }
+
+    /// Thread: tells the engine that there is something to look at.
+    pub(crate) fn post(&self) {
+        if self.queued.claim() {
+            self.mailbox.post(self.key);
+        }
+    }
+
+    /// Engine: it has taken the portal off the queue and is about to look.
+    pub(crate) fn taken(&self) {
+        self.queued.release();
+    }
+
+    /// Engine: true if no post is under way any more and none can come: the key is free.
+    pub(crate) fn retire(&self) -> bool {
+        self.queued.claim()
+    }
+
+    /// Thread: an empty buffer, if one was granted.
+    pub(crate) fn take_grant(&self) -> Option<RemoteBuf> {
+        self.grants.pop()
+    }
+
+    /// Thread: gives back grants that it did not use.
+    pub(crate) fn return_grant(&self, buf: RemoteBuf) {
+        // No room means that the engine has granted others meanwhile; this one goes home.
+        let _ = self.grants.push(buf);
+    }
+
+    /// Thread: asks for empty buffers.
+    pub(crate) fn want(&self, slots: usize) {
+        self.wanted.fetch_max(slots.min(TX_RING_SLOTS), Ordering::AcqRel);
+    }
+
+    /// Engine: how many buffers are asked for.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Engine: how many more buffers the writers may have.
+    pub(crate) fn grant_room(&self) -> usize {
+        let used = self.tx_slots.load(Ordering::Acquire) + self.grants.len();
+        TX_RING_SLOTS.saturating_sub(used)
+    }
+
+    /// Engine: grants an empty buffer.
+    pub(crate) fn grant(&self, buf: RemoteBuf) {
+        let _ = self.grants.push(buf);
+        let less = |wanted: usize| wanted.checked_sub(1);
+        let _ = self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    pub(crate) fn grants(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// Thread: puts a parcel down for the engine. It comes back if there is no room.
+    pub(crate) fn push_tx(&self, parcel: Parcel) -> Result<(), Parcel> {
+        let slots = parcel.slots();
+        self.tx_slots.fetch_add(slots, Ordering::AcqRel);
+        self.tx.push(parcel).inspect_err(|_| {
+            self.tx_slots.fetch_sub(slots, Ordering::AcqRel);
+        })
+    }
+
+    pub(crate) fn has_tx_room(&self) -> bool {
+        !self.tx.is_full()
+    }
+
+    /// Engine: the next parcel to send.
+    pub(crate) fn pop_tx(&self) -> Option<Parcel> {
+        let parcel = self.tx.pop()?;
+        self.tx_slots.fetch_sub(parcel.slots(), Ordering::AcqRel);
+        Some(parcel)
+    }
+
+    pub(crate) fn tx_is_empty(&self) -> bool {
+        self.tx.is_empty()
+    }
+
+    /// Engine: lets go of all memory that waits on the way in.
+    pub(crate) fn drop_buffers(&self) {
+        while self.tx.pop().is_some() {}
+        while self.grants.pop().is_some() {}
+    }
+}
+
+impl fmt::Debug for Portal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Portal")
+            .field("key", &self.key)
+            .field("local", &self.local)
+            .field("peer", &self.peer)
+            .field("status", &self.endpoint.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Accepted connections that wait for a thread to take them; several engines fill one queue.
+pub(crate) struct AcceptQueue {
+    pub(crate) endpoint: Endpoint,
+    ready: ArrayQueue<RemoteStream>,
+}
+
+impl AcceptQueue {
+    /// A queue for `backlog` connections.
+    pub(crate) fn new(backlog: usize) -> AcceptQueue {
+        AcceptQueue {
+            endpoint: Endpoint::new(Status::CONNECTED),
+            ready: ArrayQueue::new(backlog.max(1)),
+        }
+    }
+
+    /// Engine: true if another connection fits; if not, the next `take` says so.
+    pub(crate) fn reserve(&self) -> bool {
+        if !self.ready.is_full() {
+            return true;
+        }
+        self.endpoint.set(Status::RX_FULL);
+        // As in `Endpoint::reserve_rx`.
+        fence(Ordering::SeqCst);
+        !self.ready.is_full()
+    }
+
+    /// Engine: adds a connection, or gives it back if another engine took the last place.
+    pub(crate) fn push(&self, stream: RemoteStream) -> Result<(), RemoteStream> {
+        self.ready.push(stream)?;
+        self.endpoint.readable.ring();
+        Ok(())
+    }
+
+    /// Thread: the next connection.
+    pub(crate) fn take(&self) -> Option<RemoteStream> {
+        self.ready.pop()
+    }
+
+    /// True if a connection waits, or never will.
+    pub(crate) fn has_news(&self) -> bool {
+        let ended = Status::FAILED | Status::STOPPED | Status::CLOSED;
+        !self.ready.is_empty() || self.endpoint.status().intersects(ended)
+    }
+
+    /// Drops the connections that nobody took.
+    pub(crate) fn clear(&self) {
+        while self.ready.pop().is_some() {}
+    }
+}
+
+impl fmt::Debug for AcceptQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptQueue").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,859 @@
+//! The engine's side of the sockets that other threads hold.
+//!
+//! ```text
+//!   posts, events ─▶ marked (each key once) ─▶ serve(key):
+//!       connecting?  ─▶ tell the thread how it ended
+//!       pull: stack ─▶ rx      push: tx ─▶ stack      grant: pool ─▶ grants      close
+//! ```
+//!
+//! Serving a socket moves what can be moved and returns; whatever has to wait is waited for by an
+//! event of the stack, a post of the thread, or, where the pool is empty, by a short retry.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use barewire_driver::{PacketSlice, Pool, RemoteBuf};
+use slab::Slab;
+
+use super::core::Core;
+use super::mailbox::{Answer, Op};
+use super::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
+use super::remote::{MAX_DATAGRAM_BYTES, RemoteStream};
+use super::stats::LoopCounters;
+use crate::error::SocketError;
+use crate::socket::{Family, OptionName, SocketId, SocketKind, SocketOption};
+use crate::stack::Stack;
+use crate::tcp::{Readiness, State};
+use crate::time::Instant;
+
+/// Writes up to this size are copied behind the last one's bytes instead of taking a slot of their
+/// own: a stream of single bytes costs its length, not a slot a byte.
+const COALESCE_BYTES: usize = 512;
+
+/// How long a closed socket may take to hand its last data to the stack before it is aborted; the
+/// stack's own limits begin after that.
+const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Buffers that a new connection is granted at once, so that its first write need not ask.
+const FIRST_GRANTS: usize = 2;
+
+/// One part in this many of the pool is never granted: receiving has to go on.
+const RESERVED_PART: usize = 8;
+
+/// How soon sockets are served again that found the pool empty or wait for a peer's last ACK.
+const RETRY: Duration = Duration::from_millis(1);
+
+enum Role {
+    Stream {
+        /// Taken from the stack and not handed over yet: no slot was free for a copy.
+        inbound: Option<PacketSlice>,
+        /// Taken from the thread; the stack had no room for it.
+        outbound: Option<PacketSlice>,
+        connected: bool,
+        read_done: bool,
+        write_done: bool,
+    },
+    Listener {
+        accepts: Arc<AcceptQueue>,
+        /// Accepted; another engine took the last place in the queue.
+        spare: Option<RemoteStream>,
+    },
+    Datagram {
+        /// Taken from the thread; the stack had no room for it.
+        outbound: Option<Parcel>,
+    },
+}
+
+struct Entry {
+    portal: Arc<Portal>,
+    socket: SocketId,
+    role: Role,
+    marked: bool,
+    /// When a closed socket that still has data to hand over is aborted.
+    closing: Option<Instant>,
+    /// The stack has closed it; only the thread's last post keeps the key from being free.
+    gone: bool,
+}
+
+/// What serving a socket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    Done,
+    /// Serve it again soon.
+    Retry,
+    /// Closed by the thread, but what it wrote is not all handed over: an event will tell.
+    Draining,
+    /// A listener has to wait until another socket goes.
+    TableFull,
+    /// The socket is closed: forget it.
+    Gone,
+}
+
+/// All sockets of one engine that other threads hold.
+pub(super) struct Remotes {
+    core: Core,
+    entries: Slab<Entry>,
+    limit: usize,
+    marked: VecDeque<u32>,
+    retries: Vec<u32>,
+    retry_at: Instant,
+    /// In the order of their deadlines, for the limit is the same for all.
+    closing: VecDeque<(Instant, u32)>,
+    /// Listeners that wait for a place in `entries`.
+    crowded: Vec<u32>,
+    touched: Vec<u32>,
+    scratch: Box<[u8]>,
+    pub(super) counters: LoopCounters,
+}
+
+impl Remotes {
+    pub(super) fn new(core: Core, limit: usize) -> Remotes {
+        Remotes {
+            core,
+            entries: Slab::new(),
+            limit,
+            marked: VecDeque::new(),
+            retries: Vec::new(),
+            retry_at: Instant::ZERO,
+            closing: VecDeque::new(),
+            crowded: Vec::new(),
+            touched: Vec::new(),
+            scratch: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
+            counters: LoopCounters::default(),
+        }
+    }
+
+    /// Sockets held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Answers a control call that is about sockets.
+    pub(super) fn call(&mut self, op: Op) -> Result<Answer, SocketError> {
+        match op {
+            Op::Probe { kind, addr } => self.probe(kind, addr).map(Answer::Address),
+            Op::Listen { addr, backlog, share_port, accepts } => {
+                self.listen(addr, backlog, share_port, accepts).map(Answer::Portal)
+            }
+            Op::Connect { to } => self.connect(to).map(Answer::Portal),
+            Op::BindUdp { addr, share_port, endpoint } => {
+                self.bind_udp(addr, share_port, endpoint).map(Answer::Portal)
+            }
+            Op::ConnectUdp { key, to } => {
+                let socket = self.socket_of(key)?;
+                self.core.with_stack(|s| s.connect(socket, to)).map(|()| Answer::Done)
+            }
+            Op::SetOption { key, option } => {
+                let socket = self.socket_of(key)?;
+                self.core.with_stack(|s| s.set_option(socket, option)).map(|()| Answer::Done)
+            }
+            Op::Option { key, name } => {
+                let socket = self.socket_of(key)?;
+                self.core.with_stack(|s| s.option(socket, name)).map(Answer::Option)
+            }
+            // The engine answers these two itself.
+            Op::Run(_) | Op::Stats => Err(SocketError::InvalidInput),
+        }
+    }
+
+    fn socket_of(&self, key: u32) -> Result<SocketId, SocketError> {
+        self.entries.get(key as usize).map(|entry| entry.socket).ok_or(SocketError::BadSocket)
+    }
+
+    /// Opens a socket, lets `set_up` do the rest, and closes it again if that fails.
+    fn open<T>(
+        &self,
+        kind: SocketKind,
+        addr: SocketAddr,
+        share_port: bool,
+        set_up: impl FnOnce(&mut Stack, SocketId) -> Result<T, SocketError>,
+    ) -> Result<(SocketId, T), SocketError> {
+        let family = if addr.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.core.with_stack(|stack| {
+            let id = stack.socket(kind, family)?;
+            let mut prepared = Ok(());
+            if kind == SocketKind::Tcp {
+                // As std's listeners have it: a restart does not wait for lingering connections.
+                prepared = stack.set_option(id, SocketOption::ReuseAddr(true));
+            }
+            if share_port {
+                prepared =
+                    prepared.and_then(|()| stack.set_option(id, SocketOption::ReusePort(true)));
+            }
+            match prepared.and_then(|()| set_up(stack, id)) {
+                Ok(value) => Ok((id, value)),
+                Err(error) => {
+                    let _ = stack.close(id);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn probe(&self, kind: SocketKind, addr: SocketAddr) -> Result<SocketAddr, SocketError> {
+        let (id, local) = self.open(kind, addr, false, |stack, id| {
+            stack.bind(id, addr)?;
+            stack.local_addr(id)
+        })?;
+        self.core.with_stack(|s| s.close(id)).map(|()| local)
+    }
+
+    fn listen(
+        &mut self,
+        addr: SocketAddr,
+        backlog: usize,
+        share_port: bool,
+        accepts: Arc<AcceptQueue>,
+    ) -> Result<Arc<Portal>, SocketError> {
+        self.check_room()?;
+        let (socket, local) = self.open(SocketKind::Tcp, addr, share_port, |stack, id| {
+            stack.bind(id, addr)?;
+            stack.listen(id, backlog)?;
+            stack.local_addr(id)
+        })?;
+        let endpoint = Arc::new(Endpoint::new(Status::CONNECTED));
+        let role = Role::Listener { accepts, spare: None };
+        Ok(self.insert(socket, endpoint, role, local, None))
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> Result<Arc<Portal>, SocketError> {
+        self.check_room()?;
+        let (socket, local) =
+            self.open(SocketKind::Tcp, to, false, |stack, id| match stack.connect(id, to) {
+                Ok(()) | Err(SocketError::InProgress) => stack.local_addr(id),
+                Err(error) => Err(error),
+            })?;
+        Ok(self.insert_stream(socket, false, local, to))
+    }
+
+    fn bind_udp(
+        &mut self,
+        addr: SocketAddr,
+        share_port: bool,
+        endpoint: Arc<Endpoint>,
+    ) -> Result<Arc<Portal>, SocketError> {
+        self.check_room()?;
+        let (socket, local) = self.open(SocketKind::Udp, addr, share_port, |stack, id| {
+            stack.bind(id, addr)?;
+            stack.local_addr(id)
+        })?;
+        let role = Role::Datagram { outbound: None };
+        Ok(self.insert(socket, endpoint, role, local, None))
+    }
+
+    fn check_room(&mut self) -> Result<(), SocketError> {
+        if self.entries.len() < self.limit {
+            return Ok(());
+        }
+        self.counters.portals_full += 1;
+        Err(SocketError::TooManySockets)
+    }
+
+    fn insert_stream(
+        &mut self,
+        socket: SocketId,
+        connected: bool,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Arc<Portal> {
+        let status = if connected { Status::CONNECTED } else { Status::empty() };
+        let role = Role::Stream {
+            inbound: None,
+            outbound: None,
+            connected,
+            read_done: false,
+            write_done: false,
+        };
+        let endpoint = Arc::new(Endpoint::new(status));
+        let portal = self.insert(socket, endpoint, role, local, Some(peer));
+        portal.want(FIRST_GRANTS);
+        portal
+    }
+
+    fn insert(
+        &mut self,
+        socket: SocketId,
+        endpoint: Arc<Endpoint>,
+        role: Role,
+        local: SocketAddr,
+        peer: Option<SocketAddr>,
+    ) -> Arc<Portal> {
+        let slot = self.entries.vacant_entry();
+        let key = slot.key() as u32;
+        let mailbox = self.core.mailbox().clone();
+        let portal = Arc::new(Portal::new(mailbox, key, endpoint, local, peer));
+        let (marked, closing, gone) = (false, None, false);
+        slot.insert(Entry { portal: portal.clone(), socket, role, marked, closing, gone });
+        self.core.watch_for_portal(socket, key);
+        self.mark(key);
+        portal
+    }
+
+    fn mark(&mut self, key: u32) {
+        if let Some(entry) = self.entries.get_mut(key as usize)
+            && !std::mem::replace(&mut entry.marked, true)
+        {
+            self.marked.push_back(key);
+        }
+    }
+
+    /// Collects who has to be served, from posts, events and due retries, and serves at most
+    /// `budget` of them. Returns how many.
+    pub(super) fn run(&mut self, budget: usize) -> usize {
+        let core = self.core.clone();
+        for _ in 0..budget {
+            let Some(key) = core.mailbox().next_post() else { break };
+            if let Some(entry) = self.entries.get(key as usize) {
+                entry.portal.taken();
+            }
+            self.mark(key);
+        }
+        let mut keys = std::mem::take(&mut self.touched);
+        core.take_touched(&mut keys);
+        if self.retry_at <= core.now() {
+            keys.append(&mut self.retries);
+        }
+        keys.drain(..).for_each(|key| self.mark(key));
+        self.touched = keys;
+        self.expire_closes();
+        let count = self.marked.len().min(budget);
+        for _ in 0..count {
+            let Some(key) = self.marked.pop_front() else { break };
+            self.serve(key);
+        }
+        count
+    }
+
+    /// True if `run` would find something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// When `run` has to be called next at the latest.
+    pub(super) fn poll_at(&self) -> Option<Instant> {
+        let retry = (!self.retries.is_empty()).then_some(self.retry_at);
+        let close = self.closing.front().map(|(at, _)| *at);
+        [retry, close].into_iter().flatten().min()
+    }
+
+    fn serve(&mut self, key: u32) {
+        self.counters.portal_turns += 1;
+        let Some(entry) = self.entries.get_mut(key as usize) else { return };
+        entry.marked = false;
+        let served = match &entry.role {
+            _ if entry.gone => Served::Gone,
+            Role::Stream { .. } => entry.serve_stream(&self.core),
+            Role::Datagram { .. } => entry.serve_datagram(&self.core, &mut self.scratch),
+            Role::Listener { .. } => self.serve_listener(key),
+        };
+        match served {
+            Served::Done => {}
+            Served::Retry => self.retry(key),
+            Served::Draining => self.limit_close(key),
+            Served::TableFull => {
+                self.counters.portals_full += 1;
+                if !self.crowded.contains(&key) {
+                    self.crowded.push(key);
+                }
+            }
+            Served::Gone => self.remove(key),
+        }
+    }
+
+    fn retry(&mut self, key: u32) {
+        self.counters.portals_starved += 1;
+        if self.retries.is_empty() {
+            self.retry_at = self.core.now() + RETRY;
+        }
+        if !self.retries.contains(&key) {
+            self.retries.push(key);
+        }
+        self.limit_close(key);
+    }
+
+    /// Gives a closed socket a time by which it has to be gone.
+    fn limit_close(&mut self, key: u32) {
+        let deadline = self.core.now() + CLOSE_LIMIT;
+        if let Some(entry) = self.entries.get_mut(key as usize)
+            && entry.portal.wishes().contains(Wishes::CLOSE)
+            && entry.closing.is_none()
+        {
+            entry.closing = Some(deadline);
+            self.closing.push_back((deadline, key));
+        }
+    }
+
+    fn remove(&mut self, key: u32) {
+        let Some(entry) = self.entries.get_mut(key as usize) else { return };
+        entry.gone = true;
+        // While a post of the thread that closed it is under way the key must not be given to
+        // another socket: that post is the last, and leads here again.
+        if !entry.portal.retire() {
+            return;
+        }
+        let entry = self.entries.remove(key as usize);
+        entry.portal.endpoint.set(Status::CLOSED);
+        entry.portal.endpoint.ring_all();
+        drop(entry);
+        for listener in std::mem::take(&mut self.crowded) {
+            self.mark(listener);
+        }
+    }
+
+    fn expire_closes(&mut self) {
+        while let Some(&(at, key)) = self.closing.front() {
+            if at > self.core.now() {
+                break;
+            }
+            self.closing.pop_front();
+            let expired = self.entries.get_mut(key as usize).filter(|e| e.closing == Some(at));
+            if let Some(entry) = expired {
+                self.counters.closes_expired += 1;
+                let socket = entry.socket;
+                let _ = self.core.with_stack(|s| s.abort(socket));
+                self.remove(key);
+            }
+        }
+    }
+
+    fn serve_listener(&mut self, key: u32) -> Served {
+        loop {
+            let Some(entry) = self.entries.get_mut(key as usize) else { return Served::Done };
+            let (socket, local) = (entry.socket, entry.portal.local);
+            let closing = entry.portal.wishes().contains(Wishes::CLOSE);
+            let Role::Listener { accepts, spare } = &mut entry.role else { return Served::Done };
+            let accepts = accepts.clone();
+            if closing {
+                drop(spare.take());
+                self.core.forget(socket);
+                let _ = self.core.with_stack(|s| s.close(socket));
+                return Served::Gone;
+            }
+            if !accepts.reserve() {
+                return Served::Done;
+            }
+            if let Some(stream) = spare.take() {
+                *spare = accepts.push(stream).err();
+                continue;
+            }
+            if self.entries.len() >= self.limit {
+                return Served::TableFull;
+            }
+            let (id, peer) = match self.core.with_stack(|s| s.accept(socket)) {
+                Ok(accepted) => accepted,
+                Err(SocketError::WouldBlock) => return Served::Done,
+                Err(SocketError::ConnectionAborted) => continue,
+                Err(error) => {
+                    accepts.endpoint.fail(error);
+                    accepts.endpoint.readable.ring();
+                    return Served::Done;
+                }
+            };
+            let local = self.core.with_stack(|s| s.local_addr(id)).unwrap_or(local);
+            let stream = RemoteStream::new(self.insert_stream(id, true, local, peer));
+            if let Err(stream) = accepts.push(stream)
+                && let Some(entry) = self.entries.get_mut(key as usize)
+                && let Role::Listener { spare, .. } = &mut entry.role
+            {
+                *spare = Some(stream);
+            }
+        }
+    }
+
+    /// Closes all listeners: nothing is accepted any more.
+    pub(super) fn close_listeners(&mut self) {
+        let core = self.core.clone();
+        for (_, entry) in &mut self.entries {
+            let socket = entry.socket;
+            let Role::Listener { accepts, spare } = &mut entry.role else { continue };
+            drop(spare.take());
+            accepts.endpoint.kill();
+            accepts.clear();
+            core.forget(socket);
+            let _ = core.with_stack(|s| s.close(socket));
+        }
+    }
+
+    /// Fails every thread that waits, hands what they have written to the stack and closes all
+    /// sockets gracefully.
+    pub(super) fn close_all(&mut self) {
+        self.close_listeners();
+        let core = self.core.clone();
+        for mut entry in self.entries.drain() {
+            entry.portal.endpoint.set(Status::STOPPED);
+            if let Role::Stream { .. } = entry.role {
+                entry.push(&core);
+                entry.portal.endpoint.kill();
+                core.forget(entry.socket);
+                let _ = core.with_stack(|s| s.close(entry.socket));
+            } else if let Role::Datagram { .. } = entry.role {
+                core.forget(entry.socket);
+                let _ = core.with_stack(|s| s.close(entry.socket));
+            }
+        }
+    }
+}
+
+impl Drop for Remotes {
+    /// Also when the engine dies: nobody waits for it for ever.
+    fn drop(&mut self) {
+        for (_, entry) in &self.entries {
+            if let Role::Listener { accepts, .. } = &entry.role {
+                accepts.endpoint.kill();
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.portal.endpoint.kill_unless_closed();
+        // Pairs with the fence of the writers: see `remote::push_tx`.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.portal.drop_buffers();
+    }
+}
+
+/// Makes a slice of this engine's pool one that may cross to another thread. It comes back if the
+/// pool has no slot for the copy that a shared one needs.
+pub(super) fn into_remote(pool: &Pool, slice: PacketSlice) -> Result<RemoteBuf, PacketSlice> {
+    let slice = match slice.into_remote() {
+        Ok(remote) => return Ok(remote),
+        Err(shared) => shared,
+    };
+    match pool.copy_from(&slice).map(|buf| buf.into_remote()) {
+        Some(Ok(remote)) => Ok(remote),
+        Some(Err(_)) | None => Err(slice),
+    }
+}
+
+fn may_grant(pool: &Pool) -> bool {
+    pool.free_slots() > pool.total_slots() / RESERVED_PART
+}
+
+impl Entry {
+    /// Grants what the thread has asked for; true if the pool had too little to spare.
+    fn grant(&self, pool: &Pool) -> bool {
+        let wanted = self.portal.wanted().min(self.portal.grant_room());
+        for _ in 0..wanted {
+            if !may_grant(pool) {
+                return true;
+            }
+            match pool.alloc().map(|buf| buf.into_remote()) {
+                Some(Ok(remote)) => self.portal.grant(remote),
+                Some(Err(_)) | None => return true,
+            }
+        }
+        if wanted > 0 {
+            self.portal.endpoint.writable.ring();
+        }
+        false
+    }
+
+    fn serve_stream(&mut self, core: &Core) -> Served {
+        if !self.establish(core) {
+            return Served::Done;
+        }
+        if self.portal.wishes().contains(Wishes::CLOSE) {
+            return self.close_stream(core);
+        }
+        let starved = self.pull(core);
+        let starved = self.push(core) || starved;
+        let stalled = matches!(&self.role, Role::Stream { outbound: Some(_), .. });
+        let starved = !stalled && self.grant(core.pool()) || starved;
+        if starved { Served::Retry } else { Served::Done }
+    }
+
+    /// Tells the thread how its `connect` ended; false while it has not.
+    fn establish(&mut self, core: &Core) -> bool {
+        let (socket, endpoint) = (self.socket, self.portal.endpoint.clone());
+        let Role::Stream { connected, read_done, write_done, .. } = &mut self.role else {
+            return false;
+        };
+        if *connected {
+            return true;
+        }
+        if self.portal.wishes().contains(Wishes::CLOSE) {
+            return true;
+        }
+        let ready = core.with_stack(|s| s.readiness(socket)).unwrap_or(Readiness::ERROR);
+        if ready.contains(Readiness::ERROR) || ready.contains(Readiness::WRITE_CLOSED) {
+            let error = core.with_stack(|s| s.take_error(socket)).ok().flatten();
+            endpoint.fail(error.unwrap_or(SocketError::ConnectionAborted));
+            endpoint.set(Status::READ_END | Status::WRITE_END);
+            (*connected, *read_done, *write_done) = (true, true, true);
+            endpoint.ring_all();
+            return true;
+        }
+        if ready.contains(Readiness::WRITABLE) {
+            *connected = true;
+            endpoint.set(Status::CONNECTED);
+            endpoint.ring_all();
+        }
+        *connected
+    }
+
+    /// Moves received data to the thread; true if the pool was empty.
+    fn pull(&mut self, core: &Core) -> bool {
+        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
+        let Role::Stream { inbound, read_done, .. } = &mut self.role else { return false };
+        let (mut moved, mut starved) = (false, false);
+        while !*read_done && endpoint.reserve_rx(1) {
+            let slice = match inbound.take() {
+                Some(slice) => Ok(Some(slice)),
+                None => core.with_stack(|s| s.read_owned(socket, usize::MAX)),
+            };
+            match slice.map(|slice| slice.map(|slice| into_remote(core.pool(), slice))) {
+                Ok(Some(Ok(remote))) => {
+                    let pushed = endpoint.push_rx(Parcel::piece(remote));
+                    debug_assert!(pushed.is_ok(), "the engine alone fills the ring");
+                }
+                Ok(Some(Err(slice))) => {
+                    *inbound = Some(slice);
+                    starved = true;
+                    break;
+                }
+                Err(SocketError::WouldBlock) => break,
+                Ok(None) => {
+                    *read_done = true;
+                    endpoint.set(Status::READ_END);
+                }
+                Err(error) => {
+                    *read_done = true;
+                    endpoint.fail(error);
+                    endpoint.set(Status::READ_END);
+                    let ready = core.with_stack(|s| s.readiness(socket));
+                    if ready.is_ok_and(|ready| ready.contains(Readiness::WRITE_CLOSED)) {
+                        endpoint.set(Status::WRITE_END);
+                    }
+                    endpoint.writable.ring();
+                }
+            }
+            moved = true;
+        }
+        if moved {
+            endpoint.readable.ring();
+        }
+        starved
+    }
+
+    /// Moves the thread's data to the stack; true if the pool was empty.
+    fn push(&mut self, core: &Core) -> bool {
+        let (socket, portal) = (self.socket, &self.portal);
+        let Role::Stream { outbound, write_done, .. } = &mut self.role else { return false };
+        let mut starved = false;
+        loop {
+            let piece = match outbound.take() {
+                Some(piece) => piece,
+                None => match portal.pop_tx().map(|parcel| core.pool().adopt(parcel.front)) {
+                    Some(Ok(buf)) => buf.freeze(),
+                    // Only this engine's buffers were granted; another's just goes home.
+                    Some(Err(_)) => continue,
+                    None => break,
+                },
+            };
+            if *write_done {
+                continue;
+            }
+            match core.with_stack(|s| write_piece(s, socket, piece)) {
+                Ok(()) => {}
+                Err((SocketError::WouldBlock, rest)) => {
+                    *outbound = Some(rest);
+                    break;
+                }
+                Err((SocketError::NoBuffers, rest)) => {
+                    *outbound = Some(rest);
+                    starved = true;
+                    break;
+                }
+                Err((error, _)) => {
+                    *write_done = true;
+                    portal.endpoint.fail(error);
+                    portal.endpoint.set(Status::WRITE_END);
+                    portal.endpoint.ring_all();
+                }
+            }
+        }
+        let wishes = portal.wishes();
+        if wishes.contains(Wishes::SHUT_READ) {
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Read));
+        }
+        let drained = outbound.is_none() && portal.tx_is_empty();
+        if wishes.contains(Wishes::SHUT_WRITE) && drained && !*write_done {
+            *write_done = true;
+            portal.endpoint.set(Status::WRITE_END);
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
+        }
+        starved
+    }
+
+    /// What `close(2)` does: unread data or zero linger resets, otherwise what was written is
+    /// handed over first.
+    fn close_stream(&mut self, core: &Core) -> Served {
+        let socket = self.socket;
+        let option = core.with_stack(|s| s.option(socket, OptionName::Linger));
+        let linger = match option {
+            Ok(SocketOption::Linger(linger)) => linger,
+            Ok(_) | Err(_) => None,
+        };
+        let first = self.closing.is_none();
+        let Role::Stream { inbound, .. } = &self.role else { return Served::Gone };
+        // RFC 2525 §2.17: data that the application never read is lost, and the peer is told so.
+        let unread = inbound.is_some() || self.portal.endpoint.has_unread();
+        if first && (unread || linger == Some(Duration::ZERO)) {
+            core.forget(socket);
+            let _ = core.with_stack(|s| s.abort(socket));
+            return Served::Gone;
+        }
+        let starved = self.push(core);
+        let Role::Stream { outbound, write_done, .. } = &self.role else { return Served::Gone };
+        let drained = *write_done || outbound.is_none() && self.portal.tx_is_empty();
+        if !drained {
+            return if starved { Served::Retry } else { Served::Draining };
+        }
+        if self.portal.wishes().contains(Wishes::LINGER) && !self.is_acknowledged(core) {
+            return Served::Retry;
+        }
+        core.forget(socket);
+        let _ = core.with_stack(|s| s.close(socket));
+        Served::Gone
+    }
+
+    /// True once the peer has acknowledged everything and the FIN, which is sent here.
+    fn is_acknowledged(&mut self, core: &Core) -> bool {
+        let socket = self.socket;
+        if let Role::Stream { write_done, .. } = &mut self.role
+            && !std::mem::replace(write_done, true)
+        {
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
+        }
+        match core.with_stack(|s| s.tcp_info(socket)).map(|info| info.state) {
+            Ok(State::SynSent | State::SynReceived | State::Established | State::CloseWait) => {
+                false
+            }
+            Ok(State::FinWait1 | State::Closing | State::LastAck) => false,
+            Ok(State::FinWait2 | State::TimeWait | State::Closed | State::Listen) | Err(_) => true,
+        }
+    }
+
+    fn serve_datagram(&mut self, core: &Core, scratch: &mut [u8]) -> Served {
+        if self.portal.wishes().contains(Wishes::CLOSE) {
+            let blocked = self.send_datagrams(core, scratch);
+            if blocked {
+                return Served::Draining;
+            }
+            core.forget(self.socket);
+            let _ = core.with_stack(|s| s.close(self.socket));
+            return Served::Gone;
+        }
+        let starved = self.receive_datagrams(core, scratch);
+        let blocked = self.send_datagrams(core, scratch);
+        let starved = !blocked && self.grant(core.pool()) || starved;
+        if starved { Served::Retry } else { Served::Done }
+    }
+
+    /// Moves received datagrams to the thread; true if the pool was empty.
+    fn receive_datagrams(&mut self, core: &Core, scratch: &mut [u8]) -> bool {
+        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
+        let slot_len = core.pool().slot_len();
+        let mut moved = false;
+        let mut starved = false;
+        while endpoint.reserve_rx(MAX_DATAGRAM_BYTES.div_ceil(slot_len)) {
+            // Nearly every datagram fits one slot, and is copied straight into it.
+            let Some(mut buf) = core.pool().alloc() else {
+                starved = true;
+                break;
+            };
+            match core.with_stack(|s| s.peek_from(socket, &mut buf)) {
+                Ok(received) if received.full_len <= slot_len => {
+                    let _ = core.with_stack(|s| s.recv_from(socket, &mut []));
+                    buf.truncate(received.len);
+                    let Ok(front) = buf.into_remote() else { break };
+                    let address = Some(received.from);
+                    self.portal.deliver(Parcel { front, rest: Vec::new(), address });
+                }
+                Ok(_) => {
+                    drop(buf);
+                    let Ok(received) = core.with_stack(|s| s.recv_from(socket, scratch)) else {
+                        break;
+                    };
+                    let parts = copy_out(core.pool(), &scratch[..received.len]);
+                    let Some((front, rest)) = parts else {
+                        self.portal.lost_datagram();
+                        starved = true;
+                        break;
+                    };
+                    let address = Some(received.from);
+                    self.portal.deliver(Parcel { front, rest, address });
+                }
+                Err(SocketError::WouldBlock) => break,
+                Err(error) => endpoint.fail(error),
+            }
+            moved = true;
+        }
+        if moved {
+            endpoint.readable.ring();
+        }
+        starved
+    }
+
+    /// Moves the thread's datagrams to the stack; true if it had no room for one.
+    fn send_datagrams(&mut self, core: &Core, scratch: &mut [u8]) -> bool {
+        let (socket, portal) = (self.socket, &self.portal);
+        let Role::Datagram { outbound } = &mut self.role else { return false };
+        while let Some(parcel) = outbound.take().or_else(|| portal.pop_tx()) {
+            let sent = if parcel.rest.is_empty() {
+                core.with_stack(|s| s.send_to(socket, &parcel.front, parcel.address))
+            } else {
+                let mut len = 0;
+                for piece in parcel.pieces() {
+                    scratch[len..len + piece.len()].copy_from_slice(piece);
+                    len += piece.len();
+                }
+                core.with_stack(|s| s.send_to(socket, &scratch[..len], parcel.address))
+            };
+            match sent {
+                Ok(_) => {}
+                Err(SocketError::WouldBlock) => {
+                    *outbound = Some(parcel);
+                    return true;
+                }
+                Err(error) => {
+                    portal.endpoint.fail(error);
+                    portal.endpoint.ring_all();
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Copies a datagram into slots that may cross threads.
+fn copy_out(pool: &Pool, bytes: &[u8]) -> Option<(RemoteBuf, Vec<RemoteBuf>)> {
+    let mut parts = bytes
+        .chunks(pool.slot_len())
+        .map(|chunk| pool.copy_from(chunk).and_then(|buf| buf.into_remote().ok()));
+    let front = parts.next()??;
+    let rest = parts.collect::<Option<Vec<_>>>()?;
+    Some((front, rest))
+}
+
+/// Writes all of `piece`, or gives back what is left of it and why.
+fn write_piece(
+    stack: &mut Stack,
+    socket: SocketId,
+    mut piece: PacketSlice,
+) -> Result<(), (SocketError, PacketSlice)> {
+    if piece.len() > COALESCE_BYTES {
+        return stack.write_owned(socket, piece);
+    }
+    while !piece.is_empty() {
+        match stack.write(socket, &piece) {
+            Ok(n) => piece.advance(n),
+            Err(error) => return Err((error, piece)),
+        }
+    }
+    Ok(())
+}

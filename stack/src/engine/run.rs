@@ -1,0 +1,355 @@
+//! One engine: its loop, its idling and its end.
+//!
+//! ```text
+//!   ┌▶ rx bursts ─▶ frames of others ─▶ events ─▶ tasks ─▶ calls and sockets of threads
+//!   │                                                                      │
+//!   └─ sleep or spin ◀─ collect buffers ◀─ tx bursts ◀─ forwards ◀─ timers ◀┘
+//! ```
+//!
+//! Run to completion: what has arrived is taken (never waiting for a full batch) and processed to
+//! the end before more is taken. Each phase has a budget, so that none can starve the others; what
+//! a budget cuts off comes first in the next turn.
+
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use barewire_driver::device::BURST_FRAMES;
+use barewire_driver::{Arm, Queue, QueueError, RxBurst};
+
+use super::core::Core;
+use super::idle::Idle;
+use super::mailbox::{Answer, Mailbox, Op};
+use super::owner;
+use super::remotes::Remotes;
+use super::stats::{EngineStats, LoopCounters};
+use crate::time::Instant;
+
+/// Receive bursts a turn.
+const RX_BURSTS: usize = 4;
+/// Frames taken over from other engines a turn.
+const FORWARDED_FRAMES: usize = 256;
+/// Events delivered a turn, before the tasks and once more before sending.
+const EVENTS: usize = 1024;
+/// Task polls a turn.
+const TASK_POLLS: usize = 256;
+/// Control calls answered a turn.
+const REQUESTS: usize = 32;
+/// Sockets of other threads served a turn.
+const PORTALS: usize = 256;
+/// Sleepers woken a turn.
+const SLEEPERS: usize = 256;
+/// Transmit bursts a turn.
+const TX_BURSTS: usize = 8;
+
+/// Turns without work before an engine may sleep, however short its spin: what the last phases of
+/// one turn set in motion is seen by the next.
+const IDLE_TURNS: u32 = 2;
+
+/// How soon an engine looks again when frames wait that the device has no room, or the pool no
+/// header, for.
+const TX_RETRY: Duration = Duration::from_micros(200);
+
+/// How far an engine is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Nothing new is accepted; tasks may end by themselves until then.
+    Draining(Instant),
+    /// The tasks are gone; connections may end by themselves until then.
+    Closing(Instant),
+    Over,
+}
+
+/// How long the steps of an orderly end may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StopTimes {
+    pub(super) drain: Duration,
+    pub(super) grace: Duration,
+}
+
+pub(super) struct Engine {
+    core: Core,
+    queue: Box<dyn Queue>,
+    rx: RxBurst,
+    remotes: Remotes,
+    engines: Vec<Arc<Mailbox>>,
+    idle: Idle,
+    stop_times: StopTimes,
+    phase: Phase,
+    last_work: Instant,
+    idle_turns: u32,
+    counters: LoopCounters,
+    failure: Option<String>,
+}
+
+impl Engine {
+    pub(super) fn new(
+        core: Core,
+        queue: Box<dyn Queue>,
+        portals: usize,
+        engines: Vec<Arc<Mailbox>>,
+        idle: Idle,
+        stop_times: StopTimes,
+    ) -> Engine {
+        let last_work = core.now();
+        Engine {
+            remotes: Remotes::new(core.clone(), portals),
+            core,
+            queue,
+            rx: RxBurst::new(),
+            engines,
+            idle,
+            stop_times,
+            phase: Phase::Running,
+            last_work,
+            idle_turns: 0,
+            counters: LoopCounters::default(),
+            failure: None,
+        }
+    }
+
+    /// Runs until it is stopped or its device fails. Gives its last figures, the number of
+    /// connections that it had to leave unfinished, and why it failed, if it did.
+    pub(super) fn run(mut self) -> (EngineStats, usize, Option<String>) {
+        let core = self.core.clone();
+        let _entered = core.executor().enter();
+        while self.phase != Phase::Over {
+            match self.turn() {
+                Ok(0) => self.rest(),
+                Ok(_) => {
+                    self.counters.busy_turns += 1;
+                    self.last_work = self.core.now();
+                    self.idle_turns = 0;
+                }
+                Err(error) => {
+                    self.failure = Some(error.to_string());
+                    self.phase = Phase::Over;
+                }
+            }
+            self.advance_phase();
+        }
+        // Tasks and sockets go before the figures are taken, the queue before the stack.
+        self.let_go();
+        let unfinished = self.core.stack().orphans();
+        (self.stats(), unfinished, self.failure.take())
+    }
+
+    /// One turn of the loop; says how much it found to do.
+    fn turn(&mut self) -> Result<usize, QueueError> {
+        self.counters.turns += 1;
+        let core = self.core.clone();
+        let now = core.tick();
+        let mut work = self.receive(now)?;
+        work += owner::take_in(&core, &mut self.counters, FORWARDED_FRAMES);
+        work += core.deliver_events(EVENTS);
+        work += core.executor().run(TASK_POLLS);
+        work += self.answer_calls();
+        work += self.remotes.run(PORTALS);
+        core.with_stack(|stack| stack.handle_timeout(now));
+        work += core.fire_sleepers(SLEEPERS);
+        work += core.deliver_events(EVENTS);
+        if self.engines.len() > 1 {
+            work += owner::send_out(&core, &self.engines, &mut self.counters, FORWARDED_FRAMES);
+        }
+        work += self.transmit()?;
+        core.pool().collect_returns();
+        self.queue.reclaim();
+        Ok(work)
+    }
+
+    fn receive(&mut self, now: Instant) -> Result<usize, QueueError> {
+        let iface = self.core.iface();
+        let mut frames = 0;
+        for _ in 0..RX_BURSTS {
+            let n = self.queue.rx_burst(&mut self.rx, BURST_FRAMES)?;
+            frames += n;
+            if n > 0 {
+                self.core.with_stack(|stack| stack.handle_burst(now, iface, &mut self.rx));
+                self.rx.clear();
+            }
+            if n < BURST_FRAMES {
+                break;
+            }
+        }
+        Ok(frames)
+    }
+
+    fn transmit(&mut self) -> Result<usize, QueueError> {
+        let iface = self.core.iface();
+        let mut frames = 0;
+        for _ in 0..TX_BURSTS {
+            let queue = &mut self.queue;
+            let (sent, left) = self.core.with_stack(|stack| {
+                let burst = stack.poll_transmit(iface);
+                if burst.is_empty() {
+                    return (Ok(0), 0);
+                }
+                let sent = queue.tx_burst(burst);
+                (sent, burst.len())
+            });
+            let sent = sent?;
+            frames += sent;
+            if sent == 0 || left > 0 {
+                break;
+            }
+        }
+        Ok(frames)
+    }
+
+    fn answer_calls(&mut self) -> usize {
+        for done in 0..REQUESTS {
+            let Some(mut request) = self.core.mailbox().next_request() else { return done };
+            self.counters.requests += 1;
+            let Some(op) = request.take_op() else { continue };
+            let outcome = match op {
+                Op::Run(f) => {
+                    // A panic of the function is its own affair; its caller is only told that it
+                    // has run.
+                    let _ = catch_unwind(AssertUnwindSafe(|| f(&self.core)));
+                    Ok(Answer::Done)
+                }
+                Op::Stats => Ok(Answer::Stats(Box::new(self.stats()))),
+                Op::Probe { .. }
+                | Op::Listen { .. }
+                | Op::Connect { .. }
+                | Op::BindUdp { .. }
+                | Op::ConnectUdp { .. }
+                | Op::SetOption { .. }
+                | Op::Option { .. } => self.remotes.call(op),
+            };
+            request.answer(outcome);
+        }
+        REQUESTS
+    }
+
+    fn rest(&mut self) {
+        self.idle_turns = self.idle_turns.saturating_add(1);
+        let Idle::Adaptive { spin } = self.idle else { return std::hint::spin_loop() };
+        let idle_for = self.core.now().saturating_since(self.last_work);
+        if self.idle_turns < IDLE_TURNS || idle_for < spin {
+            return std::hint::spin_loop();
+        }
+        self.sleep();
+    }
+
+    /// Sleeps until there is something to do; returns at once if there is.
+    fn sleep(&mut self) {
+        let mailbox = self.core.mailbox().clone();
+        mailbox.doorbell.announce();
+        let stop = mailbox.is_stopping() && self.phase == Phase::Running;
+        let mail = mailbox.has_mail() || self.core.executor().has_ready();
+        if !stop && !mail && !self.remotes.has_work() {
+            let armed = self.queue.arm();
+            let own = self.next_deadline();
+            match armed {
+                Arm::Ready => {}
+                Arm::Sleep { fd, until_ns } => {
+                    let queue = until_ns.map(Instant::from_nanos);
+                    self.sleep_until(fd, [queue, own].into_iter().flatten().min());
+                }
+            }
+            self.queue.disarm();
+        }
+        mailbox.doorbell.awake();
+        self.last_work = self.core.tick();
+        self.idle_turns = 0;
+    }
+
+    fn sleep_until(&mut self, fd: Option<RawFd>, deadline: Option<Instant>) {
+        let now = self.core.tick();
+        let timeout = deadline.map(|at| at.saturating_since(now).as_nanos() as u64);
+        if timeout == Some(0) {
+            return;
+        }
+        self.counters.sleeps += 1;
+        self.core.mailbox().doorbell.sleep(fd, timeout);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let (now, stack) = (self.core.now(), self.core.stack());
+        let phase = match self.phase {
+            Phase::Running | Phase::Over => None,
+            Phase::Draining(at) | Phase::Closing(at) => Some(at),
+        };
+        let stuck = stack.wants_transmit().then(|| now + TX_RETRY);
+        let own = [phase, stuck, self.core.next_sleeper(), self.remotes.poll_at()];
+        own.into_iter().chain([stack.poll_at()]).flatten().min()
+    }
+
+    fn advance_phase(&mut self) {
+        let now = self.core.now();
+        match self.phase {
+            Phase::Running if self.core.mailbox().is_stopping() => {
+                self.core.mailbox().die();
+                self.core.announce_stop();
+                self.remotes.close_all();
+                self.core.wake_all();
+                self.phase = Phase::Draining(now + self.stop_times.drain);
+                self.idle_turns = 0;
+            }
+            Phase::Running | Phase::Over => {}
+            Phase::Draining(until) => {
+                if self.core.tasks() == 0 || now >= until {
+                    self.core.executor().drop_all();
+                    self.phase = Phase::Closing(now + self.stop_times.grace);
+                    self.idle_turns = 0;
+                }
+            }
+            Phase::Closing(until) => {
+                let over = self.core.stack().orphans() == 0 && !self.core.stack().wants_transmit();
+                if over || now >= until {
+                    self.phase = Phase::Over;
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.core.mailbox().die();
+        self.core.announce_stop();
+        self.remotes.close_all();
+        self.core.executor().drop_all();
+        self.rx.clear();
+        self.queue.stop();
+    }
+
+    fn stats(&self) -> EngineStats {
+        let (core, mailbox) = (&self.core, self.core.mailbox());
+        let stack = core.stack();
+        let portals = &self.remotes.counters;
+        let mut pool = core.pool().counters();
+        pool.bytes_copied += mailbox.thread_bytes_copied.load(Ordering::Relaxed);
+        EngineStats {
+            index: core.index() as u16,
+            run: LoopCounters {
+                portal_turns: portals.portal_turns,
+                portals_full: portals.portals_full,
+                portals_starved: portals.portals_starved,
+                closes_expired: portals.closes_expired,
+                datagrams_lost: mailbox.datagrams_lost.load(Ordering::Relaxed),
+                ..self.counters
+            },
+            tasks: core.executor().counters(),
+            tasks_alive: core.tasks(),
+            stack: *stack.counters(),
+            sockets: stack.sockets(),
+            portals: self.remotes.len(),
+            time_wait: stack.time_wait(),
+            queue: self.queue.counters(),
+            pool,
+            free_slots: core.pool().free_slots(),
+            total_slots: core.pool().total_slots(),
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Also when the engine panics: nobody waits for it for ever, and the tasks, which hold the
+    /// core, do not keep it alive.
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}

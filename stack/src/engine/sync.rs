@@ -1,0 +1,177 @@
+//! The wake-up protocols between threads, each small enough to be checked by a model checker.
+//!
+//! ```text
+//!   producer                         consumer
+//!     put the work down                announce: flag = true
+//!     ── fence ──                      ── fence ──
+//!     read the flag: asleep? wake      look again; nothing there? sleep
+//! ```
+//!
+//! Either the producer sees the flag or the consumer sees the work: both fences are sequentially
+//! consistent, so the two reads cannot both miss. Nothing here but the imports knows where the
+//! atomics come from, so that a model checker's can take their place.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Says that a consumer sleeps, or is about to.
+#[derive(Debug, Default)]
+pub(crate) struct SleepFlag(AtomicBool);
+
+impl SleepFlag {
+    /// Consumer: from now on every producer wakes it. It must look for work once more after this
+    /// and before it sleeps.
+    pub(crate) fn announce(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        // Orders the flag's store (consumer) before the consumer's second look at the queues;
+        // pairs with the fence in `must_wake`, which orders the producer's push before its load.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Consumer: it is awake.
+    pub(crate) fn retract(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Producer, after it has put its work down: true for exactly one of those who find the
+    /// consumer asleep, and that one wakes it.
+    pub(crate) fn must_wake(&self) -> bool {
+        // See `announce`.
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Says that something is in a queue already, so that it is queued at most once.
+#[derive(Debug, Default)]
+pub(crate) struct QueuedFlag(AtomicBool);
+
+impl QueuedFlag {
+    /// Producer, after it has put its work down: true if it has to queue the thing.
+    pub(crate) fn claim(&self) -> bool {
+        // Release: whoever releases the flag later sees the work that was put down before.
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// Consumer, after it took the thing off the queue and before it looks at its work. Work put
+    /// down after this queues the thing again.
+    pub(crate) fn release(&self) {
+        // A swap, not a store: it reads the last producer's swap and so synchronises with it even
+        // when that producer did not queue anything.
+        self.0.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// Where application threads wait for an engine. Ringing it costs a fence and a load while nobody
+/// waits.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    waiting: AtomicU32,
+    lock: Mutex<()>,
+    condition: Condvar,
+}
+
+impl Bell {
+    /// Waits until `ready` holds: true, or false if `deadline` passed first. `ready` is called
+    /// with the bell's lock held and must not ring it.
+    pub(crate) fn wait_until(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> bool,
+    ) -> bool {
+        if ready() {
+            return true;
+        }
+        let mut guard = self.locked();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Orders the waiter's count before its next look at `ready`; pairs with the fence in
+        // `ring`, which orders the engine's work before its load of the count.
+        fence(Ordering::SeqCst);
+        let outcome = loop {
+            if ready() {
+                break true;
+            }
+            let Some(deadline) = deadline else {
+                guard = self.condition.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break false;
+            }
+            guard =
+                self.condition.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(guard);
+        outcome
+    }
+
+    /// Wakes all who wait, after what they wait for has been put down.
+    pub(crate) fn ring(&self) {
+        // See `wait_until`.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            // Taken and let go: a waiter that has looked but does not sleep yet still holds it.
+            drop(self.locked());
+            self.condition.notify_all();
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_several_producers_one_wakes_the_sleeper() {
+        let flag = SleepFlag::default();
+        assert!(!flag.must_wake());
+        flag.announce();
+        assert!(flag.must_wake());
+        assert!(!flag.must_wake());
+        flag.announce();
+        flag.retract();
+        assert!(!flag.must_wake());
+    }
+
+    #[test]
+    fn a_bell_loses_no_ring() {
+        const ROUNDS: usize = 20_000;
+        let bell = Arc::new((Bell::default(), AtomicUsize::new(0), Bell::default()));
+        let there = bell.clone();
+        let echo = std::thread::spawn(move || {
+            for round in 0..ROUNDS {
+                let reached = || there.1.load(Ordering::Acquire) == 2 * round + 1;
+                there.0.wait_until(None, reached);
+                there.1.store(2 * round + 2, Ordering::Release);
+                there.2.ring();
+            }
+        });
+        for round in 0..ROUNDS {
+            bell.1.store(2 * round + 1, Ordering::Release);
+            bell.0.ring();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let answered = || bell.1.load(Ordering::Acquire) == 2 * round + 2;
+            assert!(bell.2.wait_until(Some(deadline), answered), "a ring was lost");
+        }
+        echo.join().unwrap();
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline() {
+        let bell = Bell::default();
+        let start = Instant::now();
+        assert!(!bell.wait_until(Some(start + Duration::from_millis(20)), || false));
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+}

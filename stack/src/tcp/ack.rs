@@ -1,0 +1,229 @@
+//! The fifth step of RFC 9293 §3.10.7.4: the ACK field, and all that hangs on it: round-trip
+//! samples, recovery, the congestion window, the peer's window, and the ACK of our FIN.
+
+use super::congestion::AckSample;
+use super::input::Step;
+use super::recovery::OnAck;
+use super::seq::SeqNum;
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb, ts_clock};
+use super::timers::Timer;
+use super::{DropReason, Outcome, reset_with_seq};
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+
+impl Tcb {
+    pub(super) fn take_ack(
+        &mut self,
+        now: Instant,
+        h: &TcpHeader,
+        flags: TcpFlags,
+        len: u32,
+    ) -> Step {
+        if !flags.contains(TcpFlags::ACK) {
+            self.dropped = Some(DropReason::NoAck);
+            return Step::Done(Outcome::Continue);
+        }
+        let ack = SeqNum::new(h.ack);
+        let good = ack.after(self.snd.una) && ack.before_eq(self.snd_max());
+        if self.state == State::SynReceived {
+            if !good {
+                self.dropped = Some(DropReason::BadAck);
+                return Step::Done(Outcome::Reset(reset_with_seq(h.ack)));
+            }
+            self.establish(now);
+            self.set_window(h, self.snd.scale.bytes(h.window));
+        }
+        // RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
+        if ack.after(self.snd_max()) || ack.before(self.snd.una - self.snd.max_wnd) {
+            self.dropped = Some(DropReason::BadAck);
+            self.challenge(now);
+            return Step::Done(Outcome::Continue);
+        }
+        if good {
+            self.take_new_ack(now, ack, h);
+        } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
+            let f = self.flight();
+            if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
+                self.pending |= Pending::FAST;
+            }
+        }
+        self.update_window(h);
+        self.answered();
+        if !self.fin_acked() {
+            return Step::Next;
+        }
+        self.take_fin_ack(now)
+    }
+
+    /// RFC 5681 §2: data is outstanding, no data, no SYN or FIN, the same window.
+    fn is_duplicate(&self, h: &TcpHeader, flags: TcpFlags, len: u32) -> bool {
+        len == 0
+            && self.snd.una != self.snd.nxt
+            && !flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
+            && self.snd.scale.bytes(h.window) == self.snd.wnd
+    }
+
+    /// Our FIN is acknowledged.
+    fn take_fin_ack(&mut self, now: Instant) -> Step {
+        let before = self.state;
+        self.state = before.on_fin_acked();
+        match self.state {
+            State::TimeWait => Step::Done(self.enter_time_wait(now)),
+            State::Closed => Step::Done(self.finish()),
+            State::FinWait2 => {
+                if before == State::FinWait1 && self.status.contains(Status::APP_CLOSED) {
+                    self.timers.set(Timer::Lifetime, now + self.config.fin_wait_2);
+                }
+                Step::Next
+            }
+            State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => Step::Next,
+        }
+    }
+
+    /// The peer has answered: what counts silence starts again. An orphan's probes of a closed
+    /// window go on counting; only progress saves it.
+    fn answered(&mut self) {
+        if !self.status.contains(Status::APP_CLOSED) {
+            self.probes = 0;
+            if self.snd.wnd == 0 {
+                // Retransmissions into a window that was closed after the fact are probes.
+                self.retries = 0;
+            }
+        }
+    }
+
+    /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
+    pub(super) fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
+        if ack.after(self.snd.nxt) {
+            // The peer took the byte of a zero-window probe.
+            self.sendq.skip_unsent_byte();
+            self.snd.nxt = ack;
+            self.status -= Status::PROBED;
+        }
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        let mut bytes = ack.since(self.snd.una);
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
+        self.sendq.ack_bytes(bytes);
+        self.snd.una = ack;
+        // What was about to be sent again has arrived.
+        self.pending -= Pending::SYN | Pending::FAST;
+        self.bytes_acked += u64::from(bytes);
+        self.retries = 0;
+        self.probes = 0;
+        self.soft_error = None;
+        let rtt = self.measure(now, ack, in_flight, h);
+        let restart = self.after_ack(now, bytes, in_flight, rtt);
+        // RFC 6298 §5.2 and §5.3.
+        if ack == self.snd.nxt {
+            self.timers.clear(Timer::Retransmit);
+        } else if restart {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        }
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
+    }
+
+    /// A round-trip sample. Our own clock is finer than the timestamps', but where anything
+    /// acknowledged was sent more than once only they tell which transmission was answered (Karn's
+    /// algorithm, RFC 6298 §3; RFC 7323 §4.1).
+    fn measure(
+        &mut self,
+        now: Instant,
+        ack: SeqNum,
+        in_flight: u32,
+        h: &TcpHeader,
+    ) -> Option<Duration> {
+        let acked = self.sendq.ack_records(ack);
+        let rtt = match (acked.resent_at, acked.sent_once_at) {
+            (None, sent) => now - sent?,
+            (Some(resent), _) => {
+                let ts = h.options.timestamps?;
+                let ours = self.status.contains(Status::TIMESTAMPS) && ts.ecr != 0;
+                let ms = ts_clock(now, self.ts_offset).wrapping_sub(ts.ecr);
+                let rtt = Duration::from_millis(u64::from(ms));
+                // The echo of an earlier transmission may come late because the first ACK was lost:
+                // it would inflate the timeout that the loss of the next one then adds to.
+                if !ours || rtt > now - resent + Duration::from_millis(1) {
+                    return None;
+                }
+                rtt
+            }
+        };
+        // RFC 7323 §4.2: an ACK for every other segment is expected.
+        let samples = in_flight.div_ceil(2 * self.mss());
+        self.rtt.sample(rtt, samples, &self.config);
+        Some(rtt)
+    }
+
+    /// Tells recovery and the controller. True if the retransmission timer restarts.
+    fn after_ack(
+        &mut self,
+        now: Instant,
+        acked: u32,
+        in_flight: u32,
+        rtt: Option<Duration>,
+    ) -> bool {
+        let f = self.flight();
+        let after_timeout = self.recovery.after_timeout();
+        match self.recovery.on_ack(now, acked, &f, &mut self.controller) {
+            OnAck::Grow => {
+                self.controller.on_ack(&AckSample {
+                    acked,
+                    now,
+                    rtt,
+                    in_flight,
+                    mss: f.mss,
+                    window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
+                    after_timeout,
+                });
+                true
+            }
+            OnAck::Resend { restart_timer } => {
+                self.pending |= Pending::FAST;
+                restart_timer
+            }
+            OnAck::Recovered => true,
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4: the window of the newest segment counts. One that acknowledges more than
+    /// any before counts, too, although its sequence number is an older one's (a retransmission that
+    /// later segments have overtaken): the right edge is counted from snd.una, and would move
+    /// further than the peer has offered if snd.una moved alone.
+    pub(super) fn update_window(&mut self, h: &TcpHeader) {
+        let (seq, ack, wl1) = (SeqNum::new(h.seq), SeqNum::new(h.ack), self.snd.wl1);
+        let acks_more = self.snd.wl2.before(ack);
+        let newer = wl1.before(seq) || (wl1 == seq && self.snd.wl2.before_eq(ack));
+        if (newer || acks_more) && ack.after_eq(self.snd.una) {
+            self.set_window(h, self.snd.scale.bytes(h.window));
+            self.snd.wl1 = wl1.later(seq);
+        }
+    }
+
+    pub(super) fn set_window(&mut self, h: &TcpHeader, window: u32) {
+        let opened = self.snd.wnd < window;
+        self.snd.wnd = window;
+        self.snd.max_wnd = self.snd.max_wnd.max(window);
+        self.snd.wl1 = SeqNum::new(h.seq);
+        self.snd.wl2 = SeqNum::new(h.ack);
+        if opened && self.timers.is_set(Timer::Persist) {
+            // If even this is too small, the next poll sets the timer again, from its first value.
+            self.timers.clear(Timer::Persist);
+            self.pending -= Pending::PROBE;
+        }
+    }
+}
