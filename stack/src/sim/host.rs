@@ -85,8 +85,8 @@ impl Host {
         let granted = card.start(&pool, config.features)?;
         let offers = card.capabilities();
         let mac = MacAddr::local(u64::from(config.number));
-        let cidr = Cidr::new(IpAddr::V4(addr), 24)
-            .ok_or_else(|| told(&"24 bits fit an IPv4 address"))?;
+        let cidr =
+            Cidr::new(IpAddr::V4(addr), 24).ok_or_else(|| told(&"24 bits fit an IPv4 address"))?;
         let mut stack = Stack::new(config.stack, pool.clone());
         let interface = InterfaceConfig {
             mtu: config.mtu,

@@ -27,8 +27,8 @@ mod world;
 
 pub use card::Card;
 pub use host::{Host, HostConfig};
-pub use oracle::Oracle;
 pub use oracle::Figures;
+pub use oracle::Oracle;
 pub use scenario::{Failure, Report, Scenario, Weather};
 pub use switch::{Switch, SwitchCounters};
 pub use window::WireCheck;

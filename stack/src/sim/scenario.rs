@@ -9,9 +9,7 @@ use barewire_driver::cable::CableConfig;
 use barewire_driver::middleware::fault::{FaultConfig, FaultRates};
 use barewire_driver::{Features, PoolConfig};
 
-use super::app::{
-    App, Chatter, Client, ClientPlan, Context, ECHO_PORT, Echo, Server, ServerPlan,
-};
+use super::app::{App, Chatter, Client, ClientPlan, Context, ECHO_PORT, Echo, Server, ServerPlan};
 use super::host::{Host, HostConfig};
 use super::oracle::{Figures, Oracle, states_fit};
 use super::window::WireCheck;

@@ -10,6 +10,9 @@ use crate::socket::SocketId;
 use crate::socket::conn::Holder;
 use crate::tcp::{Outcome, Readiness, TcpInfo};
 
+/// Most slots of the pool that writes leave free for receiving; of a small pool an eighth.
+const RECEIVE_RESERVE_SLOTS: usize = 256;
+
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
     match socket {
@@ -77,8 +80,28 @@ impl Stack {
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
         let pool = self.egress.pool.clone();
-        self.with_tcb(index, |tcb| (tcb.write(&pool, data), Outcome::Continue))
-            .unwrap_or(Err(SocketError::BadSocket))
+        let spare = self.spare_slots().saturating_mul(pool.slot_len());
+        self.with_tcb(index, |tcb| {
+            // An error that waits, or a closed direction, is told whatever memory there is.
+            let told = Readiness::ERROR | Readiness::WRITE_CLOSED;
+            let short = spare == 0 && !data.is_empty() && !tcb.readiness().intersects(told);
+            let written = match short {
+                true if tcb.write_room() == 0 => Err(SocketError::WouldBlock),
+                true => Err(SocketError::NoBuffers),
+                false => tcb.write(&pool, &data[..data.len().min(spare.max(1))]),
+            };
+            (written, Outcome::Continue)
+        })
+        .unwrap_or(Err(SocketError::BadSocket))
+    }
+
+    /// Slots of the pool that applications may fill: the others are kept for receiving. Written
+    /// data is only freed by ACKs, and without a slot no ACK is received: writers that took all
+    /// memory would keep it until their connections time out.
+    pub fn spare_slots(&self) -> usize {
+        let pool = &self.egress.pool;
+        let reserve = (pool.total_slots() / 8).min(RECEIVE_RESERVE_SLOTS);
+        pool.free_slots().saturating_sub(reserve)
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.

@@ -193,11 +193,8 @@ impl App for Chatter {
         }
         self.left -= 1;
         self.send(cx, socket);
-        let pause = if self.left == 0 {
-            PATIENCE
-        } else {
-            Duration::from_micros(cx.rng.below(300_000))
-        };
+        let pause =
+            if self.left == 0 { PATIENCE } else { Duration::from_micros(cx.rng.below(300_000)) };
         self.next = Some(cx.now + pause);
     }
 

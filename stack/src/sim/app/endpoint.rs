@@ -87,7 +87,11 @@ impl Endpoint {
         habits: Habits,
     ) -> Endpoint {
         let recv_limit = match cx.stack.option(socket, OptionName::RecvBuffer) {
-            Ok(SocketOption::RecvBuffer(bytes)) => bytes as usize,
+            // A scaled window counts in units, and is rounded up.
+            Ok(SocketOption::RecvBuffer(bytes)) => {
+                let unit = bytes.div_ceil(u32::from(u16::MAX)).next_power_of_two();
+                (bytes + unit - 1) as usize
+            }
             other => {
                 cx.oracle.complain(format!("{socket:?}: no receive buffer but {other:?}"));
                 0
@@ -283,6 +287,9 @@ impl Endpoint {
     }
 
     fn write_owned(&mut self, cx: &mut Context<'_>, most: usize) -> Result<usize, SocketError> {
+        if cx.stack.spare_slots() == 0 {
+            return Err(SocketError::NoBuffers);
+        }
         let mut slot = cx.stack.pool().alloc().ok_or(SocketError::NoBuffers)?;
         let bytes = most.min(slot.len());
         slot.truncate(bytes);

@@ -181,7 +181,7 @@ fn a_new_ack_in_an_old_segment_does_not_move_the_right_edge() {
     t.write(4000);
     t.tx("A 1:1461 ack 1");
     t.wait_for_timer();
-    t.tx("A 1:1461 ack 1");
+    t.tx("PA 1:1461 ack 1");
     t.rx("PA 1:1001 ack 1461 win 540");
     let sent = t.drain();
     assert!(sent.iter().all(|&(_, to)| to <= 2001), "{sent:?} beyond 2001");
