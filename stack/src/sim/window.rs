@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 
 use barewire_driver::{PacketSlice, RxFrame, TxFrame};
 use siphasher::sip::SipHasher13;
@@ -248,8 +249,13 @@ impl Watch for WireCheck {
     }
 }
 
+/// Header and payload length of the TCP segment in a frame, if there is one.
+pub(super) fn segment_of(frame: &[u8]) -> Option<(TcpHeader, u32)> {
+    parse(&[frame], false).map(|segment| (segment.header, segment.payload_len))
+}
+
 /// The TCP segment in a frame, if there is one (with a right checksum, where that is asked for).
-fn parse(pieces: &[PacketSlice], verify: bool) -> Option<Parsed> {
+fn parse<P: Deref<Target = [u8]>>(pieces: &[P], verify: bool) -> Option<Parsed> {
     let first = pieces.first()?;
     let len: usize = pieces.iter().map(|piece| piece.len()).sum();
     let link = EthernetHeader::parse(first).ok()?;
@@ -276,7 +282,12 @@ fn parse(pieces: &[PacketSlice], verify: bool) -> Option<Parsed> {
     })
 }
 
-fn checksum_is_right(ip: &Ipv4Header, pieces: &[PacketSlice], at: usize, len: usize) -> bool {
+fn checksum_is_right<P: Deref<Target = [u8]>>(
+    ip: &Ipv4Header,
+    pieces: &[P],
+    at: usize,
+    len: usize,
+) -> bool {
     let (src, dst) = (IpAddr::V4(ip.src), IpAddr::V4(ip.dst));
     let mut sum = wire::pseudo_header(src, dst, protocol::TCP, len as u32);
     let (mut skip, mut left) = (at, len);

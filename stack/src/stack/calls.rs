@@ -7,7 +7,7 @@ use barewire_driver::PacketSlice;
 use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
-use crate::socket::conn::Holder;
+use crate::socket::conn::{Connection, Holder};
 use crate::tcp::{Outcome, Readiness, TcpInfo};
 
 /// Most slots of the pool that writes leave free for receiving; of a small pool an eighth.
@@ -152,7 +152,8 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.bytes_unacked()).ok_or(SocketError::BadSocket)
+        let queued = |c: &Connection| c.tcb.bytes_unacked() + c.tcb.bytes_unsent();
+        self.connection(index).map(queued).ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.
