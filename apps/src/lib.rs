@@ -64,3 +64,8 @@ pub use runtime::{
     AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, Barewire, Builder, Core, ReadHalf,
     StartError, Stats, StopReport, Unclean, WriteHalf,
 };
+
+/// The README's example, compiled with the doc tests so that it stays true.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -2,13 +2,19 @@
 
 mod common;
 
+use std::any::Any;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use barewire::{Barewire, StartError, TcpListener, TcpStream, UdpSocket};
+use barewire_driver::cable::{self, CableConfig};
+use barewire_driver::{
+    Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Pool, Queue,
+    QueueCounters, QueueError, QueueId, QueueSeed, RxBurst, TxBurst,
+};
 use common::{CLIENT, LONG, Pattern, SERVER, at, pair, pair_of, stop_both, within};
 
 /// What one wake-up may cost: some microseconds of spinning. Any periodic tick, and any loop that
@@ -129,25 +135,17 @@ fn datagrams_of_two_engines_reach_one_socket() {
 #[test]
 fn handlers_of_two_cores_listen_on_one_port() {
     let (server, client) = pair_of("twohandlers", 2);
-    let (ready, started) = channel();
     server
-        .on_core(move |core| {
-            let ready = ready.clone();
-            async move {
-                let listener = core.tcp_listen(at(SERVER, 80), 64).unwrap();
-                ready.send(()).unwrap();
-                while let Ok((stream, _)) = listener.accept().await {
-                    let index = core.index() as u8;
-                    core.spawn(async move {
-                        let _ = stream.write_all(&[index]).await;
-                    });
-                }
+        .on_core(move |core| async move {
+            let listener = core.tcp_listen(at(SERVER, 80), 64).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let index = core.index() as u8;
+                core.spawn(async move {
+                    let _ = stream.write_all(&[index]).await;
+                });
             }
         })
         .unwrap();
-    for _ in 0..2 {
-        started.recv_timeout(LONG).unwrap();
-    }
     let mut seen = [0; 2];
     for _ in 0..40 {
         let mut stream = TcpStream::connect_on(&client, at(SERVER, 80)).unwrap();
@@ -184,4 +182,128 @@ fn stopping_twice_gives_the_same_report_and_dropping_stops() {
     assert!(server.on_core(|_core| async {}).is_err());
     drop(server);
     drop(client);
+}
+
+/// A device that works until it is told to break.
+#[derive(Debug)]
+struct Fragile {
+    inner: Arc<dyn Device>,
+    how: Arc<Mutex<Option<Breakage>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Breakage {
+    Unplugged,
+    Panic,
+}
+
+impl Device for Fragile {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    fn mac(&self) -> MacAddr {
+        self.inner.mac()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn queues(&self) -> u16 {
+        self.inner.queues()
+    }
+    fn link(&self) -> LinkState {
+        self.inner.link()
+    }
+    fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
+        Ok(Box::new(FragileSeed(self.inner.queue(id)?, self.how.clone())))
+    }
+}
+
+struct FragileSeed(Box<dyn QueueSeed>, Arc<Mutex<Option<Breakage>>>);
+
+impl QueueSeed for FragileSeed {
+    fn open(self: Box<Self>) -> Box<dyn Queue> {
+        Box::new(FragileQueue(self.0.open(), self.1))
+    }
+}
+
+struct FragileQueue(Box<dyn Queue>, Arc<Mutex<Option<Breakage>>>);
+
+impl Queue for FragileQueue {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    fn start(&mut self, pool: &Pool, wanted: Features) -> Result<Features, DeviceError> {
+        self.0.start(pool, wanted)
+    }
+    fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
+        let how = *self.1.lock().unwrap();
+        match how {
+            None => self.0.rx_burst(burst, max),
+            Some(Breakage::Unplugged) => Err(QueueError::Gone(ErrorKind::NotFound.into())),
+            Some(Breakage::Panic) => panic!("a driver's own fault (expected by this test)"),
+        }
+    }
+    fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
+        self.0.tx_burst(burst)
+    }
+    fn tx_room(&self) -> usize {
+        self.0.tx_room()
+    }
+    fn reclaim(&mut self) -> usize {
+        self.0.reclaim()
+    }
+    fn pending_tx(&self) -> usize {
+        self.0.pending_tx()
+    }
+    fn arm(&mut self) -> Arm {
+        self.0.arm()
+    }
+    fn disarm(&mut self) {
+        self.0.disarm();
+    }
+    fn counters(&self) -> QueueCounters {
+        self.0.counters()
+    }
+    fn stop(&mut self) {
+        self.0.stop();
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+#[test]
+fn an_engine_that_dies_fails_whoever_waits_and_says_why() {
+    for (cable, breakage, said) in [
+        ("unplugged", Breakage::Unplugged, "the device is gone"),
+        ("panics", Breakage::Panic, "the engine panicked"),
+    ] {
+        let (near, far) = cable::pair(CableConfig::new(cable)).unwrap();
+        let how = Arc::default();
+        let fragile = Fragile { inner: Arc::new(near), how: Arc::clone(&how) };
+        let server = common::builder(cable, SERVER, 1).start_on(Arc::new(fragile)).unwrap();
+        let client = common::builder(cable, CLIENT, 1).start_on(Arc::new(far)).unwrap();
+        let listener = TcpListener::bind_on(&server, at(SERVER, 80)).unwrap();
+        let stream = TcpStream::connect_on(&client, at(SERVER, 80)).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accept = thread::spawn(move || listener.accept().map(|_| ()).unwrap_err().kind());
+        let read = thread::spawn(move || (&accepted).read(&mut [0; 4]).unwrap_err().kind());
+        thread::sleep(Duration::from_millis(50));
+        *how.lock().unwrap() = Some(breakage);
+        // Wakes the engine, so that it meets its end.
+        let _ = (&stream).write_all(b"knock");
+        for waiter in [accept, read] {
+            let kind = within(LONG, move || waiter.join().unwrap());
+            assert_eq!(kind, ErrorKind::ConnectionAborted);
+        }
+        let late = TcpStream::connect_on(&server, at(CLIENT, 80)).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::ConnectionAborted);
+        let report = server.stop();
+        let failure = report.engines[0].failure.clone().unwrap();
+        assert!(failure.contains(said), "{failure}");
+        assert!(report.engines[0].audit.all_free(), "{:?}", report.engines[0].audit);
+        assert!(report.check().is_err());
+        drop(stream);
+        client.stop().check().unwrap();
+    }
 }

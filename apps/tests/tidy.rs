@@ -36,12 +36,12 @@ const LAYERS: [(&str, &[&str]); 3] = [
 /// The modules of the stack from the lowest to the highest; those of one row may name each other.
 /// A module names its own row and those above it in this table.
 const STACK_ORDER: [&[&str]; 8] = [
-    &["error", "addr", "counters"],
+    &["error", "addr"],
     &["time", "rng"],
     &["wire"],
     &["timer"],
     &["tcp", "udp", "icmp", "neighbor", "route", "reassembly"],
-    &["socket"],
+    &["counters", "socket"],
     &["interface", "stack"],
     &["engine", "sim"],
 ];

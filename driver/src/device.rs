@@ -330,8 +330,14 @@ impl TxBurst {
 
     /// Lets go of everything that has been taken; queues call it once, at the end of a burst.
     pub fn clear_taken(&mut self) {
-        self.segments.drain(..self.taken_segments);
-        self.frames.drain(..self.taken_frames);
+        if self.taken_segments == self.segments.len() {
+            // Nearly always: the queue had room for all of it.
+            self.segments.clear();
+            self.frames.clear();
+        } else {
+            self.segments.drain(..self.taken_segments);
+            self.frames.drain(..self.taken_frames);
+        }
         self.whole_segments -= self.taken_segments;
         (self.taken_segments, self.taken_frames) = (0, 0);
     }

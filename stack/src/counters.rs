@@ -84,6 +84,10 @@ counters! {
     tcp_drop_reassembly,
     /// TCP data dropped because nobody reads it any more.
     tcp_drop_closed,
+    /// TCP data dropped because the pool runs low and its reader has not read what came before.
+    rx_memory_pressure,
+    /// Writes refused because only the pool's reserve is left.
+    tx_memory_pressure,
     /// RSTs sent for segments that belong to no connection.
     tcp_resets_sent,
     /// SYNs dropped because the accept queue is full.

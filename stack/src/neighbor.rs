@@ -208,6 +208,25 @@ impl<P> Cache<P> {
         }
     }
 
+    /// As [`Cache::lookup`], with a place to look at first: where `ip` was found the last time,
+    /// or any number. It is corrected.
+    #[inline]
+    pub fn lookup_at(&mut self, now: Instant, ip: IpAddr, place: &mut u32) -> Lookup {
+        if let Some(entry) = self.entries.get_mut(*place as usize)
+            && entry.ip == ip
+            && let State::Reachable { mac, used } = &mut entry.state
+        {
+            let mac = *mac;
+            *used = true;
+            self.touch(*place);
+            return Lookup::Found(mac);
+        }
+        if let Some(&index) = self.by_ip.get(&ip) {
+            *place = index;
+        }
+        self.lookup(now, ip)
+    }
+
     /// Leaves a packet to wait for `ip`. If too many wait for it, the oldest of them is dropped
     /// and counted: RFC 1122 §2.3.2.2 wants the latest.
     ///
@@ -293,6 +312,12 @@ impl<P> Cache<P> {
             self.expire(now, index, failed);
         }
         self.fired = fired;
+    }
+
+    /// True if there is a request to send.
+    #[inline]
+    pub fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
     /// The next request to send; call until `None`.

@@ -4,7 +4,7 @@
 //! costs one search a prefix length that is in use, so few, however many routes there are.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use thiserror::Error;
 
@@ -155,6 +155,41 @@ impl Table {
             IpAddr::V4(_) => &mut self.v4,
             IpAddr::V6(_) => &mut self.v6,
         }
+    }
+}
+
+/// The first step of a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// Through an interface, to this neighbour.
+    Link { iface: IfaceId, next_hop: Ipv4Addr },
+    /// Through an interface, to everybody on it.
+    Broadcast { iface: IfaceId },
+    /// To this host itself; the interface is the one that has the address.
+    Local { iface: IfaceId },
+}
+
+impl Hop {
+    pub(crate) fn iface(&self) -> IfaceId {
+        match *self {
+            Hop::Link { iface, .. } | Hop::Broadcast { iface } | Hop::Local { iface } => iface,
+        }
+    }
+}
+
+/// What a connection remembers of its way, so that a segment costs no search. It names places,
+/// never a link address: that is the neighbour cache's, which has to see that it is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathCache {
+    /// The hop, and how often routing had changed when it was found.
+    pub(crate) hop: Option<(u32, Hop)>,
+    /// Where the neighbour was in the cache of its interface.
+    pub(crate) neighbor: u32,
+}
+
+impl Default for PathCache {
+    fn default() -> PathCache {
+        PathCache { hop: None, neighbor: u32::MAX }
     }
 }
 

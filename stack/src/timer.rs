@@ -140,6 +140,9 @@ impl Wheel {
     /// order of their ticks. Time does not move back.
     pub fn advance(&mut self, now: Instant, fired: &mut Vec<u32>) {
         let target = now.as_nanos() >> TICK_SHIFT;
+        if target <= self.elapsed && self.heads[DUE] == NIL {
+            return;
+        }
         self.fire_all(DUE, fired);
         while let Some((level, slot, start)) = self.next_slot() {
             if start > target {

@@ -82,23 +82,33 @@ impl Barewire {
         self.engines().count()
     }
 
-    /// Calls `handler` on each core and runs what it gives as a task there. Returns when every
-    /// core has begun.
+    /// Calls `handler` on each core and runs what it gives as a task there. Returns when each has
+    /// run up to its first wait: a handler that begins by listening is listening then.
     ///
     /// # Errors
-    /// `ConnectionAborted` if the instance has stopped.
+    /// `ConnectionAborted` if the instance has stopped; `Unsupported` on a core's own thread.
     pub fn on_core<F, Fut>(&self, handler: F) -> io::Result<()>
     where
         F: Fn(Core) -> Fut + Send + Clone + 'static,
         Fut: Future<Output = ()> + 'static,
     {
+        let (running, all_run) = channel::<()>();
         for index in 0..self.cores() {
-            let handler = handler.clone();
+            let (handler, running) = (handler.clone(), running.clone());
             let begin = move |core: &barewire_stack::engine::Core| {
-                core.spawn(handler(Core::new(core.clone())));
+                let mut task = Box::pin(handler(Core::new(core.clone())));
+                let mut running = Some(running);
+                core.spawn(std::future::poll_fn(move |cx| {
+                    // Dropped after the first poll, also when that panics.
+                    let _first = running.take();
+                    task.as_mut().poll(cx)
+                }));
             };
             self.engines().run_on(index, begin).map_err(to_io)?;
         }
+        drop(running);
+        // Nothing is ever sent: it ends when every task has dropped its sender.
+        let _ = all_run.recv();
         Ok(())
     }
 

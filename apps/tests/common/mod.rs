@@ -17,7 +17,7 @@ pub(crate) fn at(addr: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(addr, port)
 }
 
-fn builder(cable: &str, addr: IpAddr, cores: u16) -> Builder {
+pub(crate) fn builder(cable: &str, addr: IpAddr, cores: u16) -> Builder {
     Barewire::builder()
         .device(format!("cable:{cable}").parse().unwrap())
         .address(format!("{addr}/24").parse().unwrap())

@@ -103,8 +103,10 @@ impl Queue for LocalQueue {
         let mut inbound = self.inbound.borrow_mut();
         let Lane { frames, segments, .. } = &mut *inbound;
         let count = frames.len().min(max);
-        for meta in frames.drain(..count) {
-            for segment in segments.drain(..usize::from(meta.count)) {
+        for _ in 0..count {
+            let Some(meta) = frames.pop_front() else { break };
+            for _ in 0..meta.count {
+                let Some(segment) = segments.pop_front() else { break };
                 self.counters.rx_bytes += segment.len() as u64;
                 burst.push_segment(segment);
             }

@@ -84,6 +84,12 @@ fn push_local(header: Arc<Header>) -> Option<Arc<Header>> {
     header
 }
 
+/// True on a thread that runs an engine: to wait there for an engine would be to wait for ever.
+pub(crate) fn on_engine_thread() -> bool {
+    let entered = CURRENT.try_with(|current| current.try_borrow().is_ok_and(|c| c.is_some()));
+    entered.unwrap_or(false)
+}
+
 /// While it lives, wakes on this thread go to the executor's local list.
 pub(crate) struct Entered(Option<Rc<LocalRuns>>);
 

@@ -17,7 +17,7 @@ use barewire_driver::{DeviceError, Features, MacAddr, Pool, PoolError, QueueSeed
 use thiserror::Error;
 
 use super::core::{Core, Parts};
-use super::executor::Executor;
+use super::executor::{Executor, on_engine_thread};
 use super::idle::Idle;
 use super::mailbox::{Answer, Mailbox, Op};
 use super::portal::{AcceptQueue, Endpoint, Portal, Status};
@@ -330,15 +330,16 @@ impl Engines {
 
     /// Stops all engines in order: nothing more is accepted, calls of other threads fail, tasks
     /// end or are dropped, connections close, the queue stops, and every buffer is counted. Waits
-    /// until that is done, except on an engine's own thread. Called again, it gives the same.
+    /// until that is done. Called again, it gives the same. On an engine's own thread, which it
+    /// cannot wait for, it only begins the end and gives no reports.
     pub fn stop(&self) -> Vec<EngineReport> {
         self.mailboxes.iter().for_each(|mailbox| mailbox.stop());
+        if on_engine_thread() {
+            return Vec::new();
+        }
         let mut reports = locked(&self.reports);
         let threads = std::mem::take(&mut *locked(&self.threads));
         for thread in threads {
-            if thread.thread().id() == thread::current().id() {
-                continue;
-            }
             let died = |_| EngineReport {
                 failure: Some("the engine's thread panicked".to_owned()),
                 ..EngineReport::default()

@@ -23,6 +23,7 @@ use barewire_driver::RemoteBuf;
 use crossbeam::queue::ArrayQueue;
 
 use super::core::Core;
+use super::executor::on_engine_thread;
 use super::idle::Doorbell;
 use super::portal::{AcceptQueue, Endpoint, Portal};
 use super::stats::EngineStats;
@@ -149,8 +150,12 @@ impl Mailbox {
         })
     }
 
-    /// Thread: makes a control call and waits for its answer.
+    /// Thread: makes a control call and waits for its answer. On an engine's own thread it answers
+    /// [`SocketError::NotSupported`] instead of waiting for itself.
     pub(crate) fn call(&self, op: Op) -> Outcome {
+        if on_engine_thread() {
+            return Err(SocketError::NotSupported);
+        }
         let reply = Arc::new(ReplySlot::default());
         let mut request = Request { op: Some(op), reply: reply.clone() };
         while let Err(full) = self.requests.push(request) {

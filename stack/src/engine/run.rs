@@ -48,6 +48,11 @@ const TX_BURSTS: usize = 8;
 /// one turn set in motion is seen by the next.
 const IDLE_TURNS: u32 = 2;
 
+/// Idle turns between two offers of the processor to whoever else wants it. Where an engine has a
+/// core of its own nobody does; where it has not, the peer that it waits for may be what it keeps
+/// from running.
+const YIELD_TURNS: u32 = 8;
+
 /// How soon an engine looks again when frames wait that the device has no room, or the pool no
 /// header, for.
 const TX_RETRY: Duration = Duration::from_micros(200);
@@ -229,10 +234,14 @@ impl Engine {
         self.idle_turns = self.idle_turns.saturating_add(1);
         let Idle::Adaptive { spin } = self.idle else { return std::hint::spin_loop() };
         let idle_for = self.core.now().saturating_since(self.last_work);
-        if self.idle_turns < IDLE_TURNS || idle_for < spin {
-            return std::hint::spin_loop();
+        if self.idle_turns >= IDLE_TURNS && idle_for >= spin {
+            return self.sleep();
         }
-        self.sleep();
+        if self.idle_turns.is_multiple_of(YIELD_TURNS) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
     }
 
     /// Sleeps until there is something to do; returns at once if there is.
@@ -350,6 +359,7 @@ impl Drop for Engine {
     /// Also when the engine panics: nobody waits for it for ever, and the tasks, which hold the
     /// core, do not keep it alive.
     fn drop(&mut self) {
-        self.let_go();
+        // What broke the engine may break this, too; the remotes let their threads go by themselves.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.let_go()));
     }
 }

@@ -8,12 +8,21 @@
 //! ```
 //!
 //! Either the producer sees the flag or the consumer sees the work: both fences are sequentially
-//! consistent, so the two reads cannot both miss. Nothing here but the imports knows where the
-//! atomics come from, so that a model checker's can take their place.
+//! consistent, so the two reads cannot both miss. With `--cfg loom` the same code runs on loom's
+//! atomics, and the tests in `model` try every order of its steps.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
+
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+#[cfg(not(loom))]
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+#[cfg(loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 
 /// Says that a consumer sleeps, or is about to.
 #[derive(Debug, Default)]
@@ -124,7 +133,78 @@ impl Bell {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model {
+    //! Every order of the steps that the memory model allows.
+
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_producer_wakes_the_sleeper_or_the_sleeper_sees_the_work() {
+        loom::model(|| {
+            let shared = Arc::new((SleepFlag::default(), AtomicUsize::new(0)));
+            let theirs = shared.clone();
+            let producer = thread::spawn(move || {
+                theirs.1.store(1, Ordering::Relaxed);
+                theirs.0.must_wake()
+            });
+            shared.0.announce();
+            let seen = shared.1.load(Ordering::Relaxed) == 1;
+            let woken = producer.join().unwrap();
+            assert!(seen || woken, "it would sleep over the work");
+        });
+    }
+
+    #[test]
+    fn of_two_producers_only_one_pays_for_the_wake_up() {
+        loom::model(|| {
+            let flag = Arc::new(SleepFlag::default());
+            flag.announce();
+            let theirs = flag.clone();
+            let other = thread::spawn(move || theirs.must_wake());
+            let (one, two) = (flag.must_wake(), other.join().unwrap());
+            assert!(one != two);
+        });
+    }
+
+    #[test]
+    fn work_put_down_before_a_failed_claim_is_seen_by_the_one_who_releases() {
+        loom::model(|| {
+            let shared = Arc::new((QueuedFlag::default(), AtomicUsize::new(0)));
+            assert!(shared.0.claim(), "it is in the queue");
+            let theirs = shared.clone();
+            let producer = thread::spawn(move || {
+                theirs.1.store(1, Ordering::Relaxed);
+                theirs.0.claim()
+            });
+            shared.0.release();
+            let seen = shared.1.load(Ordering::Relaxed) == 1;
+            let queued_again = producer.join().unwrap();
+            assert!(seen || queued_again, "the work would be forgotten");
+        });
+    }
+
+    #[test]
+    fn a_ring_reaches_whoever_waits() {
+        loom::model(|| {
+            let shared = Arc::new((Bell::default(), AtomicUsize::new(0)));
+            let theirs = shared.clone();
+            let ringer = thread::spawn(move || {
+                theirs.1.store(1, Ordering::Relaxed);
+                theirs.0.ring();
+            });
+            // A ring that is lost leaves this waiting, and loom reports the deadlock.
+            assert!(shared.0.wait_until(None, || shared.1.load(Ordering::Relaxed) == 1));
+            ringer.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;

@@ -21,7 +21,15 @@ pub(super) fn write(config: &InterfaceConfig, to: MacAddr, ethertype: u16, heade
 
 impl Egress {
     /// Sends the ARP requests that are due.
+    #[inline]
     pub(crate) fn send_due_requests(&mut self) {
+        if self.ifaces.iter().any(|iface| iface.neighbors.has_requests()) {
+            self.send_requests();
+        }
+    }
+
+    #[cold]
+    fn send_requests(&mut self) {
         for at in 0..self.ifaces.len() {
             let iface = IfaceId(at as u16);
             while let Some(Request { ip, to }) = self.ifaces[at].neighbors.poll_request() {

@@ -28,6 +28,7 @@ use crate::neighbor::{self, Lookup};
 use crate::rng::Rng;
 pub use crate::route::IfaceId;
 use crate::route::{self, Route};
+pub(crate) use crate::route::{Hop, PathCache};
 use crate::time::Instant;
 use crate::wire::ethernet;
 
@@ -136,25 +137,6 @@ impl Interface {
     }
 }
 
-/// The first step of a packet's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// Through an interface, to this neighbour.
-    Link { iface: IfaceId, next_hop: Ipv4Addr },
-    /// Through an interface, to everybody on it.
-    Broadcast { iface: IfaceId },
-    /// To this host itself; the interface is the one that has the address.
-    Local { iface: IfaceId },
-}
-
-impl Hop {
-    pub(crate) fn iface(&self) -> IfaceId {
-        match *self {
-            Hop::Link { iface, .. } | Hop::Broadcast { iface } | Hop::Local { iface } => iface,
-        }
-    }
-}
-
 /// Whether a hop's link address is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
@@ -173,7 +155,9 @@ pub(crate) struct Egress {
     pub(crate) pool: Pool,
     pub(crate) rng: Rng,
     pub(crate) ifaces: Vec<Interface>,
-    pub(crate) routes: route::Table,
+    routes: route::Table,
+    /// Counts up whenever [`Egress::route`] may answer otherwise than before.
+    routing_changes: u32,
     pub(crate) counters: StackCounters,
     pub(crate) icmp_limits: icmp::Limits,
     /// Packets to own addresses.
@@ -190,6 +174,7 @@ impl Egress {
             rng,
             ifaces: Vec::new(),
             routes: route::Table::new(),
+            routing_changes: 0,
             counters: StackCounters::default(),
             icmp_limits: icmp::Limits::new(icmp::IcmpConfig::default()),
             loopback: VecDeque::new(),
@@ -215,6 +200,7 @@ impl Egress {
             self.add_route(cidr, None, id)?;
         }
         let neighbors = neighbor::Cache::new(config.neighbor);
+        self.routing_changes += 1;
         self.ifaces.push(Interface { config, burst: TxBurst::new(), neighbors });
         Ok(id)
     }
@@ -226,6 +212,7 @@ impl Egress {
         iface: IfaceId,
     ) -> Result<(), SocketError> {
         let route = Route { iface, gateway, metric: 0 };
+        self.routing_changes += 1;
         self.routes.add(to, route).map_err(|_| SocketError::NoBuffers)
     }
 
@@ -253,6 +240,19 @@ impl Egress {
         }
     }
 
+    /// As [`Egress::route`], remembered in `path` until an interface or a route is added.
+    #[inline]
+    pub(crate) fn route_cached(&self, dst: Ipv4Addr, path: &mut PathCache) -> Option<Hop> {
+        match path.hop {
+            Some((changes, hop)) if changes == self.routing_changes => Some(hop),
+            _ => {
+                let hop = self.route(dst)?;
+                path.hop = Some((self.routing_changes, hop));
+                Some(hop)
+            }
+        }
+    }
+
     /// The source address for packets that take `hop`: one on the neighbour's network if there is
     /// one, else the interface's first.
     pub(crate) fn source_for(&self, hop: Hop) -> Option<Ipv4Addr> {
@@ -271,13 +271,20 @@ impl Egress {
 
     /// The link address of `hop`; starts asking for it where it is unknown.
     pub(crate) fn resolve(&mut self, hop: Hop) -> Resolution {
+        let mut nowhere = u32::MAX;
+        self.resolve_at(hop, &mut nowhere)
+    }
+
+    /// The same, with the place in the neighbour cache to look at first.
+    #[inline]
+    pub(crate) fn resolve_at(&mut self, hop: Hop, place: &mut u32) -> Resolution {
         let now = self.now;
         let Some(iface) = self.iface_mut(hop.iface()) else { return Resolution::Failed };
         match (iface.config.medium, hop) {
             (Medium::Ip, _) | (_, Hop::Local { .. }) => Resolution::Ready(MacAddr::default()),
             (Medium::Ethernet, Hop::Broadcast { .. }) => Resolution::Ready(MacAddr::BROADCAST),
             (Medium::Ethernet, Hop::Link { next_hop, .. }) => {
-                match iface.neighbors.lookup(now, IpAddr::V4(next_hop)) {
+                match iface.neighbors.lookup_at(now, IpAddr::V4(next_hop), place) {
                     Lookup::Found(mac) => Resolution::Ready(mac),
                     Lookup::Pending => Resolution::Pending,
                     Lookup::Failed => Resolution::Failed,

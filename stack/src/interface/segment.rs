@@ -135,7 +135,7 @@ impl Egress {
         self.write_ip(path, &mut cell[link_len..], segment_len as u16);
         let checksum = self.write_checksum(path, &mut cell, tcp_at, segment_len, &parts, offload);
         let meta = TxFrame { checksum, tso_mss, header_len: headers as u16, ..TxFrame::default() };
-        self.push_segment(path, cell, parts, meta);
+        self.push_segment(path, cell, &mut parts, meta);
     }
 
     fn write_ip(&self, path: &TcpPath, at: &mut [u8], segment_len: u16) {
@@ -176,17 +176,17 @@ impl Egress {
         &mut self,
         path: &TcpPath,
         mut cell: PacketBuf,
-        parts: ArrayVec<PacketSlice, { MAX_PIECES as usize }>,
+        parts: &mut ArrayVec<PacketSlice, { MAX_PIECES as usize }>,
         meta: TxFrame,
     ) {
         self.counters.tcp_segments_sent += 1;
         let Some(mac) = path.mac else {
-            return self.dispatch(path.hop, cell, parts.into_iter().collect(), meta);
+            return self.dispatch(path.hop, cell, parts.drain(..).collect(), meta);
         };
         let Some(iface) = self.ifaces.get_mut(path.hop.iface().0 as usize) else { return };
         link::write(&iface.config, mac, ethertype::IPV4, &mut cell);
         iface.burst.push_segment(cell.freeze());
-        for part in parts {
+        for part in parts.drain(..) {
             iface.burst.push_segment(part);
         }
         iface.burst.finish_frame(meta);

@@ -1,5 +1,6 @@
 //! A connection in the socket table: its `Tcb` and what ties it to the stack.
 
+use crate::route::PathCache;
 use crate::socket::SocketId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Readiness, Tcb};
@@ -49,6 +50,7 @@ pub(crate) struct Connection {
     pub(crate) key: FlowKey,
     pub(crate) tcb: Tcb,
     pub(crate) timer: LazyTimer,
+    pub(crate) path: PathCache,
     pub(crate) holder: Holder,
     /// Readiness as last told to the application.
     pub(crate) told: Readiness,
@@ -67,6 +69,7 @@ impl Connection {
             key,
             tcb,
             timer: LazyTimer::default(),
+            path: PathCache::default(),
             holder,
             told: Readiness::empty(),
             ttl,

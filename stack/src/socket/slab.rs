@@ -76,6 +76,24 @@ impl<T> Slab<T> {
         self.slot_mut(index)?.value.as_mut()
     }
 
+    /// The entry at `index` with its generation.
+    pub fn entry_mut(&mut self, index: u32) -> Option<(u32, &mut T)> {
+        let slot = self.slot_mut(index)?;
+        Some((slot.generation, slot.value.as_mut()?))
+    }
+
+    /// The entry that was given this index and generation, if it is still there.
+    pub fn get_held(&self, index: u32, generation: u32) -> Option<&T> {
+        let slot = self.slot(index).filter(|slot| slot.generation == generation)?;
+        slot.value.as_ref()
+    }
+
+    /// The entry that was given this index and generation, if it is still there.
+    pub fn get_held_mut(&mut self, index: u32, generation: u32) -> Option<&mut T> {
+        let slot = self.slot_mut(index).filter(|slot| slot.generation == generation)?;
+        slot.value.as_mut()
+    }
+
     /// True if the entry that was given this index and generation is still there.
     pub fn holds(&self, index: u32, generation: u32) -> bool {
         self.slot(index).is_some_and(|slot| slot.generation == generation && slot.value.is_some())

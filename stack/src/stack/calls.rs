@@ -4,14 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
 use barewire_driver::PacketSlice;
 
-use super::{Socket, Stack};
+use super::{SEND_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
 use crate::tcp::{Outcome, Readiness, TcpInfo};
-
-/// Most slots of the pool that writes leave free for receiving; of a small pool an eighth.
-const RECEIVE_RESERVE_SLOTS: usize = 256;
 
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
@@ -75,33 +72,31 @@ impl Stack {
     /// Queues bytes for sending, copying them once, and says how many fitted.
     ///
     /// # Errors
-    /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if the
-    /// pool is empty, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
+    /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if only
+    /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let pool = self.egress.pool.clone();
-        let spare = self.spare_slots().saturating_mul(pool.slot_len());
-        self.with_tcb(index, |tcb| {
-            // An error that waits, or a closed direction, is told whatever memory there is.
-            let told = Readiness::ERROR | Readiness::WRITE_CLOSED;
-            let short = spare == 0 && !data.is_empty() && !tcb.readiness().intersects(told);
-            let written = match short {
-                true if tcb.write_room() == 0 => Err(SocketError::WouldBlock),
-                true => Err(SocketError::NoBuffers),
-                false => tcb.write(&pool, &data[..data.len().min(spare.max(1))]),
-            };
-            (written, Outcome::Continue)
-        })
-        .unwrap_or(Err(SocketError::BadSocket))
+        let spare = self.spare_slots();
+        if spare == 0 {
+            self.egress.counters.tx_memory_pressure += 1;
+            return Err(SocketError::NoBuffers);
+        }
+        let pool = &self.egress.pool;
+        let most = data.len().min(spare.saturating_mul(pool.slot_len()));
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return Err(SocketError::BadSocket);
+        };
+        let written = connection.tcb.write(pool, &data[..most]);
+        self.settle(index, Outcome::Continue);
+        written
     }
 
-    /// Slots of the pool that applications may fill: the others are kept for receiving. Written
-    /// data is only freed by ACKs, and without a slot no ACK is received: writers that took all
-    /// memory would keep it until their connections time out.
+    /// Slots of the pool that writers may fill: all free ones but the
+    /// [reserve](SEND_RESERVE_PART). Who allocates slots for [`Stack::write_owned`] itself looks
+    /// here first.
     pub fn spare_slots(&self) -> usize {
         let pool = &self.egress.pool;
-        let reserve = (pool.total_slots() / 8).min(RECEIVE_RESERVE_SLOTS);
-        pool.free_slots().saturating_sub(reserve)
+        pool.free_slots().saturating_sub(pool.total_slots() / SEND_RESERVE_PART)
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.

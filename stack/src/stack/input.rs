@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
-use super::{Socket, Stack};
+use super::{RECV_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
@@ -282,7 +282,15 @@ impl Stack {
     }
 
     /// Takes in what was sent to own addresses.
+    #[inline]
     pub(super) fn drain_loopback(&mut self) {
+        if !self.egress.loopback.is_empty() {
+            self.drain_loopback_now();
+        }
+    }
+
+    #[cold]
+    fn drain_loopback_now(&mut self) {
         // What is answered meanwhile waits for the next turn: no conversation holds the loop.
         for _ in 0..self.egress.loopback.len() {
             let Some((iface, packet)) = self.egress.loopback.pop_front() else { return };
@@ -402,8 +410,10 @@ impl Stack {
 
     fn input_tcp(&mut self, mut transport: Transport<'_>) {
         self.egress.counters.tcp_segments_received += 1;
-        let parsed = transport.pieces.first().map(|p| TcpHeader::parse(p, transport.len));
-        let Some(Ok((header, header_len))) = parsed else {
+        let front = transport.pieces.first().map_or(&[][..], |piece| piece);
+        let parsed = TcpHeader::parse(front, transport.len);
+        // By reference: the header is large enough for its copies to be seen in profiles.
+        let Ok((header, header_len)) = &parsed else {
             self.egress.counters.tcp_malformed += 1;
             return;
         };
@@ -426,27 +436,22 @@ impl Stack {
             self.egress.counters.tcp_bad_checksum += 1;
             return;
         }
-        transport.advance(header_len);
+        transport.advance(*header_len);
         let payload_len = transport.len as u32;
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         let payload = transport.pieces;
-        self.deliver_tcp(key, Segment { header: &header, payload, payload_len, wire_segments });
+        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments });
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
-        let now = self.egress.now;
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                let dropped = self.with_tcb(index, |tcb| {
-                    let outcome = tcb.handle_segment(now, segment);
-                    (tcb.take_drop(), outcome)
-                });
-                if let Some(Some(reason)) = dropped {
-                    self.egress.counters.tcp_dropped(reason);
+                if segment.payload_len > 0 && self.must_shed(index) {
+                    return self.deliver_ack(index, segment);
                 }
-                return;
+                return self.deliver_to(index, segment);
             }
             Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
             Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
@@ -480,6 +485,34 @@ impl Stack {
         }
     }
 
+    fn deliver_to(&mut self, index: u32, segment: Segment<'_>) {
+        let now = self.egress.now;
+        let dropped = self.with_tcb(index, |tcb| {
+            let outcome = tcb.handle_segment(now, segment);
+            (tcb.take_drop(), outcome)
+        });
+        if let Some(Some(reason)) = dropped {
+            self.egress.counters.tcp_dropped(reason);
+        }
+    }
+
+    /// True if there is no memory for more data of a connection that has unread data already.
+    fn must_shed(&self, index: u32) -> bool {
+        let pool = &self.egress.pool;
+        pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART
+            && self.connection(index).is_some_and(|c| c.tcb.bytes_readable() > 0)
+    }
+
+    /// Delivers a segment without its data, as if that had been lost: the ACK still counts.
+    fn deliver_ack(&mut self, index: u32, segment: Segment<'_>) {
+        self.egress.counters.rx_memory_pressure += 1;
+        let mut header = *segment.header;
+        header.flags.remove(TcpFlags::FIN);
+        segment.payload.clear();
+        self.deliver_to(index, Segment { header: &header, payload_len: 0, ..segment });
+    }
+
+    /// A segment for a flow in TIME-WAIT.
     fn handle_time_wait(
         &mut self,
         index: u32,

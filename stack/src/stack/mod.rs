@@ -55,6 +55,15 @@ pub use input::{Forward, ForwardKind};
 /// Frames that one `poll_transmit` fills a burst up to.
 use barewire_driver::device::BURST_FRAMES;
 
+/// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
+/// not acknowledge, their ACKs can still be received.
+pub const SEND_RESERVE_PART: usize = 8;
+
+/// While fewer than one slot in this many is free, data for connections whose application has not
+/// read what it got before is dropped (its sender sends it again), so that readers that stall
+/// cannot keep the others from receiving.
+pub const RECV_RESERVE_PART: usize = 16;
+
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]
@@ -305,18 +314,11 @@ impl Stack {
     }
 
     pub(crate) fn get(&self, id: SocketId) -> Option<&Socket> {
-        self.sockets.holds(id.index, id.generation).then(|| self.sockets.get(id.index)).flatten()
+        self.sockets.get_held(id.index, id.generation)
     }
 
     pub(crate) fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
-        self.sockets
-            .holds(id.index, id.generation)
-            .then(|| self.sockets.get_mut(id.index))
-            .flatten()
-    }
-
-    pub(crate) fn id_of(&self, index: u32) -> SocketId {
-        SocketId { index, generation: self.sockets.generation(index).unwrap_or(0) }
+        self.sockets.get_held_mut(id.index, id.generation)
     }
 
     pub(crate) fn connection(&self, index: u32) -> Option<&Connection> {

@@ -1,5 +1,7 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
+use std::collections::VecDeque;
+
 use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{Hop, IfaceId, Resolution, TcpPath};
@@ -8,31 +10,62 @@ use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
 use crate::tcp::{Outcome, Readiness, Tcb, TxLimits};
+use crate::timer::Wheel;
+use crate::wire::tcp::TcpHeader;
 
 impl Stack {
     /// Brings everything around a connection in line with its `Tcb`, after whatever was done to it
     /// with this outcome. Afterwards the entry may be gone.
+    #[inline]
     pub(super) fn settle(&mut self, index: u32, outcome: Outcome) {
         match outcome {
-            Outcome::Continue => {}
-            Outcome::Reset(header) => {
-                if let Some(key) = self.connection(index).map(|c| c.key) {
-                    self.egress.counters.tcp_resets_sent += 1;
-                    self.egress.emit_control(key, header);
-                }
-            }
+            Outcome::Continue | Outcome::TimeWait => {}
+            Outcome::Reset(header) => self.refuse_segment(index, header),
             Outcome::Closed => self.unlink(index),
-            Outcome::TimeWait => {}
         }
-        if self.release_if_over(index) {
+        self.follow_up(index);
+    }
+
+    #[cold]
+    fn refuse_segment(&mut self, index: u32, header: TcpHeader) {
+        if let Some(key) = self.connection(index).map(|c| c.key) {
+            self.egress.counters.tcp_resets_sent += 1;
+            self.egress.emit_control(key, header);
+        }
+    }
+
+    fn follow_up(&mut self, index: u32) {
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
             return;
+        };
+        if connection.holder == Holder::Nobody {
+            return self.follow_up_orphan(index);
         }
-        self.queue_transmit(index);
-        self.arm(index);
-        self.note_growth(index);
+        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        let ready = connection.tcb.readiness();
+        let grown = !(ready - connection.told).is_empty();
+        // What is gone may come again, and is then news.
+        connection.told &= ready;
+        if grown
+            && connection.holder == Holder::Application
+            && !std::mem::replace(&mut connection.in_event_list, true)
+        {
+            self.events.push_back(SocketId { index, generation });
+        }
+    }
+
+    /// The same without anybody to tell: a connection that is over is let go.
+    fn follow_up_orphan(&mut self, index: u32) {
+        if !self.release_if_over(index)
+            && let Some(Socket::Connection(connection)) = self.sockets.get_mut(index)
+        {
+            schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        }
     }
 
     /// Applies `f` to the `Tcb` of a connection and settles what follows.
+    #[inline]
     pub(super) fn with_tcb<R>(
         &mut self,
         index: u32,
@@ -42,42 +75,6 @@ impl Stack {
         let (result, outcome) = f(&mut connection.tcb);
         self.settle(index, outcome);
         Some(result)
-    }
-
-    /// Puts the connection in the list of those that want to send, once.
-    fn queue_transmit(&mut self, index: u32) {
-        let Some(connection) = self.connection_mut(index) else { return };
-        if connection.tcb.wants_transmit() && !connection.in_tx_list {
-            connection.in_tx_list = true;
-            self.tx_list.push_back(index);
-        }
-    }
-
-    /// Makes sure that the wheel fires no later than the `Tcb` needs it.
-    fn arm(&mut self, index: u32) {
-        let Some(connection) = self.connection(index) else { return };
-        let Some(at) = connection.tcb.poll_at() else { return };
-        let Some(old) = connection.timer.needs(at) else { return };
-        if let Some(key) = old {
-            self.wheel.cancel(key);
-        }
-        let key = self.wheel.insert(at, Tag::Connection(index).to_bits());
-        if let Some(connection) = self.connection_mut(index) {
-            connection.timer.set(key, at);
-        }
-    }
-
-    /// Notes an event if the connection's readiness has grown.
-    fn note_growth(&mut self, index: u32) {
-        let Some(connection) = self.connection_mut(index) else { return };
-        let ready = connection.tcb.readiness();
-        let grown = !(ready - connection.told).is_empty();
-        // What is gone may come again, and is then news.
-        connection.told &= ready;
-        if grown && connection.holder == Holder::Application {
-            let id = self.id_of(index);
-            self.note_event(id);
-        }
     }
 
     /// Puts the socket in the list of events, once.
@@ -227,16 +224,19 @@ impl Stack {
     /// Gives one connection its turn to send through `only`. True if the turn was used up, false
     /// if it belongs to another interface and was kept.
     pub(super) fn transmit_one(&mut self, index: u32, only: IfaceId) -> bool {
-        let Some(connection) = self.connection(index) else { return true };
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return true;
+        };
         let (key, ttl, tos) = (connection.key, connection.ttl, connection.tos);
-        let Some(hop) = self.egress.route(key.remote) else {
+        let Some(hop) = self.egress.route_cached(key.remote, &mut connection.path) else {
             return self.transmit_nowhere(index);
         };
         if hop.iface() != only {
             self.tx_list.push_back(index);
             return false;
         }
-        let mac = match (hop, self.egress.resolve(hop)) {
+        let resolution = self.egress.resolve_at(hop, &mut connection.path.neighbor);
+        let mac = match (hop, resolution) {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),
             (Hop::Link { iface, next_hop }, Resolution::Pending) => {
@@ -272,16 +272,14 @@ impl Stack {
 
     fn transmit_segment(&mut self, index: u32, path: &TcpPath) {
         let (now, limits) = (self.egress.now, self.egress.tcp_limits(path.hop));
-        let mut pieces = std::mem::take(&mut self.scratch);
-        if let Some(connection) = self.connection_mut(index) {
-            let segment = connection.tcb.poll_transmit(now, &limits, &mut pieces);
-            if let Some(segment) = segment {
-                self.egress.emit_tcp(path, &segment, &mut pieces);
+        if let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) {
+            connection.in_tx_list = false;
+            let pieces = &mut self.scratch;
+            if let Some(segment) = connection.tcb.poll_transmit(now, &limits, pieces) {
+                self.egress.emit_tcp(path, &segment, pieces);
             }
+            pieces.clear();
         }
-        pieces.clear();
-        self.scratch = pieces;
-        self.leave_tx_list(index);
         self.settle(index, Outcome::Continue);
     }
 
@@ -298,5 +296,23 @@ impl Stack {
         if let Some(indices) = self.egress.waiting.remove(&(iface, neighbor)) {
             self.tx_list.extend(indices);
         }
+    }
+}
+
+/// Queues the connection if it wants to send, and makes sure that the wheel fires no later than it
+/// needs.
+#[inline]
+fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+    if !connection.in_tx_list && connection.tcb.wants_transmit() {
+        connection.in_tx_list = true;
+        list.push_back(index);
+    }
+    if let Some(at) = connection.tcb.poll_at()
+        && let Some(old) = connection.timer.needs(at)
+    {
+        if let Some(key) = old {
+            wheel.cancel(key);
+        }
+        connection.timer.set(wheel.insert(at, Tag::Connection(index).to_bits()), at);
     }
 }

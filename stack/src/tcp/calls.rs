@@ -13,6 +13,16 @@ use crate::time::Instant;
 impl Tcb {
     /// What would not block.
     pub fn readiness(&self) -> Readiness {
+        let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
+        if self.state == State::Established
+            && self.error.is_none()
+            && !self.status.intersects(unusual)
+        {
+            let mut ready = Readiness::empty();
+            ready.set(Readiness::READABLE, !self.recvq.is_empty());
+            ready.set(Readiness::WRITABLE, self.is_roomy());
+            return ready;
+        }
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
         let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
@@ -21,11 +31,15 @@ impl Tcb {
         ready.set(Readiness::READABLE, eof || !self.recvq.is_empty() || self.error.is_some());
         let write_closed = closed || self.status.contains(Status::FIN_QUEUED);
         ready.set(Readiness::WRITE_CLOSED, write_closed);
-        // A third of the buffer: waking a writer for a few bytes would make it send in crumbs.
-        let roomy = self.state.can_write()
-            && self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1);
+        let roomy = self.state.can_write() && self.is_roomy();
         ready.set(Readiness::WRITABLE, write_closed || roomy || self.error.is_some());
         ready
+    }
+
+    /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
+    /// crumbs.
+    fn is_roomy(&self) -> bool {
+        self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1)
     }
 
     /// Takes the pending error (`SO_ERROR`).

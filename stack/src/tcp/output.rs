@@ -44,13 +44,18 @@ enum Growth {
 impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
     pub fn wants_transmit(&self) -> bool {
-        !self.pending.is_empty()
-            || self.rcv.dup_acks > 0
-            || (self.state.can_transmit_data()
-                && (self.fin_due(self.sendq.unsent())
-                    || self.recovery.resend_from().is_some_and(|from| self.resend_room(from) > 0)
-                    || self.sendable() > 0
-                    || self.blocked_timer().is_some()))
+        if !self.pending.is_empty() || self.rcv.dup_acks > 0 {
+            return true;
+        }
+        let (unsent, resend) = (self.sendq.unsent(), self.recovery.resend_from());
+        if unsent == 0 && resend.is_none() && !self.status.contains(Status::FIN_QUEUED) {
+            return false;
+        }
+        self.state.can_transmit_data()
+            && (self.fin_due(unsent)
+                || resend.is_some_and(|from| self.resend_room(from) > 0)
+                || self.sendable() > 0
+                || self.blocked_timer().is_some())
     }
 
     /// The next transmission; its payload is appended to `payload`. `None` if nothing may be sent

@@ -138,13 +138,15 @@ impl SendQueue {
 
     /// Makes the filled front of the open slot a chunk. The rest stays open.
     fn freeze_open(&mut self) {
-        let Some(mut open) = self.open.take() else { return };
+        // In place: taken out and put back, it would be read wider than it was just written, which
+        // the processor's store buffer cannot serve.
+        let Some(open) = &mut self.open else { return };
         if open.filled > 0 {
             self.chunks.push_back(open.buf.split_to(open.filled as usize).freeze());
             open.filled = 0;
         }
-        if !open.buf.is_empty() {
-            self.open = Some(open);
+        if open.buf.is_empty() {
+            self.open = None;
         }
     }
 

@@ -71,7 +71,7 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: u32) -> Checks
     let mut sum = Checksum::new();
     for addr in [src, dst] {
         match addr {
-            IpAddr::V4(addr) => sum.add(&addr.octets()),
+            IpAddr::V4(addr) => sum.add_u32(addr.to_bits()),
             IpAddr::V6(addr) => sum.add(&addr.octets()),
         }
     }

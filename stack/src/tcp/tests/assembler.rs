@@ -1,3 +1,5 @@
+//! Reassembly against a map of bytes, and its limits.
+
 use super::*;
 use barewire_driver::{Pool, PoolConfig};
 use proptest::prelude::*;

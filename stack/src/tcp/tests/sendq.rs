@@ -1,3 +1,5 @@
+//! The send queue: gathering, acknowledging and sending again.
+
 use super::*;
 use barewire_driver::PoolConfig;
 use proptest::prelude::*;

@@ -63,7 +63,7 @@ impl Transport for StreamTransport {
         let pool = self.core.pool();
         let (mut at, end) = (offset, offset + len);
         while at < end {
-            match self.reader.read(&pool, file, at, end - at) {
+            match self.reader.read(pool, file, at, end - at) {
                 Ok(burst) => {
                     for slice in burst {
                         at += slice.len() as u64;

@@ -9,28 +9,26 @@
 //! Serving a socket moves what can be moved and returns; whatever has to wait is waited for by an
 //! event of the stack, a post of the thread, or, where the pool is empty, by a short retry.
 
+mod datagram;
+mod stream;
+
 use std::collections::VecDeque;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use barewire_driver::{PacketSlice, Pool, RemoteBuf};
 use slab::Slab;
 
-use super::core::Core;
-use super::mailbox::{Answer, Op};
-use super::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
-use super::remote::{MAX_DATAGRAM_BYTES, RemoteStream};
-use super::stats::LoopCounters;
+use crate::engine::core::Core;
+use crate::engine::mailbox::{Answer, Op};
+use crate::engine::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
+use crate::engine::remote::{MAX_DATAGRAM_BYTES, RemoteStream};
+use crate::engine::stats::LoopCounters;
 use crate::error::SocketError;
-use crate::socket::{Family, OptionName, SocketId, SocketKind, SocketOption};
+use crate::socket::{Family, SocketId, SocketKind, SocketOption};
 use crate::stack::Stack;
-use crate::tcp::{Readiness, State};
 use crate::time::Instant;
-
-/// Writes up to this size are copied behind the last one's bytes instead of taking a slot of their
-/// own: a stream of single bytes costs its length, not a slot a byte.
-const COALESCE_BYTES: usize = 512;
 
 /// How long a closed socket may take to hand its last data to the stack before it is aborted; the
 /// stack's own limits begin after that.
@@ -92,7 +90,7 @@ enum Served {
 }
 
 /// All sockets of one engine that other threads hold.
-pub(super) struct Remotes {
+pub(in crate::engine) struct Remotes {
     core: Core,
     entries: Slab<Entry>,
     limit: usize,
@@ -105,11 +103,11 @@ pub(super) struct Remotes {
     crowded: Vec<u32>,
     touched: Vec<u32>,
     scratch: Box<[u8]>,
-    pub(super) counters: LoopCounters,
+    pub(in crate::engine) counters: LoopCounters,
 }
 
 impl Remotes {
-    pub(super) fn new(core: Core, limit: usize) -> Remotes {
+    pub(in crate::engine) fn new(core: Core, limit: usize) -> Remotes {
         Remotes {
             core,
             entries: Slab::new(),
@@ -126,12 +124,12 @@ impl Remotes {
     }
 
     /// Sockets held.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::engine) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Answers a control call that is about sockets.
-    pub(super) fn call(&mut self, op: Op) -> Result<Answer, SocketError> {
+    pub(in crate::engine) fn call(&mut self, op: Op) -> Result<Answer, SocketError> {
         match op {
             Op::Probe { kind, addr } => self.probe(kind, addr).map(Answer::Address),
             Op::Listen { addr, backlog, share_port, accepts } => {
@@ -301,7 +299,7 @@ impl Remotes {
 
     /// Collects who has to be served, from posts, events and due retries, and serves at most
     /// `budget` of them. Returns how many.
-    pub(super) fn run(&mut self, budget: usize) -> usize {
+    pub(in crate::engine) fn run(&mut self, budget: usize) -> usize {
         let core = self.core.clone();
         for _ in 0..budget {
             let Some(key) = core.mailbox().next_post() else { break };
@@ -327,12 +325,12 @@ impl Remotes {
     }
 
     /// True if `run` would find something to do.
-    pub(super) fn has_work(&self) -> bool {
+    pub(in crate::engine) fn has_work(&self) -> bool {
         !self.marked.is_empty()
     }
 
     /// When `run` has to be called next at the latest.
-    pub(super) fn poll_at(&self) -> Option<Instant> {
+    pub(in crate::engine) fn poll_at(&self) -> Option<Instant> {
         let retry = (!self.retries.is_empty()).then_some(self.retry_at);
         let close = self.closing.front().map(|(at, _)| *at);
         [retry, close].into_iter().flatten().min()
@@ -463,7 +461,7 @@ impl Remotes {
     }
 
     /// Closes all listeners: nothing is accepted any more.
-    pub(super) fn close_listeners(&mut self) {
+    pub(in crate::engine) fn close_listeners(&mut self) {
         let core = self.core.clone();
         for (_, entry) in &mut self.entries {
             let socket = entry.socket;
@@ -478,7 +476,7 @@ impl Remotes {
 
     /// Fails every thread that waits, hands what they have written to the stack and closes all
     /// sockets gracefully.
-    pub(super) fn close_all(&mut self) {
+    pub(in crate::engine) fn close_all(&mut self) {
         self.close_listeners();
         let core = self.core.clone();
         for mut entry in self.entries.drain() {
@@ -518,7 +516,10 @@ impl Drop for Entry {
 
 /// Makes a slice of this engine's pool one that may cross to another thread. It comes back if the
 /// pool has no slot for the copy that a shared one needs.
-pub(super) fn into_remote(pool: &Pool, slice: PacketSlice) -> Result<RemoteBuf, PacketSlice> {
+pub(in crate::engine) fn into_remote(
+    pool: &Pool,
+    slice: PacketSlice,
+) -> Result<RemoteBuf, PacketSlice> {
     let slice = match slice.into_remote() {
         Ok(remote) => return Ok(remote),
         Err(shared) => shared,
@@ -551,309 +552,4 @@ impl Entry {
         }
         false
     }
-
-    fn serve_stream(&mut self, core: &Core) -> Served {
-        if !self.establish(core) {
-            return Served::Done;
-        }
-        if self.portal.wishes().contains(Wishes::CLOSE) {
-            return self.close_stream(core);
-        }
-        let starved = self.pull(core);
-        let starved = self.push(core) || starved;
-        let stalled = matches!(&self.role, Role::Stream { outbound: Some(_), .. });
-        let starved = !stalled && self.grant(core.pool()) || starved;
-        if starved { Served::Retry } else { Served::Done }
-    }
-
-    /// Tells the thread how its `connect` ended; false while it has not.
-    fn establish(&mut self, core: &Core) -> bool {
-        let (socket, endpoint) = (self.socket, self.portal.endpoint.clone());
-        let Role::Stream { connected, read_done, write_done, .. } = &mut self.role else {
-            return false;
-        };
-        if *connected {
-            return true;
-        }
-        if self.portal.wishes().contains(Wishes::CLOSE) {
-            return true;
-        }
-        let ready = core.with_stack(|s| s.readiness(socket)).unwrap_or(Readiness::ERROR);
-        if ready.contains(Readiness::ERROR) || ready.contains(Readiness::WRITE_CLOSED) {
-            let error = core.with_stack(|s| s.take_error(socket)).ok().flatten();
-            endpoint.fail(error.unwrap_or(SocketError::ConnectionAborted));
-            endpoint.set(Status::READ_END | Status::WRITE_END);
-            (*connected, *read_done, *write_done) = (true, true, true);
-            endpoint.ring_all();
-            return true;
-        }
-        if ready.contains(Readiness::WRITABLE) {
-            *connected = true;
-            endpoint.set(Status::CONNECTED);
-            endpoint.ring_all();
-        }
-        *connected
-    }
-
-    /// Moves received data to the thread; true if the pool was empty.
-    fn pull(&mut self, core: &Core) -> bool {
-        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
-        let Role::Stream { inbound, read_done, .. } = &mut self.role else { return false };
-        let (mut moved, mut starved) = (false, false);
-        while !*read_done && endpoint.reserve_rx(1) {
-            let slice = match inbound.take() {
-                Some(slice) => Ok(Some(slice)),
-                None => core.with_stack(|s| s.read_owned(socket, usize::MAX)),
-            };
-            match slice.map(|slice| slice.map(|slice| into_remote(core.pool(), slice))) {
-                Ok(Some(Ok(remote))) => {
-                    let pushed = endpoint.push_rx(Parcel::piece(remote));
-                    debug_assert!(pushed.is_ok(), "the engine alone fills the ring");
-                }
-                Ok(Some(Err(slice))) => {
-                    *inbound = Some(slice);
-                    starved = true;
-                    break;
-                }
-                Err(SocketError::WouldBlock) => break,
-                Ok(None) => {
-                    *read_done = true;
-                    endpoint.set(Status::READ_END);
-                }
-                Err(error) => {
-                    *read_done = true;
-                    endpoint.fail(error);
-                    endpoint.set(Status::READ_END);
-                    let ready = core.with_stack(|s| s.readiness(socket));
-                    if ready.is_ok_and(|ready| ready.contains(Readiness::WRITE_CLOSED)) {
-                        endpoint.set(Status::WRITE_END);
-                    }
-                    endpoint.writable.ring();
-                }
-            }
-            moved = true;
-        }
-        if moved {
-            endpoint.readable.ring();
-        }
-        starved
-    }
-
-    /// Moves the thread's data to the stack; true if the pool was empty.
-    fn push(&mut self, core: &Core) -> bool {
-        let (socket, portal) = (self.socket, &self.portal);
-        let Role::Stream { outbound, write_done, .. } = &mut self.role else { return false };
-        let mut starved = false;
-        loop {
-            let piece = match outbound.take() {
-                Some(piece) => piece,
-                None => match portal.pop_tx().map(|parcel| core.pool().adopt(parcel.front)) {
-                    Some(Ok(buf)) => buf.freeze(),
-                    // Only this engine's buffers were granted; another's just goes home.
-                    Some(Err(_)) => continue,
-                    None => break,
-                },
-            };
-            if *write_done {
-                continue;
-            }
-            match core.with_stack(|s| write_piece(s, socket, piece)) {
-                Ok(()) => {}
-                Err((SocketError::WouldBlock, rest)) => {
-                    *outbound = Some(rest);
-                    break;
-                }
-                Err((SocketError::NoBuffers, rest)) => {
-                    *outbound = Some(rest);
-                    starved = true;
-                    break;
-                }
-                Err((error, _)) => {
-                    *write_done = true;
-                    portal.endpoint.fail(error);
-                    portal.endpoint.set(Status::WRITE_END);
-                    portal.endpoint.ring_all();
-                }
-            }
-        }
-        let wishes = portal.wishes();
-        if wishes.contains(Wishes::SHUT_READ) {
-            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Read));
-        }
-        let drained = outbound.is_none() && portal.tx_is_empty();
-        if wishes.contains(Wishes::SHUT_WRITE) && drained && !*write_done {
-            *write_done = true;
-            portal.endpoint.set(Status::WRITE_END);
-            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
-        }
-        starved
-    }
-
-    /// What `close(2)` does: unread data or zero linger resets, otherwise what was written is
-    /// handed over first.
-    fn close_stream(&mut self, core: &Core) -> Served {
-        let socket = self.socket;
-        let option = core.with_stack(|s| s.option(socket, OptionName::Linger));
-        let linger = match option {
-            Ok(SocketOption::Linger(linger)) => linger,
-            Ok(_) | Err(_) => None,
-        };
-        let first = self.closing.is_none();
-        let Role::Stream { inbound, .. } = &self.role else { return Served::Gone };
-        // RFC 2525 §2.17: data that the application never read is lost, and the peer is told so.
-        let unread = inbound.is_some() || self.portal.endpoint.has_unread();
-        if first && (unread || linger == Some(Duration::ZERO)) {
-            core.forget(socket);
-            let _ = core.with_stack(|s| s.abort(socket));
-            return Served::Gone;
-        }
-        let starved = self.push(core);
-        let Role::Stream { outbound, write_done, .. } = &self.role else { return Served::Gone };
-        let drained = *write_done || outbound.is_none() && self.portal.tx_is_empty();
-        if !drained {
-            return if starved { Served::Retry } else { Served::Draining };
-        }
-        if self.portal.wishes().contains(Wishes::LINGER) && !self.is_acknowledged(core) {
-            return Served::Retry;
-        }
-        core.forget(socket);
-        let _ = core.with_stack(|s| s.close(socket));
-        Served::Gone
-    }
-
-    /// True once the peer has acknowledged everything and the FIN, which is sent here.
-    fn is_acknowledged(&mut self, core: &Core) -> bool {
-        let socket = self.socket;
-        if let Role::Stream { write_done, .. } = &mut self.role
-            && !std::mem::replace(write_done, true)
-        {
-            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
-        }
-        match core.with_stack(|s| s.tcp_info(socket)).map(|info| info.state) {
-            Ok(State::SynSent | State::SynReceived | State::Established | State::CloseWait) => {
-                false
-            }
-            Ok(State::FinWait1 | State::Closing | State::LastAck) => false,
-            Ok(State::FinWait2 | State::TimeWait | State::Closed | State::Listen) | Err(_) => true,
-        }
-    }
-
-    fn serve_datagram(&mut self, core: &Core, scratch: &mut [u8]) -> Served {
-        if self.portal.wishes().contains(Wishes::CLOSE) {
-            let blocked = self.send_datagrams(core, scratch);
-            if blocked {
-                return Served::Draining;
-            }
-            core.forget(self.socket);
-            let _ = core.with_stack(|s| s.close(self.socket));
-            return Served::Gone;
-        }
-        let starved = self.receive_datagrams(core, scratch);
-        let blocked = self.send_datagrams(core, scratch);
-        let starved = !blocked && self.grant(core.pool()) || starved;
-        if starved { Served::Retry } else { Served::Done }
-    }
-
-    /// Moves received datagrams to the thread; true if the pool was empty.
-    fn receive_datagrams(&mut self, core: &Core, scratch: &mut [u8]) -> bool {
-        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
-        let slot_len = core.pool().slot_len();
-        let mut moved = false;
-        let mut starved = false;
-        while endpoint.reserve_rx(MAX_DATAGRAM_BYTES.div_ceil(slot_len)) {
-            // Nearly every datagram fits one slot, and is copied straight into it.
-            let Some(mut buf) = core.pool().alloc() else {
-                starved = true;
-                break;
-            };
-            match core.with_stack(|s| s.peek_from(socket, &mut buf)) {
-                Ok(received) if received.full_len <= slot_len => {
-                    let _ = core.with_stack(|s| s.recv_from(socket, &mut []));
-                    buf.truncate(received.len);
-                    let Ok(front) = buf.into_remote() else { break };
-                    let address = Some(received.from);
-                    self.portal.deliver(Parcel { front, rest: Vec::new(), address });
-                }
-                Ok(_) => {
-                    drop(buf);
-                    let Ok(received) = core.with_stack(|s| s.recv_from(socket, scratch)) else {
-                        break;
-                    };
-                    let parts = copy_out(core.pool(), &scratch[..received.len]);
-                    let Some((front, rest)) = parts else {
-                        self.portal.lost_datagram();
-                        starved = true;
-                        break;
-                    };
-                    let address = Some(received.from);
-                    self.portal.deliver(Parcel { front, rest, address });
-                }
-                Err(SocketError::WouldBlock) => break,
-                Err(error) => endpoint.fail(error),
-            }
-            moved = true;
-        }
-        if moved {
-            endpoint.readable.ring();
-        }
-        starved
-    }
-
-    /// Moves the thread's datagrams to the stack; true if it had no room for one.
-    fn send_datagrams(&mut self, core: &Core, scratch: &mut [u8]) -> bool {
-        let (socket, portal) = (self.socket, &self.portal);
-        let Role::Datagram { outbound } = &mut self.role else { return false };
-        while let Some(parcel) = outbound.take().or_else(|| portal.pop_tx()) {
-            let sent = if parcel.rest.is_empty() {
-                core.with_stack(|s| s.send_to(socket, &parcel.front, parcel.address))
-            } else {
-                let mut len = 0;
-                for piece in parcel.pieces() {
-                    scratch[len..len + piece.len()].copy_from_slice(piece);
-                    len += piece.len();
-                }
-                core.with_stack(|s| s.send_to(socket, &scratch[..len], parcel.address))
-            };
-            match sent {
-                Ok(_) => {}
-                Err(SocketError::WouldBlock) => {
-                    *outbound = Some(parcel);
-                    return true;
-                }
-                Err(error) => {
-                    portal.endpoint.fail(error);
-                    portal.endpoint.ring_all();
-                }
-            }
-        }
-        false
-    }
-}
-
-/// Copies a datagram into slots that may cross threads.
-fn copy_out(pool: &Pool, bytes: &[u8]) -> Option<(RemoteBuf, Vec<RemoteBuf>)> {
-    let mut parts = bytes
-        .chunks(pool.slot_len())
-        .map(|chunk| pool.copy_from(chunk).and_then(|buf| buf.into_remote().ok()));
-    let front = parts.next()??;
-    let rest = parts.collect::<Option<Vec<_>>>()?;
-    Some((front, rest))
-}
-
-/// Writes all of `piece`, or gives back what is left of it and why.
-fn write_piece(
-    stack: &mut Stack,
-    socket: SocketId,
-    mut piece: PacketSlice,
-) -> Result<(), (SocketError, PacketSlice)> {
-    if piece.len() > COALESCE_BYTES {
-        return stack.write_owned(socket, piece);
-    }
-    while !piece.is_empty() {
-        match stack.write(socket, &piece) {
-            Ok(n) => piece.advance(n),
-            Err(error) => return Err((error, piece)),
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,106 @@
+//! Timing two things against each other: interleaved, so that what the machine does meanwhile
+//! happens to both.
+
+use std::time::{Duration, Instant};
+
+use crate::{Pair, Unit, Workload};
+
+/// Figures of one side: operations a second of each round.
+#[derive(Clone, Debug)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    /// The middle one.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+
+    /// The range of the rounds in parts of the median: how far a figure can be trusted.
+    pub fn spread(&self) -> f64 {
+        let most = self.0.iter().copied().fold(f64::MIN, f64::max);
+        let least = self.0.iter().copied().fold(f64::MAX, f64::min);
+        (most - least) / self.median()
+    }
+}
+
+/// Both sides of a workload.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// What was measured.
+    pub workload: Workload,
+    /// The first side.
+    pub ours: Samples,
+    /// The second side.
+    pub peer: Samples,
+}
+
+impl Comparison {
+    /// The median of the ratios of neighbouring rounds: slow drift of the machine cancels out.
+    pub fn ratio(&self) -> f64 {
+        let ratios = self.ours.0.iter().zip(&self.peer.0).map(|(ours, peer)| ours / peer);
+        Samples(ratios.collect()).median()
+    }
+
+    /// A rate in the workload's unit.
+    pub fn tell(&self, per_second: f64) -> String {
+        match self.workload.unit() {
+            Unit::Bits => format!("{:.1} Gbit/s", per_second * 8.0 / 1e9),
+            Unit::Rounds => format!("{:.1} k/s {:.0} ns", per_second / 1e3, 1e9 / per_second),
+        }
+    }
+}
+
+/// Measures both sides in turn, `rounds` times each within about `total`.
+pub fn compare<A: Pair, B: Pair>(workload: Workload, rounds: usize, total: Duration) -> Comparison {
+    let setup = workload.setup();
+    let (mut ours, mut peer) = (A::new(&setup), B::new(&setup));
+    let slice = total / (2 * rounds as u32);
+    // The first turns warm up and say how much fits a slice.
+    let ours_operations = calibrate(workload, &mut ours, slice);
+    let peer_operations = calibrate(workload, &mut peer, slice);
+    let (mut ours_rates, mut peer_rates) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        ours_rates.push(rate(workload, &mut ours, ours_operations));
+        peer_rates.push(rate(workload, &mut peer, peer_operations));
+    }
+    Comparison { workload, ours: Samples(ours_rates), peer: Samples(peer_rates) }
+}
+
+/// Operations a second.
+fn rate<P: Pair>(workload: Workload, pair: &mut P, operations: u64) -> f64 {
+    let start = Instant::now();
+    workload.run(pair, operations);
+    operations as f64 / start.elapsed().as_secs_f64()
+}
+
+/// How many operations take about `slice`, found by doubling up to a quarter of it.
+fn calibrate<P: Pair>(workload: Workload, pair: &mut P, slice: Duration) -> u64 {
+    let mut operations = workload.a_few();
+    loop {
+        let per_second = rate(workload, pair, operations);
+        let fits = per_second * slice.as_secs_f64();
+        if operations as f64 * 4.0 >= fits {
+            return (fits as u64).max(operations);
+        }
+        operations *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_neighbouring_rounds() {
+        let comparison = Comparison {
+            workload: Workload::Echo,
+            ours: Samples(vec![10.0, 20.0, 40.0]),
+            peer: Samples(vec![5.0, 10.0, 10.0]),
+        };
+        assert_eq!(comparison.ratio(), 2.0);
+        assert_eq!(comparison.ours.median(), 20.0);
+        assert_eq!(comparison.ours.spread(), 1.5);
+    }
+}

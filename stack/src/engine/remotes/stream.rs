@@ -1,0 +1,228 @@
+//! Serving a TCP connection that a thread holds.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use barewire_driver::PacketSlice;
+
+use super::{Entry, Role, Served, into_remote};
+use crate::engine::core::Core;
+use crate::engine::portal::{Parcel, Status, Wishes};
+use crate::error::SocketError;
+use crate::socket::{OptionName, SocketId, SocketOption};
+use crate::stack::Stack;
+use crate::tcp::{Readiness, State};
+
+/// Writes up to this size are copied behind the last one's bytes instead of taking a slot of their
+/// own: a stream of single bytes costs its length, not a slot a byte.
+const COALESCE_BYTES: usize = 512;
+
+impl Entry {
+    pub(super) fn serve_stream(&mut self, core: &Core) -> Served {
+        if !self.establish(core) {
+            return Served::Done;
+        }
+        if self.portal.wishes().contains(Wishes::CLOSE) {
+            return self.close_stream(core);
+        }
+        let starved = self.pull(core);
+        let starved = self.push(core) || starved;
+        let stalled = matches!(&self.role, Role::Stream { outbound: Some(_), .. });
+        let starved = !stalled && self.grant(core.pool()) || starved;
+        if starved { Served::Retry } else { Served::Done }
+    }
+
+    /// Tells the thread how its `connect` ended; false while it has not.
+    fn establish(&mut self, core: &Core) -> bool {
+        let (socket, endpoint) = (self.socket, self.portal.endpoint.clone());
+        let Role::Stream { connected, read_done, write_done, .. } = &mut self.role else {
+            return false;
+        };
+        if *connected {
+            return true;
+        }
+        if self.portal.wishes().contains(Wishes::CLOSE) {
+            return true;
+        }
+        let ready = core.with_stack(|s| s.readiness(socket)).unwrap_or(Readiness::ERROR);
+        if ready.contains(Readiness::ERROR) || ready.contains(Readiness::WRITE_CLOSED) {
+            let error = core.with_stack(|s| s.take_error(socket)).ok().flatten();
+            endpoint.fail(error.unwrap_or(SocketError::ConnectionAborted));
+            endpoint.set(Status::READ_END | Status::WRITE_END);
+            (*connected, *read_done, *write_done) = (true, true, true);
+            endpoint.ring_all();
+            return true;
+        }
+        if ready.contains(Readiness::WRITABLE) {
+            *connected = true;
+            endpoint.set(Status::CONNECTED);
+            endpoint.ring_all();
+        }
+        *connected
+    }
+
+    /// Moves received data to the thread; true if the pool was empty.
+    fn pull(&mut self, core: &Core) -> bool {
+        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
+        let Role::Stream { inbound, read_done, .. } = &mut self.role else { return false };
+        let (mut moved, mut starved) = (false, false);
+        while !*read_done && endpoint.reserve_rx(1) {
+            let slice = match inbound.take() {
+                Some(slice) => Ok(Some(slice)),
+                None => core.with_stack(|s| s.read_owned(socket, usize::MAX)),
+            };
+            match slice.map(|slice| slice.map(|slice| into_remote(core.pool(), slice))) {
+                Ok(Some(Ok(remote))) => {
+                    let pushed = endpoint.push_rx(Parcel::piece(remote));
+                    debug_assert!(pushed.is_ok(), "the engine alone fills the ring");
+                }
+                Ok(Some(Err(slice))) => {
+                    *inbound = Some(slice);
+                    starved = true;
+                    break;
+                }
+                Err(SocketError::WouldBlock) => break,
+                Ok(None) => {
+                    *read_done = true;
+                    endpoint.set(Status::READ_END);
+                }
+                Err(error) => {
+                    *read_done = true;
+                    endpoint.fail(error);
+                    endpoint.set(Status::READ_END);
+                    let ready = core.with_stack(|s| s.readiness(socket));
+                    if ready.is_ok_and(|ready| ready.contains(Readiness::WRITE_CLOSED)) {
+                        endpoint.set(Status::WRITE_END);
+                    }
+                    endpoint.writable.ring();
+                }
+            }
+            moved = true;
+        }
+        if moved {
+            endpoint.readable.ring();
+        }
+        starved
+    }
+
+    /// Moves the thread's data to the stack; true if the pool was empty.
+    pub(super) fn push(&mut self, core: &Core) -> bool {
+        let (socket, portal) = (self.socket, &self.portal);
+        let Role::Stream { outbound, write_done, .. } = &mut self.role else { return false };
+        let mut starved = false;
+        loop {
+            let piece = match outbound.take() {
+                Some(piece) => piece,
+                None => match portal.pop_tx().map(|parcel| core.pool().adopt(parcel.front)) {
+                    Some(Ok(buf)) => buf.freeze(),
+                    // Only this engine's buffers were granted; another's just goes home.
+                    Some(Err(_)) => continue,
+                    None => break,
+                },
+            };
+            if *write_done {
+                continue;
+            }
+            match core.with_stack(|s| write_piece(s, socket, piece)) {
+                Ok(()) => {}
+                Err((SocketError::WouldBlock, rest)) => {
+                    *outbound = Some(rest);
+                    break;
+                }
+                Err((SocketError::NoBuffers, rest)) => {
+                    *outbound = Some(rest);
+                    starved = true;
+                    break;
+                }
+                Err((error, _)) => {
+                    *write_done = true;
+                    // The end of writing says as much by itself, and to writers only: a reader has
+                    // been told the reason, and goes on to the end of the stream.
+                    if error != SocketError::BrokenPipe {
+                        portal.endpoint.fail(error);
+                    }
+                    portal.endpoint.set(Status::WRITE_END);
+                    portal.endpoint.ring_all();
+                }
+            }
+        }
+        let wishes = portal.wishes();
+        if wishes.contains(Wishes::SHUT_READ) {
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Read));
+        }
+        let drained = outbound.is_none() && portal.tx_is_empty();
+        if wishes.contains(Wishes::SHUT_WRITE) && drained && !*write_done {
+            *write_done = true;
+            portal.endpoint.set(Status::WRITE_END);
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
+        }
+        starved
+    }
+
+    /// What `close(2)` does: unread data or zero linger resets, otherwise what was written is
+    /// handed over first.
+    fn close_stream(&mut self, core: &Core) -> Served {
+        let socket = self.socket;
+        let option = core.with_stack(|s| s.option(socket, OptionName::Linger));
+        let linger = match option {
+            Ok(SocketOption::Linger(linger)) => linger,
+            Ok(_) | Err(_) => None,
+        };
+        let first = self.closing.is_none();
+        let Role::Stream { inbound, .. } = &self.role else { return Served::Gone };
+        // RFC 2525 §2.17: data that the application never read is lost, and the peer is told so.
+        let unread = inbound.is_some() || self.portal.endpoint.has_unread();
+        if first && (unread || linger == Some(Duration::ZERO)) {
+            core.forget(socket);
+            let _ = core.with_stack(|s| s.abort(socket));
+            return Served::Gone;
+        }
+        let starved = self.push(core);
+        let Role::Stream { outbound, write_done, .. } = &self.role else { return Served::Gone };
+        let drained = *write_done || outbound.is_none() && self.portal.tx_is_empty();
+        if !drained {
+            return if starved { Served::Retry } else { Served::Draining };
+        }
+        if self.portal.wishes().contains(Wishes::LINGER) && !self.is_acknowledged(core) {
+            return Served::Retry;
+        }
+        core.forget(socket);
+        let _ = core.with_stack(|s| s.close(socket));
+        Served::Gone
+    }
+
+    /// True once the peer has acknowledged everything and the FIN, which is sent here.
+    fn is_acknowledged(&mut self, core: &Core) -> bool {
+        let socket = self.socket;
+        if let Role::Stream { write_done, .. } = &mut self.role
+            && !std::mem::replace(write_done, true)
+        {
+            let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
+        }
+        match core.with_stack(|s| s.tcp_info(socket)).map(|info| info.state) {
+            Ok(State::SynSent | State::SynReceived | State::Established | State::CloseWait) => {
+                false
+            }
+            Ok(State::FinWait1 | State::Closing | State::LastAck) => false,
+            Ok(State::FinWait2 | State::TimeWait | State::Closed | State::Listen) | Err(_) => true,
+        }
+    }
+}
+
+/// Writes all of `piece`, or gives back what is left of it and why.
+fn write_piece(
+    stack: &mut Stack,
+    socket: SocketId,
+    mut piece: PacketSlice,
+) -> Result<(), (SocketError, PacketSlice)> {
+    if piece.len() > COALESCE_BYTES {
+        return stack.write_owned(socket, piece);
+    }
+    while !piece.is_empty() {
+        match stack.write(socket, &piece) {
+            Ok(n) => piece.advance(n),
+            Err(error) => return Err((error, piece)),
+        }
+    }
+    Ok(())
+}
