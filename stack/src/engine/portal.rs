@@ -69,6 +69,8 @@ bitflags! {
         const CLOSE = 1 << 2;
         /// The closing thread waits for [`Status::CLOSED`].
         const LINGER = 1 << 3;
+        /// Close with a reset: nobody has had the connection.
+        const ABORT = 1 << 4;
     }
 }
 
@@ -445,9 +447,12 @@ impl AcceptQueue {
         !self.ready.is_empty() || self.endpoint.status().intersects(ended)
     }
 
-    /// Drops the connections that nobody took.
+    /// Resets the connections that nobody took: their peers must not believe that what they have
+    /// sent was read (RFC 2525 §2.17), nor that an empty answer was meant.
     pub(crate) fn clear(&self) {
-        while self.ready.pop().is_some() {}
+        while let Some(stream) = self.ready.pop() {
+            stream.abort();
+        }
     }
 }
 

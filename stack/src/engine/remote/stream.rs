@@ -192,7 +192,8 @@ impl RemoteStream {
     }
 
     /// Closes the connection and waits, at most for `time`, until the peer has acknowledged
-    /// everything: what `SO_LINGER` asks of `close`.
+    /// everything: what `SO_LINGER` asks of `close`. The engine resets what has not ended by the
+    /// time that the option has.
     pub fn close_lingering(self, time: Duration) {
         let deadline = Instant::now().checked_add(time);
         self.0.wish(Wishes::CLOSE | Wishes::LINGER);
@@ -201,6 +202,11 @@ impl RemoteStream {
         }
         let closed = || self.0.endpoint.status().contains(Status::CLOSED);
         self.0.endpoint.writable.wait_until(deadline, closed);
+    }
+
+    /// Closes the connection at once, with a reset.
+    pub(crate) fn abort(self) {
+        self.0.wish(Wishes::CLOSE | Wishes::ABORT);
     }
 
     /// What can be done now without waiting.

@@ -371,15 +371,21 @@ impl Remotes {
         self.limit_close(key);
     }
 
-    /// Gives a closed socket a time by which it has to be gone.
+    /// Gives a closed socket a time by which it has to be gone: the one that it lingers for, or
+    /// else a limit of ours.
     fn limit_close(&mut self, key: u32) {
-        let deadline = self.core.now() + CLOSE_LIMIT;
+        let now = self.core.now();
         if let Some(entry) = self.entries.get_mut(key as usize)
             && entry.portal.wishes().contains(Wishes::CLOSE)
             && entry.closing.is_none()
         {
+            let lingers = entry.portal.wishes().contains(Wishes::LINGER);
+            let time = if lingers { entry.linger(&self.core) } else { None };
+            let deadline = now + time.unwrap_or(CLOSE_LIMIT);
             entry.closing = Some(deadline);
-            self.closing.push_back((deadline, key));
+            // The limit is the same for all, so that nearly all go to the end.
+            let place = self.closing.partition_point(|(at, _)| *at <= deadline);
+            self.closing.insert(place, (deadline, key));
         }
     }
 
@@ -410,6 +416,7 @@ impl Remotes {
             if let Some(entry) = expired {
                 self.counters.closes_expired += 1;
                 let socket = entry.socket;
+                self.core.forget(socket);
                 let _ = self.core.with_stack(|s| s.abort(socket));
                 self.remove(key);
             }
@@ -424,7 +431,7 @@ impl Remotes {
             let Role::Listener { accepts, spare } = &mut entry.role else { return Served::Done };
             let accepts = accepts.clone();
             if closing {
-                drop(spare.take());
+                spare.take().into_iter().for_each(RemoteStream::abort);
                 self.core.forget(socket);
                 let _ = self.core.with_stack(|s| s.close(socket));
                 return Served::Gone;
@@ -466,7 +473,7 @@ impl Remotes {
         for (_, entry) in &mut self.entries {
             let socket = entry.socket;
             let Role::Listener { accepts, spare } = &mut entry.role else { continue };
-            drop(spare.take());
+            spare.take().into_iter().for_each(RemoteStream::abort);
             accepts.endpoint.kill();
             accepts.clear();
             core.forget(socket);
@@ -485,7 +492,9 @@ impl Remotes {
                 entry.push(&core);
                 entry.portal.endpoint.kill();
                 core.forget(entry.socket);
-                let _ = core.with_stack(|s| s.close(entry.socket));
+                let abort = entry.portal.wishes().contains(Wishes::ABORT);
+                let end = if abort { Stack::abort } else { Stack::close };
+                let _ = core.with_stack(|s| end(s, entry.socket));
             } else if let Role::Datagram { .. } = entry.role {
                 core.forget(entry.socket);
                 let _ = core.with_stack(|s| s.close(entry.socket));

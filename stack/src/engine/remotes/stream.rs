@@ -163,16 +163,13 @@ impl Entry {
     /// handed over first.
     fn close_stream(&mut self, core: &Core) -> Served {
         let socket = self.socket;
-        let option = core.with_stack(|s| s.option(socket, OptionName::Linger));
-        let linger = match option {
-            Ok(SocketOption::Linger(linger)) => linger,
-            Ok(_) | Err(_) => None,
-        };
+        let linger = self.linger(core);
         let first = self.closing.is_none();
         let Role::Stream { inbound, .. } = &self.role else { return Served::Gone };
         // RFC 2525 §2.17: data that the application never read is lost, and the peer is told so.
         let unread = inbound.is_some() || self.portal.endpoint.has_unread();
-        if first && (unread || linger == Some(Duration::ZERO)) {
+        let abort = self.portal.wishes().contains(Wishes::ABORT);
+        if first && (abort || unread || linger == Some(Duration::ZERO)) {
             core.forget(socket);
             let _ = core.with_stack(|s| s.abort(socket));
             return Served::Gone;
@@ -189,6 +186,14 @@ impl Entry {
         core.forget(socket);
         let _ = core.with_stack(|s| s.close(socket));
         Served::Gone
+    }
+
+    /// What the application has asked of `close` (`SO_LINGER`).
+    pub(super) fn linger(&self, core: &Core) -> Option<Duration> {
+        match core.with_stack(|s| s.option(self.socket, OptionName::Linger)) {
+            Ok(SocketOption::Linger(linger)) => linger,
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// True once the peer has acknowledged everything and the FIN, which is sent here.

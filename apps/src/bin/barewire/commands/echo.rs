@@ -95,6 +95,8 @@ async fn accept(core: Core, listener: AsyncTcpListener, totals: Arc<Totals>) {
                     }
                 });
             }
+            // An engine that is asked to stop accepts no more: that is no failure.
+            Err(_) if core.is_stopping() => return,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 core.sleep(PAUSE).await;

@@ -110,6 +110,8 @@ async fn accept(core: Core, listener: AsyncTcpListener, site: Rc<Site>, shared: 
     while !shared.stopping.load(Ordering::Relaxed) {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
+            // An engine that is asked to stop accepts no more: that is no failure.
+            Err(_) if core.is_stopping() => return,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 core.sleep(PAUSE).await;
