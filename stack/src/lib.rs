@@ -27,6 +27,8 @@ pub mod neighbor;
 pub mod reassembly;
 pub mod rng;
 pub mod route;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod socket;
 pub mod stack;
 pub mod tcp;

@@ -7,7 +7,7 @@ use barewire_driver::PacketSlice;
 use super::{SEND_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
-use crate::socket::conn::Holder;
+use crate::socket::conn::{Connection, Holder};
 use crate::tcp::{Outcome, Readiness, TcpInfo};
 
 /// How a call on a socket that is not a connection is refused.
@@ -76,17 +76,27 @@ impl Stack {
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let pool = &self.egress.pool;
-        if pool.free_slots() <= pool.total_slots() / SEND_RESERVE_PART {
+        let spare = self.spare_slots();
+        if spare == 0 {
             self.egress.counters.tx_memory_pressure += 1;
             return Err(SocketError::NoBuffers);
         }
+        let pool = &self.egress.pool;
+        let most = data.len().min(spare.saturating_mul(pool.slot_len()));
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             return Err(SocketError::BadSocket);
         };
-        let written = connection.tcb.write(&self.egress.pool, data);
+        let written = connection.tcb.write(pool, &data[..most]);
         self.settle(index, Outcome::Continue);
         written
+    }
+
+    /// Slots of the pool that writers may fill: all free ones but the
+    /// [reserve](SEND_RESERVE_PART). Who allocates slots for [`Stack::write_owned`] itself looks
+    /// here first.
+    pub fn spare_slots(&self) -> usize {
+        let pool = &self.egress.pool;
+        pool.free_slots().saturating_sub(pool.total_slots() / SEND_RESERVE_PART)
     }
 
     /// Queues packet memory for sending: no copy. It stays with the stack until it is acknowledged.
@@ -137,7 +147,8 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.bytes_unacked()).ok_or(SocketError::BadSocket)
+        let queued = |c: &Connection| c.tcb.bytes_unacked() + c.tcb.bytes_unsent();
+        self.connection(index).map(queued).ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.

@@ -142,14 +142,24 @@ impl Stack {
         let config = listener.template.config.clone();
         let state = HalfOpen::new(now, header, &config, open);
         let reply = state.syn_ack(now, &config);
-        let entry = HalfOpenEntry { key, state, listener: id, timer: LazyTimer::default() };
-        let Ok((index, _)) = self.half_open.insert(entry) else { return };
-        if let Some(listener) = self.listener_mut(id) {
-            listener.half_open += 1;
+        if self.remember_half_open(id, key, state) {
+            self.egress.emit_control(key, reply);
         }
+    }
+
+    /// Puts a half-open connection into the table; false if its listener or the table has no room.
+    fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
+        let table_is_full = self.half_open.is_full();
+        let Some(listener) = self.listener_mut(id) else { return false };
+        if table_is_full || listener.half_open >= listener.backlog {
+            return false;
+        }
+        listener.half_open += 1;
+        let entry = HalfOpenEntry { key, state, listener: id, timer: LazyTimer::default() };
+        let Ok((index, _)) = self.half_open.insert(entry) else { return false };
         self.flows.set(key, Tag::HalfOpen(index));
-        self.egress.emit_control(key, reply);
         self.arm_half_open(index);
+        true
     }
 
     fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader) {
@@ -189,12 +199,15 @@ impl Stack {
             self.egress.counters.cookies_refused += 1;
             return false;
         };
-        if full {
-            self.egress.counters.accept_overflow += 1;
-            return true;
-        }
         let open = crate::tcp::Open { iss, ..self.open_values(&key) };
         let state = HalfOpen::from_cookie(now, header, mss, &config, open);
+        if full {
+            self.egress.counters.accept_overflow += 1;
+            // The client believes that it is connected and may never send again. The SYN-ACKs of a
+            // half-open connection make it, where there is room for one.
+            self.remember_half_open(id, key, state);
+            return true;
+        }
         self.egress.counters.cookies_accepted += 1;
         self.establish(id, key, state.into_tcb(now, config), segment);
         true

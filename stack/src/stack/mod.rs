@@ -215,9 +215,10 @@ impl Stack {
     /// # Panics
     /// If there is no such interface.
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
-        self.egress.send_due_requests();
         self.transmit_connections(iface);
         self.drain_loopback();
+        // Last, because whoever sends may have just found out that it has to ask for a neighbour.
+        self.egress.send_due_requests();
         self.wake_blocked();
         &mut self.egress.ifaces[iface.0 as usize].burst
     }

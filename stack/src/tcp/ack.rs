@@ -200,13 +200,17 @@ impl Tcb {
         }
     }
 
-    /// RFC 9293 §3.10.7.4: the window of the newest segment counts.
+    /// RFC 9293 §3.10.7.4: the window of the newest segment counts. One that acknowledges more than
+    /// any before counts, too, although its sequence number is an older one's (a retransmission that
+    /// later segments have overtaken): the right edge is counted from snd.una, and would move
+    /// further than the peer has offered if snd.una moved alone.
     pub(super) fn update_window(&mut self, h: &TcpHeader) {
-        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
-        let newer =
-            self.snd.wl1.before(seq) || (self.snd.wl1 == seq && self.snd.wl2.before_eq(ack));
-        if newer && ack.after_eq(self.snd.una) {
+        let (seq, ack, wl1) = (SeqNum::new(h.seq), SeqNum::new(h.ack), self.snd.wl1);
+        let acks_more = self.snd.wl2.before(ack);
+        let newer = wl1.before(seq) || (wl1 == seq && self.snd.wl2.before_eq(ack));
+        if (newer || acks_more) && ack.after_eq(self.snd.una) {
             self.set_window(h, self.snd.scale.bytes(h.window));
+            self.snd.wl1 = wl1.later(seq);
         }
     }
 

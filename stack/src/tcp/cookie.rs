@@ -25,8 +25,9 @@ use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 /// How long one counter value lasts. A cookie is good for one to two of them.
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// The segment sizes that a cookie can remember: what peers behind common links announce.
-const MSS_CLASSES: [u16; 8] = [216, 536, 1_220, 1_300, 1_360, 1_400, 1_440, 1_460];
+/// The segment sizes that a cookie can remember: what peers behind common links announce, and the
+/// least that any peer is taken to have announced, so that none is sent more than it takes.
+const MSS_CLASSES: [u16; 8] = [tcb::MSS_MIN, 216, 536, 1_220, 1_360, 1_400, 1_440, 1_460];
 
 const HASH_MASK: u32 = (1 << 28) - 1;
 
@@ -97,7 +98,9 @@ mod tests {
     #[test]
     fn a_cookie_comes_back_with_its_mss_rounded_down() {
         let now = Instant::from_millis(90_000);
-        for (mss, expected) in [(1460, 1460), (9000, 1460), (1459, 1440), (536, 536), (100, 216)] {
+        for (mss, expected) in
+            [(1460, 1460), (9000, 1460), (1459, 1440), (536, 536), (216, 216), (100, 64), (1, 64)]
+        {
             let iss = make(SECRET, flow(5), 77, mss, now);
             assert_eq!(check(SECRET, flow(5), 77, iss, now), Some(expected));
         }

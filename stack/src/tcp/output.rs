@@ -471,12 +471,19 @@ impl Tcb {
         };
         let current = self.rcv.edge.since(self.rcv.nxt);
         let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
+        let scale = self.rcv.scale;
+        // Rounding down takes back what was offered before, which RFC 7323 §2.4 would rather not
+        // see; rounding up offers more than there is room for. Done with every ACK, that would move
+        // the edge for ever: it stops one unit beyond the buffer, and rounds down from there. What
+        // comes up to the old edge is still taken.
+        let (up, unit) = (scale.field_up(current), scale.bytes(1));
+        let most = self.rcv.buffer.saturating_add(unit - 1);
+        let fits = scale.bytes(up).saturating_add(self.recvq.len()) <= most;
+        let kept = if fits { up } else { scale.field_down(current) };
         let field = if growth > 0 && growth >= step {
-            // Rounding down must not take back what was offered before.
-            let scale = self.rcv.scale;
-            scale.field_down(current + growth).max(scale.field_up(current))
+            scale.field_down(current + growth).max(kept)
         } else {
-            self.rcv.scale.field_up(current)
+            kept
         };
         self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + self.rcv.scale.bytes(field));
         field

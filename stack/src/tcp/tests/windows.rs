@@ -151,6 +151,43 @@ fn rounding_to_the_scale_does_not_move_the_right_edge_back() {
 }
 
 #[test]
+fn rounding_to_the_scale_does_not_let_a_full_buffer_grow() {
+    // A field counts in units of 16 bytes here; one byte at a time comes when the window closes.
+    let recv_buffer_bytes = 1 << 20;
+    let mut t = Trace::connecting(TcpConfig { recv_buffer_bytes, window_scale: true, ..plain() });
+    t.tx("S 0 ws 5");
+    t.rx("SA 0 ack 1 mss 1460 ws 0");
+    t.tx("A 1 ack 1");
+    let mut at = 1;
+    for n in 0..2_000 {
+        let room = t.tcb.info().rcv_wnd_bytes;
+        let len = if room > 40 { room.min(1460) - 1 } else { 1 };
+        let _ = t.rx_data(&format!("A {at}:{} ack 1", at + len), &bytes(at, at + len));
+        at += if t.tcb.take_drop().is_none() { len } else { 0 };
+        t.drain();
+        let waiting = t.tcb.bytes_readable();
+        assert!(waiting < (1 << 20) + 32, "{waiting} bytes after {n} segments");
+    }
+    assert!(t.tcb.bytes_readable() >= 1 << 20);
+    t.end();
+}
+
+#[test]
+fn a_new_ack_in_an_old_segment_does_not_move_the_right_edge() {
+    // RFC 9293 §3.10.7.4 takes no window from a segment older than the last that gave one: here a
+    // retransmission, overtaken by later segments. With its ACK alone snd.una + snd.wnd would move.
+    let mut t = Trace::established(plain());
+    t.rx("A 1001 ack 1 win 2000");
+    t.write(4000);
+    t.tx("A 1:1461 ack 1");
+    t.wait_for_timer();
+    t.tx("PA 1:1461 ack 1");
+    t.rx("PA 1:1001 ack 1461 win 540");
+    let sent = t.drain();
+    assert!(sent.iter().all(|&(_, to)| to <= 2001), "{sent:?} beyond 2001");
+}
+
+#[test]
 fn a_peer_that_shrinks_its_window_is_not_given_up() {
     // RFC 9293 §3.8.6: robust against it.
     let mut t = Trace::established(TcpConfig { data_retries: 2, ..plain() });

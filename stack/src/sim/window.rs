@@ -1,0 +1,301 @@
+//! What is checked on the wire: windows, FIN, segment sizes, and the digest of a run.
+//!
+//! For every connection the check keeps the right edge of the window that its host has been
+//! *delivered*, not the one that the peer has sent: a sender may know no more than what arrived.
+//! What it remembers is an upper bound (old and reordered segments count, too), so that a violation
+//! is never a false alarm.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
+
+use barewire_driver::{PacketSlice, RxFrame, TxFrame};
+use siphasher::sip::SipHasher13;
+
+use super::world::Watch;
+use crate::time::Instant;
+use crate::wire::ethernet::{EthernetHeader, ethertype};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::{self, protocol};
+
+/// Most complaints that are kept; the first one is what matters.
+const MAX_VIOLATIONS: usize = 3;
+
+/// A connection as one host sees it: the host's number, its address and port, and the peer's.
+type Flow = (usize, (Ipv4Addr, u16), (Ipv4Addr, u16));
+
+/// What one host has sent and been told in one incarnation of a connection.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The initial sequence numbers of both sides, from their SYNs.
+    iss: Option<u32>,
+    irs: Option<u32>,
+    /// Shifts that the SYNs carried.
+    own_shift: Option<u8>,
+    peer_shift: Option<u8>,
+    /// The MSS that the peer announced.
+    peer_mss: Option<u16>,
+    /// The largest right edge that was delivered.
+    edge: Option<u32>,
+    /// The right edge that this host has advertised.
+    advertised: Option<u32>,
+    /// The sequence number of this host's FIN.
+    fin: Option<u32>,
+    /// What acknowledges the peer's FIN: its window does not matter any more.
+    peer_fin: Option<u32>,
+    /// The end of what this host has sent.
+    max: Option<u32>,
+}
+
+impl Seen {
+    fn shifts(&self) -> (u8, u8) {
+        match (self.own_shift, self.peer_shift) {
+            (Some(own), Some(peer)) => (own.min(14), peer.min(14)),
+            _ => (0, 0),
+        }
+    }
+}
+
+/// A TCP segment as it lies in a frame.
+struct Parsed {
+    src: (Ipv4Addr, u16),
+    dst: (Ipv4Addr, u16),
+    header: TcpHeader,
+    header_len: usize,
+    payload_len: u32,
+}
+
+/// Watches all frames of a run.
+#[derive(Debug)]
+pub struct WireCheck {
+    flows: BTreeMap<Flow, Seen>,
+    violations: Vec<String>,
+    digest: SipHasher13,
+    /// Frames sent by hosts, and those that arrived at one.
+    pub frames_sent: u64,
+    /// Frames that arrived at a host.
+    pub frames_received: u64,
+    /// Segments sent that carry data or FIN.
+    pub data_segments: u64,
+    /// Segments that were sent again, or in part: what they begin with had been sent.
+    pub retransmissions: u64,
+}
+
+impl Default for WireCheck {
+    fn default() -> WireCheck {
+        WireCheck {
+            flows: BTreeMap::new(),
+            violations: Vec::new(),
+            digest: SipHasher13::new_with_keys(0, 0),
+            frames_sent: 0,
+            frames_received: 0,
+            data_segments: 0,
+            retransmissions: 0,
+        }
+    }
+}
+
+impl WireCheck {
+    /// A hash of every frame that was sent or received, and when.
+    pub fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    /// What was wrong, first thing first.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn complain(&mut self, now: Instant, flow: Flow, what: &str, segment: &Parsed) {
+        if self.violations.len() < MAX_VIOLATIONS {
+            let (host, (src, sport), (dst, dport)) = flow;
+            let TcpHeader { seq, ack, flags, window, .. } = segment.header;
+            let seen = self.flows.get(&flow);
+            self.violations.push(format!(
+                "host {host} at {now:?}: {what}: {src}:{sport} > {dst}:{dport} seq {seq} ack {ack} \
+                 {flags:?} win {window} len {} while {seen:?}",
+                segment.payload_len
+            ));
+        }
+    }
+
+    fn absorb(&mut self, now: Instant, host: usize, way: u8, pieces: &[PacketSlice]) {
+        self.digest.write_u64(now.as_nanos());
+        self.digest.write_u64((host as u64) << 8 | u64::from(way));
+        for piece in pieces {
+            self.digest.write(piece);
+        }
+    }
+
+    fn sent_segment(&mut self, now: Instant, host: usize, frame: &TxFrame, segment: &Parsed) {
+        let flow = (host, segment.src, segment.dst);
+        let TcpHeader { seq, ack, flags, window, options, .. } = segment.header;
+        if flags.contains(TcpFlags::RST) {
+            return;
+        }
+        if flags.contains(TcpFlags::SYN) {
+            let seen = self.flows.entry(flow).or_default();
+            if seen.iss != Some(seq) {
+                // A new incarnation; a SYN that it answers has been delivered before.
+                let old = std::mem::take(seen);
+                if flags.contains(TcpFlags::ACK) {
+                    (seen.irs, seen.peer_shift) = (old.irs, old.peer_shift);
+                    seen.peer_mss = old.peer_mss;
+                }
+                seen.iss = Some(seq);
+            }
+            seen.own_shift = options.window_scale;
+        }
+        let (fin, len) = (u32::from(flags.contains(TcpFlags::FIN)), segment.payload_len);
+        self.data_segments += u64::from(len + fin > 0);
+        let mut wrong = Vec::new();
+        let Some(seen) = self.flows.get_mut(&flow) else { return };
+        let end = seq.wrapping_add(len);
+        // A probe of a closed window repeats on purpose.
+        if let Some(max) = seen.max.filter(|_| len > 1)
+            && (seq.wrapping_sub(max) as i32) < 0
+        {
+            self.retransmissions += 1;
+        }
+        if len > 0 && seen.max.is_none_or(|max| (end.wrapping_sub(max) as i32) > 0) {
+            seen.max = Some(end);
+        }
+        if let Some(edge) = seen.edge.filter(|_| len > 0) {
+            let beyond = end.wrapping_sub(edge) as i32;
+            // RFC 9293 §3.8.6.1: one byte may probe a closed window.
+            if beyond > 0 && !(len == 1 && beyond == 1) {
+                wrong.push("beyond the peer's window");
+            }
+        }
+        if let Some(at) = seen.fin.filter(|_| len + fin > 0)
+            && ((end.wrapping_sub(at) as i32) > 0 || fin == 1 && end != at)
+        {
+            wrong.push("data behind the FIN");
+        }
+        if fin == 1 {
+            seen.fin.get_or_insert(end);
+        }
+        let each = if frame.tso_mss > 0 { u32::from(frame.tso_mss).min(len) } else { len };
+        let options_len = segment.header_len as u32 - 20;
+        if len > 0 && each + options_len > u32::from(seen.peer_mss.unwrap_or(536)) {
+            wrong.push("larger than the peer's MSS");
+        }
+        if flags.contains(TcpFlags::ACK) {
+            let shift = if flags.contains(TcpFlags::SYN) { 0 } else { seen.shifts().0 };
+            let edge = ack.wrapping_add(u32::from(window) << shift);
+            let back = seen.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
+            // RFC 9293 §3.8.6.2.1 (SHLD-14), but for what scaling rounds away.
+            if back >= 1 << shift && seen.peer_fin != Some(ack) {
+                wrong.push("the window was taken back");
+            }
+            if back < 0 || seen.advertised.is_none() {
+                seen.advertised = Some(edge);
+            }
+        }
+        for what in wrong {
+            self.complain(now, flow, what, segment);
+        }
+    }
+
+    fn received_segment(&mut self, host: usize, segment: &Parsed) {
+        let flow = (host, segment.dst, segment.src);
+        let TcpHeader { seq, ack, flags, window, options, .. } = segment.header;
+        if flags.contains(TcpFlags::RST) {
+            return;
+        }
+        let syn = flags.contains(TcpFlags::SYN);
+        if syn {
+            let seen = self.flows.entry(flow).or_default();
+            if !flags.contains(TcpFlags::ACK) && seen.irs != Some(seq) && seen.fin.is_some() {
+                *seen = Seen::default();
+            }
+            seen.irs = Some(seq);
+            seen.peer_shift = options.window_scale;
+            seen.peer_mss = Some(seen.peer_mss.unwrap_or(0).max(options.mss.unwrap_or(536)));
+        }
+        let Some(seen) = self.flows.get_mut(&flow) else { return };
+        if flags.contains(TcpFlags::FIN) {
+            let end = seq.wrapping_add(segment.payload_len).wrapping_add(1);
+            seen.peer_fin = Some(end);
+        }
+        if flags.contains(TcpFlags::ACK) {
+            let shift = if syn { 0 } else { seen.shifts().1 };
+            let edge = ack.wrapping_add(u32::from(window) << shift);
+            let further = seen.edge.is_none_or(|old| (edge.wrapping_sub(old) as i32) > 0);
+            if further {
+                seen.edge = Some(edge);
+            }
+        }
+    }
+}
+
+impl Watch for WireCheck {
+    fn sent(&mut self, now: Instant, host: usize, frame: &TxFrame, pieces: &[PacketSlice]) {
+        self.frames_sent += 1;
+        self.absorb(now, host, 0, pieces);
+        if let Some(segment) = parse(pieces, false) {
+            self.sent_segment(now, host, frame, &segment);
+        }
+    }
+
+    fn received(&mut self, now: Instant, host: usize, _: &RxFrame, pieces: &[PacketSlice]) {
+        self.frames_received += 1;
+        self.absorb(now, host, 1, pieces);
+        if let Some(segment) = parse(pieces, true) {
+            self.received_segment(host, &segment);
+        }
+    }
+}
+
+/// Header and payload length of the TCP segment in a frame, if there is one.
+pub(super) fn segment_of(frame: &[u8]) -> Option<(TcpHeader, u32)> {
+    parse(&[frame], false).map(|segment| (segment.header, segment.payload_len))
+}
+
+/// The TCP segment in a frame, if there is one (with a right checksum, where that is asked for).
+fn parse<P: Deref<Target = [u8]>>(pieces: &[P], verify: bool) -> Option<Parsed> {
+    let first = pieces.first()?;
+    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let link = EthernetHeader::parse(first).ok()?;
+    if link.ethertype != ethertype::IPV4 {
+        return None;
+    }
+    let ip_len = len.checked_sub(EthernetHeader::LEN)?;
+    let ip = Ipv4Header::parse(first.get(EthernetHeader::LEN..)?, ip_len).ok()?;
+    if ip.protocol != protocol::TCP || ip.is_fragment() {
+        return None;
+    }
+    let at = EthernetHeader::LEN + usize::from(ip.header_len);
+    let segment_len = ip.payload_len();
+    if verify && !checksum_is_right(&ip, pieces, at, segment_len) {
+        return None;
+    }
+    let (header, header_len) = TcpHeader::parse(first.get(at..)?, segment_len).ok()?;
+    Some(Parsed {
+        src: (ip.src, header.src_port),
+        dst: (ip.dst, header.dst_port),
+        header,
+        header_len,
+        payload_len: (segment_len - header_len) as u32,
+    })
+}
+
+fn checksum_is_right<P: Deref<Target = [u8]>>(
+    ip: &Ipv4Header,
+    pieces: &[P],
+    at: usize,
+    len: usize,
+) -> bool {
+    let (src, dst) = (IpAddr::V4(ip.src), IpAddr::V4(ip.dst));
+    let mut sum = wire::pseudo_header(src, dst, protocol::TCP, len as u32);
+    let (mut skip, mut left) = (at, len);
+    for piece in pieces {
+        let cut = skip.min(piece.len());
+        let take = left.min(piece.len() - cut);
+        sum.add(&piece[cut..cut + take]);
+        (skip, left) = (skip - cut, left - take);
+    }
+    left == 0 && sum.finish() == 0
+}

@@ -1,0 +1,205 @@
+//! Moving data: segmentation, copies, readiness (SOCKETS §3).
+
+use std::time::Duration;
+
+use barewire_driver::Features;
+use barewire_stack::sim::{Pair, PairConfig};
+use barewire_stack::tcp::Readiness;
+use barewire_stack::{Event, SocketError};
+
+use super::{pair_with, pattern, read_all};
+
+/// Settings under which a segment holds 1,460 bytes.
+fn plain() -> Pair {
+    pair_with(|tcp| tcp.timestamps = false)
+}
+
+#[test]
+fn five_thousand_bytes_leave_as_three_full_segments_and_the_rest() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    pair.forget();
+    assert_eq!(pair.client().write(client, &pattern(5_000)), Ok(5_000));
+    pair.settle();
+    let sent: Vec<_> = pair.segments().iter().filter(|s| s.host == 0).map(|s| s.len).collect();
+    assert_eq!(sent, [1460, 1460, 1460, 620]);
+    assert_eq!(read_all(pair.server(), server), (pattern(5_000), false));
+}
+
+#[test]
+fn a_card_that_segments_gets_five_thousand_bytes_as_one_frame() {
+    let mut config = PairConfig::default();
+    config.client.features |= Features::TX_CHECKSUM | Features::TSO4;
+    for host in [&mut config.client, &mut config.server] {
+        host.stack.tcp.timestamps = false;
+    }
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    pair.forget();
+    pair.client().write(client, &pattern(5_000)).unwrap();
+    pair.settle();
+    let sent: Vec<_> =
+        pair.segments().iter().filter(|s| s.host == 0).map(|s| (s.len, s.tso_mss)).collect();
+    assert_eq!(sent, [(5_000, 1460)]);
+    assert_eq!(read_all(pair.server(), server), (pattern(5_000), false));
+    assert_eq!(pair.server().counters().tcp_bad_checksum, 0);
+}
+
+#[test]
+fn write_and_read_copy_a_byte_once_each() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let copied = |p: &mut Pair| [0, 1].map(|h| p.host(h).pool.counters().bytes_copied);
+    let before = copied(&mut pair);
+    pair.client().write(client, &pattern(10_000)).unwrap();
+    pair.settle();
+    let sent = copied(&mut pair);
+    assert_eq!((sent[0] - before[0], sent[1] - before[1]), (10_000, 0));
+    assert_eq!(read_all(pair.server(), server).0.len(), 10_000);
+    assert_eq!(copied(&mut pair)[1] - before[1], 10_000);
+}
+
+#[test]
+fn owned_memory_is_not_copied_on_its_way_to_the_peer() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let copied = |p: &mut Pair| [0, 1].map(|h| p.host(h).pool.counters().bytes_copied);
+    let before = copied(&mut pair);
+    let whole = pattern(10 * 1460);
+    for chunk in whole.chunks(1460) {
+        let mut slot = pair.client().pool().alloc().unwrap();
+        slot[..1460].copy_from_slice(chunk);
+        slot.truncate(1460);
+        pair.client().write_owned(client, slot.freeze()).unwrap();
+    }
+    let mut got = Vec::new();
+    pair.run_until(|p| {
+        while let Ok(Some(slice)) = p.server().read_owned(server, 65_536) {
+            got.extend_from_slice(&slice);
+        }
+        got.len() == whole.len()
+    });
+    assert!(got == whole);
+    assert_eq!(copied(&mut pair), before, "neither end has copied a byte");
+}
+
+#[test]
+fn small_payloads_are_copied_behind_their_header_into_one_piece() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, _server) = pair.connect(listener);
+    let before = pair.host(0).pool.counters().bytes_copied;
+    pair.client().write(client, &[7; 100]).unwrap();
+    pair.settle();
+    assert_eq!(pair.host(0).pool.counters().bytes_copied - before, 200, "in, and inline");
+}
+
+#[test]
+fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost() {
+    let mut pair = pair_with(|tcp| {
+        (tcp.send_buffer_bytes, tcp.recv_buffer_bytes) = (16 << 10, 16 << 10);
+    });
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let whole = pattern(200_000);
+    let mut written = 0;
+    for _ in 0..60 {
+        match pair.client().write(client, &whole[written..]) {
+            Ok(n) => written += n,
+            Err(SocketError::WouldBlock) => {}
+            Err(error) => panic!("{error}"),
+        }
+        pair.run_for(Duration::from_secs(1));
+    }
+    assert!((30_000..36_000).contains(&written), "two buffers, not {written}");
+    let mut got = Vec::new();
+    pair.run_until(|p| {
+        if let Ok(n) = p.client().write(client, &whole[written..]) {
+            written += n;
+        }
+        got.extend(read_all(p.server(), server).0);
+        got.len() == whole.len()
+    });
+    assert!(got == whole);
+}
+
+#[test]
+fn an_event_tells_growth_once_and_again_after_would_block() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let events = |p: &mut Pair| {
+        let of_server = |e: &Event| e.socket == server;
+        std::iter::from_fn(|| p.server().poll_event()).filter(of_server).collect::<Vec<_>>()
+    };
+    events(&mut pair);
+    for _ in 0..3 {
+        pair.client().write(client, b"a").unwrap();
+        pair.run_for(Duration::from_secs(1));
+    }
+    let told = events(&mut pair);
+    assert_eq!(told.len(), 1, "readable is news once: {told:?}");
+    assert!(told[0].ready.contains(Readiness::READABLE));
+    assert_eq!(read_all(pair.server(), server), (b"aaa".to_vec(), false));
+    pair.client().write(client, b"b").unwrap();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(events(&mut pair).len(), 1);
+}
+
+#[test]
+fn writers_leave_memory_for_the_acks_that_free_theirs() {
+    let mut config = PairConfig::default();
+    config.client.pool.slots = 256;
+    config.client.ring_len = 64;
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 64);
+    let conns: Vec<_> = (0..8).map(|_| pair.connect(listener)).collect();
+    let block = pattern(1 << 20);
+    pair.host(1).deaf = true;
+    for &(client, _) in &conns {
+        while pair.client().write(client, &block).is_ok() {
+            pair.settle();
+        }
+    }
+    let full = pair.client().write(conns[0].0, &block);
+    assert!(matches!(full, Err(SocketError::NoBuffers | SocketError::WouldBlock)), "{full:?}");
+    assert!(pair.client().pool().free_slots() > 0);
+    // As soon as the server hears again everything drains.
+    pair.host(1).deaf = false;
+    pair.run_until(|p| {
+        conns.iter().all(|&(client, server)| {
+            read_all(p.server(), server);
+            p.client().bytes_unacked(client) == Ok(0)
+        })
+    });
+}
+
+#[test]
+fn a_connection_to_an_own_address_works_without_the_card() {
+    let mut pair = Pair::new();
+    let listener = pair.listen(80, 1);
+    let stack = pair.server();
+    let client = super::tcp(stack);
+    assert_eq!(stack.connect(client, Pair::server_addr(80)), Err(SocketError::InProgress));
+    let mut accepted = None;
+    pair.run_until(|p| {
+        accepted = accepted.or(p.server().accept(listener).ok());
+        accepted.is_some()
+    });
+    let (server, _) = accepted.unwrap();
+    let whole = pattern(100_000);
+    let (mut written, mut got) = (0, Vec::new());
+    pair.run_until(|p| {
+        if let Ok(n) = p.server().write(client, &whole[written..]) {
+            written += n;
+        }
+        got.extend(read_all(p.server(), server).0);
+        got.len() == whole.len()
+    });
+    assert!(got == whole);
+    assert_eq!(pair.frames().len(), 0, "nothing went over the cable");
+}
