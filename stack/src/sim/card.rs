@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn frames_cross_into_the_receivers_memory_and_free_the_senders() {
         let (ours, theirs) = (pool(8), pool(8));
-        let (a, b) = cable::local(CableConfig::new("card")).unwrap();
+        let (a, b) = cable::local(CableConfig { mtu: 9000, ..CableConfig::new("card") }).unwrap();
         let (mut a, mut b) = (Card::new(Box::new(a), 2), Card::new(Box::new(b), 4));
         let granted = a.start(&ours, cable::FEATURES).unwrap();
         b.start(&theirs, granted).unwrap();
