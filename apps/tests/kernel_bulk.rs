@@ -100,6 +100,14 @@ fn report(name: &str, bytes: u64, run: impl FnOnce()) {
     tell(&format!("  {name}: 2 x {} MiB in {seconds:.2} s, {rate:.2} Gbit/s", bytes / MIB));
 }
 
+/// Frames were larger than a wire carries: both sides have left segmenting to the other.
+fn assert_offloaded(host: &Host) {
+    let queue = host.bw().stats().engines[0].queue;
+    let (received, sent) = (queue.rx_bytes / queue.rx_frames, queue.tx_bytes / queue.tx_frames);
+    tell(&format!("  {received} bytes a frame received, {sent} sent, {} calls", queue.syscalls));
+    assert!(received > 1514 && sent > 1514, "{queue:?}");
+}
+
 /// A host with timers for a link of this length. Linux and we wait 200 ms at least before a timeout,
 /// which is right for the Internet; on this link a round trip takes less than 1 ms.
 fn host_on_a_bad_wire() -> Host {
@@ -121,6 +129,7 @@ fn streams_to_and_from_a_server_of_ours_are_intact() {
         let host = Host::start();
         report("on other threads", BYTES, || server_on_threads(&host, BYTES));
         report("on the core", BYTES, || server_on_core(&host, BYTES));
+        assert_offloaded(&host);
         host.stop();
     });
 }
@@ -131,6 +140,7 @@ fn streams_to_and_from_a_client_of_ours_are_intact() {
         let host = Host::start();
         report("on other threads", BYTES, || client_on_threads(&host, BYTES));
         report("on the core", BYTES, || client_on_core(&host, BYTES));
+        assert_offloaded(&host);
         host.stop();
     });
 }

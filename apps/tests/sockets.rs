@@ -279,6 +279,41 @@ fn lingering_waits_until_the_peer_has_everything() {
 }
 
 #[test]
+fn lingering_in_vain_ends_with_a_reset() {
+    let (server, client) = pair("linger-vain");
+    let (mut near, mut far) = connected(&server, &client);
+    let time = Duration::from_millis(200);
+    near.set_linger(Some(time)).unwrap();
+    near.set_write_timeout(Some(time)).unwrap();
+    // Nobody reads: soon nothing more goes in.
+    while near.write(&[0; 65_536]).is_ok() {}
+    let begin = Instant::now();
+    drop(near);
+    assert!(begin.elapsed() >= time, "it did not linger");
+    far.set_read_timeout(Some(LONG)).unwrap();
+    let error = std::io::copy(&mut far, &mut std::io::sink()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    drop(far);
+    stop_both(&server, &client);
+}
+
+#[test]
+fn a_listener_that_closes_resets_who_waits_for_it() {
+    let (server, client) = pair("listener-closes");
+    let listener = TcpListener::bind_on(&server, at(SERVER, 7)).unwrap();
+    let mut waiting = TcpStream::connect_on(&client, at(SERVER, 7)).unwrap();
+    // The engine hands it over to the queue that threads accept from.
+    while server.stats().engines[0].portals < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(listener);
+    waiting.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(waiting);
+    stop_both(&server, &client);
+}
+
+#[test]
 fn closing_with_unread_data_resets() {
     let (server, client) = pair("unread");
     let (mut near, far) = connected(&server, &client);
