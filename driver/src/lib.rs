@@ -20,6 +20,7 @@
 //!
 //! `unsafe` is confined to `mem` and `sys`; everything exported is safe to call.
 
+pub mod bus;
 pub mod cable;
 pub mod device;
 pub mod mem;
