@@ -18,13 +18,15 @@
 //! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
 //! bytes at every moment.
 //!
-//! `unsafe` is confined to `mem` and `sys`; everything exported is safe to call.
+//! `unsafe` is confined to `mem`, `sys` and [`mmio`]; everything exported is safe to call.
 
+pub mod barrier;
 pub mod bus;
 pub mod cable;
 pub mod device;
 pub mod mem;
 pub mod middleware;
+pub mod mmio;
 pub mod rss;
 pub mod spec;
 pub mod sys;

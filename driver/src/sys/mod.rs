@@ -5,6 +5,7 @@
 //! | `memory` | page sizes, `memfd_create` |
 //! | `file` | `openat2` beneath a directory, for file servers |
 //! | `fd` | `readv`, `writev`, `preadv` over packet buffers, `eventfd`, `ppoll` |
+//! | `fence` | the order of memory accesses that a device sees |
 //! | `tun` | `/dev/net/tun` and its ioctls |
 //! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
 //! | `thread` | processor affinity |
@@ -15,6 +16,7 @@
 
 mod clock;
 mod fd;
+mod fence;
 mod file;
 mod interface;
 mod memory;
@@ -24,6 +26,7 @@ mod tun;
 
 pub use clock::{Clock, ClockHand};
 pub use fd::{EventFd, MAX_IOVECS, MAX_POLL_FDS, poll_readable, read_at_into, readv, writev};
+pub(crate) use fence::{fence_loads_from_device, fence_stores_for_device};
 pub use file::{open_beneath, out_of_descriptors};
 pub use interface::{
     InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
