@@ -27,6 +27,7 @@ pub mod device;
 pub mod mem;
 pub mod middleware;
 pub mod mmio;
+pub mod pci;
 pub mod rss;
 pub mod spec;
 pub mod sys;

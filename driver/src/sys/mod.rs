@@ -27,7 +27,7 @@ mod tun;
 pub use clock::{Clock, ClockHand};
 pub use fd::{EventFd, MAX_IOVECS, MAX_POLL_FDS, poll_readable, read_at_into, readv, writev};
 pub(crate) use fence::{fence_loads_from_device, fence_stores_for_device};
-pub use file::{open_beneath, out_of_descriptors};
+pub use file::{may_read_and_write, open_beneath, out_of_descriptors};
 pub use interface::{
     InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
 };
@@ -39,5 +39,7 @@ pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_
 /// Error numbers that tell one refusal of the kernel from another where [`std::io::ErrorKind`] does
 /// not.
 pub mod errno {
-    pub use libc::{E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENXIO, EPERM};
+    pub use libc::{
+        E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM,
+    };
 }
