@@ -32,6 +32,7 @@ pub mod rss;
 pub mod spec;
 pub mod sys;
 pub mod tap;
+pub mod vfio;
 
 pub use device::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,

@@ -70,6 +70,33 @@ impl System {
     }
 }
 
+/// `CAP_IPC_LOCK` in `linux/capability.h`.
+const CAP_IPC_LOCK: u32 = 14;
+
+impl System {
+    /// Bytes that this process may lock in memory, `u64::MAX` for all; `None` if the kernel does
+    /// not say.
+    pub fn lockable_bytes(&self) -> Option<u64> {
+        if self.may_lock_all() {
+            return Some(u64::MAX);
+        }
+        let limits = text(&self.proc.join("self/limits"))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+        match line.split_whitespace().next()? {
+            "unlimited" => Some(u64::MAX),
+            soft => soft.parse().ok(),
+        }
+    }
+
+    /// True with `CAP_IPC_LOCK`, which the limit does not bind.
+    fn may_lock_all(&self) -> bool {
+        let status = text(&self.proc.join("self/status")).unwrap_or_default();
+        let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        caps.and_then(|caps| u64::from_str_radix(caps.trim(), 16).ok())
+            .is_some_and(|caps| caps & 1 << CAP_IPC_LOCK != 0)
+    }
+}
+
 /// Names of a directory's entries in order; none if it cannot be read.
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();

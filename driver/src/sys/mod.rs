@@ -8,6 +8,7 @@
 //! | `fence` | the order of memory accesses that a device sees |
 //! | `tun` | `/dev/net/tun` and its ioctls |
 //! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
+//! | `vfio` | containers, groups, device descriptors, iommufd |
 //! | `thread` | processor affinity |
 //! | `clock` | the monotonic clock, and one that tests turn by hand |
 //! | `rights` | effective user, capabilities, the kernel's random numbers |
@@ -23,6 +24,7 @@ mod memory;
 mod rights;
 mod thread;
 mod tun;
+pub(crate) mod vfio;
 
 pub use clock::{Clock, ClockHand};
 pub use fd::{EventFd, MAX_IOVECS, MAX_POLL_FDS, poll_readable, read_at_into, readv, writev};
@@ -40,6 +42,6 @@ pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_
 /// not.
 pub mod errno {
     pub use libc::{
-        E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM,
+        E2BIG, EACCES, EAGAIN, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM,
     };
 }
