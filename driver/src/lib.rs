@@ -9,6 +9,10 @@
 //!     │        middleware: faults, capture   (wrap any Queue)
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
+//!   drivers    which driver fits which PCI device
+//!   bus        what such a driver needs: registers, DMA, interrupts
+//!   vfio       a function taken from the kernel     pci  finding, binding, giving back
+//!   doctor     what this machine lacks for it, and what mends it
 //!   rss        which queue a flow arrives on
 //!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
 //!   sys        the only callers of the operating system
@@ -24,6 +28,8 @@ pub mod barrier;
 pub mod bus;
 pub mod cable;
 pub mod device;
+pub mod doctor;
+pub mod drivers;
 pub mod mem;
 pub mod middleware;
 pub mod mmio;

@@ -18,6 +18,7 @@ mod in_use;
 mod system;
 
 pub use address::{BadAddress, PciAddress};
+pub(crate) use bind::noiommu_enabled;
 pub use bind::{BindError, Bound, VFIO_DRIVER, bind, unbind};
 pub use config::{Config, ConfigError, capability};
 pub use function::{FindError, Interface, PciFunction, find, list};
