@@ -72,8 +72,9 @@ pub fn run(system: &System) -> Vec<Row> {
     rows.extend(interrupt_remapping(system));
     rows.extend([module(system), interface(system)]);
     rows.extend(noiommu(system));
+    let some_bound = cards.iter().any(PciFunction::is_bound);
     for card in cards.iter().filter(|card| drivable(card) || card.is_bound()) {
-        rows.extend(card_rows(system, card));
+        rows.extend(card_rows(system, card, some_bound));
     }
     rows.extend([locked_memory(system), hugepages(system), tap(system)]);
     rows
@@ -194,12 +195,19 @@ fn noiommu(system: &System) -> Option<Row> {
     })
 }
 
-/// The checks of one card: who has it, whether its group can be used, whether by this user.
-fn card_rows(system: &System, card: &PciFunction) -> Vec<Row> {
+/// The checks of one card: who has it, whether its group can be used, whether by this user. One that
+/// the kernel has is a lack only where no other card is bound (`some_bound`).
+fn card_rows(system: &System, card: &PciFunction, some_bound: bool) -> Vec<Row> {
     let address = card.address;
     let check = |what: &str| format!("{address} {what}");
     if !card.is_bound() {
         let driver = card.driver.as_deref().unwrap_or("no driver");
+        if some_bound {
+            return vec![Row::pass(
+                check("bound"),
+                format!("no, {driver} has it; another card is"),
+            )];
+        }
         let in_use = pci::usage(system, card);
         let detail = match &in_use {
             Some(usage) => format!("{driver} has it, and {usage}"),

@@ -89,6 +89,26 @@ fn the_way_to_an_iommu_depends_on_the_processor() {
 }
 
 #[test]
+fn a_card_that_the_kernel_has_is_a_lack_where_no_other_is_bound() {
+    let mut tree = complete("unbound");
+    tree.hold(ADDRESS, Some("igb"));
+    let rows = |tree: &Tree, some_bound| {
+        let card = pci::find(&tree.system, ADDRESS.parse().unwrap()).unwrap();
+        card_rows(&tree.system, &card, some_bound)
+    };
+    let unbound = rows(&tree, false);
+    assert_eq!((unbound.len(), unbound[0].status), (1, Status::Fail));
+    assert_eq!(unbound[0].detail, "igb has it");
+    assert_eq!(unbound[0].fix.as_deref(), Some("sudo barewire nic bind 0000:01:00.0"));
+    assert!(!failed(&rows(&tree, true)));
+    tree.file(&format!("sys/bus/pci/devices/{ADDRESS}/net/eth1/operstate"), "up\n");
+    tree.system.addresses = |_| vec![std::net::Ipv4Addr::new(192, 0, 2, 7)];
+    let in_use = rows(&tree, false).remove(0);
+    assert!(in_use.detail.contains("eth1 carries this machine's address 192.0.2.7"), "{in_use:?}");
+    assert!(in_use.fix.unwrap().contains("--take-in-use"));
+}
+
+#[test]
 fn a_group_names_who_blocks_it() {
     let tree = complete("group");
     tree.card("0000:01:00.1", 0x8086, 0x10c9).driver("igb").group(7);
