@@ -135,19 +135,39 @@ fn iommu_fix(system: &System) -> String {
     format!("switch {unit} on in the firmware, {option}, and boot again")
 }
 
-/// The kernel does not say whether interrupts are remapped; it does say when it was told to go
-/// without.
+/// Whether the IOMMU remaps interrupts: on x86 the names of the kernel's interrupt chips begin with
+/// `IR-` then. Without, VFIO refuses a group, unless it was told to go without.
 fn interrupt_remapping(system: &System) -> Option<Row> {
-    let unsafe_allowed =
-        system.sys.join("module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
-    let on = text(&unsafe_allowed).is_some_and(|value| value == "Y" || value == "1");
-    on.then(|| {
-        Row::warn(
-            "interrupt remapping",
-            "VFIO goes without where it is missing: a device could forge interrupts",
-            format!("echo N | sudo tee {}", unsafe_allowed.display()),
-        )
+    let check = "interrupt remapping";
+    let dir = system.sys.join("kernel/irq");
+    let chips: Vec<String> =
+        names(&dir).iter().filter_map(|irq| text(&dir.join(irq).join("chip_name"))).collect();
+    let plain = |chip: &String| chip.contains("IO-APIC") || chip.contains("PCI-MSI");
+    if chips.iter().any(|chip| chip.starts_with("IR-")) {
+        return Some(Row::pass(check, "on"));
+    }
+    if !has_unit(system) || !chips.iter().any(plain) {
+        return None;
+    }
+    let file = system.sys.join("module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
+    let firmware = "switch interrupt remapping (x2APIC) on in the firmware";
+    Some(match text(&file).as_deref() {
+        Some("Y" | "1") => Row::warn(
+            check,
+            "off, and VFIO was told to go without: a device could forge interrupts",
+            firmware,
+        ),
+        _ => Row::fail(
+            check,
+            "off, so VFIO refuses every group",
+            format!("{firmware}; where devices are trusted: echo Y | sudo tee {}", file.display()),
+        ),
     })
+}
+
+/// True if the kernel drives an IOMMU.
+fn has_unit(system: &System) -> bool {
+    !names(&system.sys.join("class/iommu")).is_empty()
 }
 
 fn module(system: &System) -> Row {

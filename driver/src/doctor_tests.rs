@@ -166,8 +166,20 @@ fn few_hugepages_are_a_warning() {
 }
 
 #[test]
-fn going_without_interrupt_remapping_is_a_warning() {
+fn interrupts_that_are_not_remapped_are_told() {
     let tree = complete("remapping");
+    let rows = |tree: &Tree| run(&tree.system);
+    let told = |row: &Row| row.check == "interrupt remapping";
+    tree.file("sys/kernel/irq/1/chip_name", "GICv3\n");
+    assert!(!rows(&tree).iter().any(told), "other architectures are not judged by x86's names");
+    tree.file("sys/kernel/irq/9/chip_name", "IO-APIC\n");
+    let check = "interrupt remapping";
+    assert_row(&tree, check, Status::Fail, "VFIO refuses every group", "allow_unsafe_interrupts");
     tree.file("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
-    assert_row(&tree, "interrupt remapping", Status::Warn, "forge interrupts", "echo N");
+    assert_row(&tree, check, Status::Warn, "forge interrupts", "firmware");
+    tree.file("sys/kernel/irq/24/chip_name", "IR-PCI-MSI\n");
+    assert_row(&tree, check, Status::Pass, "on", "");
+    let bare = Tree::new("doctor-no-unit");
+    bare.file("sys/kernel/irq/9/chip_name", "IO-APIC\n");
+    assert!(!rows(&bare).iter().any(told), "without an IOMMU that is what is missing first");
 }

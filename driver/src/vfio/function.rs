@@ -27,6 +27,10 @@ const MAX_BAR_LEN: u64 = 1 << 30;
 ///
 /// Dropping it forbids the device to reach memory, switches its interrupts off and closes it; the
 /// kernel then resets it. When the process dies without dropping it, the kernel does the same.
+///
+/// To the kernel the device is open for as long as its registers are mapped or a region is: whoever
+/// holds [`Function::registers`] or a mapping keeps the group from being opened anew by another
+/// process.
 #[derive(Debug)]
 pub struct VfioFunction {
     address: PciAddress,

@@ -1,5 +1,6 @@
 //! A device's address space: which regions it reaches, and where.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -321,13 +322,18 @@ fn physical_address(
 }
 
 /// A region that a device reaches, until this is dropped.
-#[derive(Debug)]
 pub(super) struct Mapping {
     space: Arc<AddressSpace>,
     /// Kept alive: the device may write to it for as long as it is mapped.
     _region: Arc<Region>,
     iova: u64,
     len: usize,
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({:#x}+{:#x})", self.iova, self.len)
+    }
 }
 
 impl DmaMapping for Mapping {
