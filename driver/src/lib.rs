@@ -9,6 +9,10 @@
 //!     │        middleware: faults, capture   (wrap any Queue)
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
+//!   drivers    which driver fits which PCI device
+//!   bus        what such a driver needs: registers, DMA, interrupts
+//!   vfio       a function taken from the kernel     pci  finding, binding, giving back
+//!   doctor     what this machine lacks for it, and what mends it
 //!   rss        which queue a flow arrives on
 //!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
 //!   sys        the only callers of the operating system
@@ -18,16 +22,23 @@
 //! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
 //! bytes at every moment.
 //!
-//! `unsafe` is confined to `mem` and `sys`; everything exported is safe to call.
+//! `unsafe` is confined to `mem`, `sys` and [`mmio`]; everything exported is safe to call.
 
+pub mod barrier;
+pub mod bus;
 pub mod cable;
 pub mod device;
+pub mod doctor;
+pub mod drivers;
 pub mod mem;
 pub mod middleware;
+pub mod mmio;
+pub mod pci;
 pub mod rss;
 pub mod spec;
 pub mod sys;
 pub mod tap;
+pub mod vfio;
 
 pub use device::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,

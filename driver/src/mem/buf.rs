@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::pool::Inner;
+use super::pool::{Inner, Pool};
 use super::remote::RemoteBuf;
 
 /// A range of one slot: what both kinds of buffer are. 16 bytes.
@@ -232,6 +232,19 @@ impl PacketSlice {
     /// Where in its slot the slice begins.
     pub fn slot_offset(&self) -> usize {
         self.0.off as usize
+    }
+
+    /// Where in its pool's [`Region`](super::Region) the slice begins: added to the region's
+    /// address for a device, it is the address that a descriptor holds. Only for a slice that
+    /// [`PacketSlice::is_of`] the pool whose region the device was given.
+    pub fn region_offset(&self) -> usize {
+        self.0.inner().shared.slot_offset(self.0.slot) + self.0.off as usize
+    }
+
+    /// True if the slice lies in `pool`: in another pool's region the same offset is someone
+    /// else's packet.
+    pub fn is_of(&self, pool: &Pool) -> bool {
+        pool.is(self.0.pool)
     }
 }
 

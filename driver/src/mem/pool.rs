@@ -110,7 +110,7 @@ impl PostedSlot {
 /// The part of a pool that other threads may touch: the mapping and the way home.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) region: Region,
+    pub(super) region: Arc<Region>,
     /// As large as the pool, so that a push cannot fail.
     pub(super) returns: ArrayQueue<u32>,
     slots: u32,
@@ -119,19 +119,20 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn slot_base(&self, slot: u32) -> *mut u8 {
-        let offset = slot_offset(slot, self.slots, self.slot_len);
+        let offset = self.slot_offset(slot);
         debug_assert!(offset < self.region.len());
         // SAFETY: `slot` is an index below `slots + cells`, handed out by `Pool::new`, which sized
         // the region to hold them all; so the offset lies inside the mapping.
         unsafe { self.region.base().add(offset) }
     }
-}
 
-fn slot_offset(slot: u32, slots: u32, slot_len: u32) -> usize {
-    if slot < slots {
-        slot as usize * slot_len as usize
-    } else {
-        slots as usize * slot_len as usize + (slot - slots) as usize * CELL_LEN
+    /// Where in the region a slot or cell begins.
+    pub(super) fn slot_offset(&self, slot: u32) -> usize {
+        let (slots, slot_len) = (self.slots as usize, self.slot_len as usize);
+        match (slot as usize).checked_sub(slots) {
+            None => slot as usize * slot_len,
+            Some(cell) => slots * slot_len + cell * CELL_LEN,
+        }
     }
 }
 
@@ -181,7 +182,7 @@ impl Pool {
             return Err(PoolError::Slots(total));
         }
         let bytes = slots as usize * slot_len as usize + cells as usize * CELL_LEN;
-        let region = Region::new(bytes, try_huge)?;
+        let region = Arc::new(Region::new(bytes, try_huge)?);
         let shared =
             Arc::new(Shared { region, returns: ArrayQueue::new(total as usize), slots, slot_len });
         let inner = Inner {
@@ -200,6 +201,10 @@ impl Pool {
         // SAFETY: this handle is counted in `owners`, so `Inner` is alive; it is only reached from
         // this thread because no type that points to it is `Send`.
         unsafe { self.0.as_ref() }
+    }
+
+    pub(super) fn is(&self, inner: NonNull<Inner>) -> bool {
+        self.0 == inner
     }
 
     /// A whole slot, writable, or `None` (counted) if none is free. Its bytes are whatever was
@@ -292,6 +297,24 @@ impl Pool {
     /// The address of a posted slot's memory, for the device that owns it.
     pub fn posted_addr(&self, slot: &PostedSlot) -> *mut u8 {
         self.inner().shared.slot_base(slot.0)
+    }
+
+    /// The memory that all slots and cells lie in: what a device is given to reach, once.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.inner().shared.region
+    }
+
+    /// Where in [`Pool::region`] byte `offset` of a slot lies: added to the region's address for a
+    /// device, it is the address that a descriptor holds. [`PostedSlot::index`] and
+    /// [`PacketSlice::slot_index`](super::PacketSlice::slot_index) name the slot.
+    ///
+    /// # Panics
+    /// If the pool has no such slot, or `offset` is not in it: the address would be a neighbour's.
+    pub fn region_offset_of(&self, slot: u32, offset: usize) -> usize {
+        let inner = self.inner();
+        assert!((slot as usize) < inner.state.len(), "a slot of another pool");
+        assert!(offset <= inner.capacity_of(slot), "an offset outside of its slot");
+        inner.shared.slot_offset(slot) + offset
     }
 
     /// Takes a [`RemoteBuf`] of this pool back as a writable buffer, without a copy.

@@ -93,6 +93,38 @@ fn slots_do_not_overlap() {
 }
 
 #[test]
+fn offsets_in_the_region_are_where_the_bytes_are() {
+    let pool = small();
+    let base = pool.region().base() as usize;
+    let slot = pool.alloc().unwrap();
+    let at = slot.as_ptr() as usize - base;
+    let posted = pool.post(slot).unwrap();
+    assert_eq!(pool.region_offset_of(posted.index(), 0), at);
+    assert_eq!(pool.posted_addr(&posted) as usize - base, at);
+    drop(pool.complete(posted, 0));
+    for buf in [pool.alloc().unwrap(), pool.alloc_cell().unwrap()] {
+        let mut slice = buf.freeze();
+        slice.advance(14);
+        let at = slice.as_ptr() as usize - base;
+        assert_eq!(slice.region_offset(), at);
+        assert_eq!(pool.region_offset_of(slice.slot_index(), slice.slot_offset()), at);
+        assert!(slice.is_of(&pool) && !slice.is_of(&small()));
+    }
+}
+
+#[test]
+#[should_panic(expected = "outside of its slot")]
+fn an_offset_that_reaches_the_next_slot_is_refused() {
+    small().region_offset_of(0, 2049);
+}
+
+#[test]
+#[should_panic(expected = "slot of another pool")]
+fn a_slot_index_beyond_the_pool_is_refused() {
+    small().region_offset_of(6, 0);
+}
+
+#[test]
 fn a_posted_slot_is_accounted_for_until_it_is_completed() {
     let pool = small();
     let buf = pool.alloc().unwrap();
