@@ -47,12 +47,15 @@ impl Bound {
 pub(crate) struct Listener {
     pub(crate) template: Template,
     pub(crate) bound: Bound,
-    /// Most connections in each queue.
+    /// Most connections in `accept_queue`.
     pub(crate) backlog: usize,
     /// Connections in SYN-RECEIVED, in the table of half-open ones.
     pub(crate) half_open: usize,
     /// Established connections that wait for `accept`, oldest first.
     pub(crate) accept_queue: VecDeque<SocketId>,
+    /// Half-open connections whose last ACK came while `accept_queue` was full, oldest first. An
+    /// entry that has gone since is skipped; each is in it once.
+    pub(crate) turned_away: VecDeque<u32>,
     /// When a cookie was last sent: ACKs without a connection are only looked at soon after.
     pub(crate) cookie_sent: Option<Instant>,
     pub(crate) in_event_list: bool,
@@ -65,6 +68,8 @@ pub(crate) struct HalfOpenEntry {
     pub(crate) state: HalfOpen,
     pub(crate) listener: SocketId,
     pub(crate) timer: LazyTimer,
+    /// It is in its listener's `turned_away`.
+    pub(crate) turned_away: bool,
 }
 
 /// A connection in TIME-WAIT that no application holds.
@@ -73,4 +78,15 @@ pub(crate) struct TimeWaitEntry {
     pub(crate) key: FlowKey,
     pub(crate) state: TimeWait,
     pub(crate) timer: LazyTimer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_yet_or_no_longer_a_connection_is_small() {
+        assert!(size_of::<HalfOpenEntry>() <= 96, "{}", size_of::<HalfOpenEntry>());
+        assert!(size_of::<TimeWaitEntry>() <= 64, "{}", size_of::<TimeWaitEntry>());
+    }
 }

@@ -17,9 +17,14 @@ use std::net::SocketAddr;
 /// How long after a listener sent its last cookie an ACK may still bring one back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
 
+/// Half-open connections that a listener may have whatever its backlog: they cost little, and those
+/// that get a cookie instead lose their options.
+const MIN_HALF_OPEN: usize = 128;
+
 impl Stack {
     /// Makes a bound TCP socket listen (an unbound one gets an ephemeral port), with up to
-    /// `backlog` connections in each of its queues. On a listener it changes the backlog.
+    /// `backlog` completed connections that wait for [`Stack::accept`], and as many half-open ones,
+    /// at least 128. On a listener it changes the backlog.
     ///
     /// # Errors
     /// [`SocketError::AddrInUse`] if another socket listens there, [`SocketError::InvalidInput`]
@@ -55,6 +60,7 @@ impl Stack {
             backlog,
             half_open: 0,
             accept_queue: Default::default(),
+            turned_away: Default::default(),
             cookie_sent: None,
             in_event_list: false,
         };
@@ -84,7 +90,35 @@ impl Stack {
         connection.holder = Holder::Application;
         let peer = connection.key.remote_addr();
         self.settle(accepted.index, Outcome::Continue);
+        self.invite(id);
         Ok((accepted, peer))
+    }
+
+    /// There is room in the accept queue: asks one client whose last ACK had to be ignored to send
+    /// it again, by repeating the SYN-ACK. Waiting for its own timers would take seconds.
+    fn invite(&mut self, id: SocketId) {
+        let now = self.egress.now;
+        while let Some(listener) = self.listener_mut(id) {
+            let config = listener.template.config.clone();
+            let Some(index) = listener.turned_away.pop_front() else { return };
+            let Some(entry) = self.half_open.get_mut(index) else { continue };
+            if entry.listener == id && std::mem::take(&mut entry.turned_away) {
+                let (key, reply) = (entry.key, entry.state.syn_ack(now, &config));
+                return self.egress.emit_control(key, reply);
+            }
+        }
+    }
+
+    /// The accept queue is full: the last ACK of this half-open connection is ignored.
+    fn turn_away(&mut self, id: SocketId, index: u32) {
+        self.egress.counters.accept_overflow += 1;
+        let first = match self.half_open.get_mut(index) {
+            Some(entry) => !std::mem::replace(&mut entry.turned_away, true),
+            None => false,
+        };
+        if let Some(listener) = self.listener_mut(id).filter(|_| first) {
+            listener.turned_away.push_back(index);
+        }
     }
 
     /// The listener for a flow: one on exactly this address before one on the wildcard; several on
@@ -135,15 +169,13 @@ impl Stack {
             self.egress.counters.listen_overflow += 1;
             return;
         }
-        if listener.half_open >= listener.backlog || self.half_open.is_full() {
-            return self.answer_with_cookie(id, key, header);
-        }
-        let Some(listener) = self.listener_mut(id) else { return };
         let config = listener.template.config.clone();
         let state = HalfOpen::new(now, header, &config, open);
         let reply = state.syn_ack(now, &config);
         if self.remember_half_open(id, key, state) {
             self.egress.emit_control(key, reply);
+        } else {
+            self.answer_with_cookie(id, key, header);
         }
     }
 
@@ -151,11 +183,12 @@ impl Stack {
     fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
         let table_is_full = self.half_open.is_full();
         let Some(listener) = self.listener_mut(id) else { return false };
-        if table_is_full || listener.half_open >= listener.backlog {
+        if table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN) {
             return false;
         }
         listener.half_open += 1;
-        let entry = HalfOpenEntry { key, state, listener: id, timer: LazyTimer::default() };
+        let timer = LazyTimer::default();
+        let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
         let Ok((index, _)) = self.half_open.insert(entry) else { return false };
         self.flows.set(key, Tag::HalfOpen(index));
         self.arm_half_open(index);
@@ -237,7 +270,7 @@ impl Stack {
             HalfOpenOutcome::Remove => {
                 self.drop_half_open(index);
             }
-            HalfOpenOutcome::Establish if full => self.egress.counters.accept_overflow += 1,
+            HalfOpenOutcome::Establish if full => self.turn_away(id, index),
             HalfOpenOutcome::Establish => {
                 if self.sockets.is_full() {
                     self.egress.counters.sockets_full += 1;

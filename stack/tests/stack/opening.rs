@@ -164,6 +164,24 @@ fn clients_beyond_both_queues_get_through_by_what_they_say() {
 }
 
 #[test]
+fn room_in_the_accept_queue_is_offered_at_once() {
+    let mut pair = Pair::new();
+    let listener = pair.listen(80, 2);
+    let clients: Vec<_> = (0..20).map(|_| pair.start_connect(80)).collect();
+    // Beyond the first repetitions: nobody's timer is due for a while.
+    pair.run_for(Duration::from_millis(3_500));
+    assert!(pair.server().counters().accept_overflow >= 18);
+    let begin = pair.now();
+    let mut accepted = 0;
+    for _ in 0..clients.len() {
+        accepted += usize::from(pair.server().accept(listener).is_ok());
+        pair.run_for(Duration::from_millis(1));
+    }
+    assert_eq!(accepted, clients.len());
+    assert!((pair.now() - begin).as_millis() <= 40, "no client waited for its own timer");
+}
+
+#[test]
 fn what_a_client_writes_before_accept_waits_for_it() {
     let mut pair = Pair::new();
     let listener = pair.listen(80, 4);
