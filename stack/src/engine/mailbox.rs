@@ -8,7 +8,7 @@
 //!     frame of a flow that is not its own ──▶ forwarded (bounded, drops counted)
 //! ```
 //!
-//! A post is a number, the key of a [`Portal`](super::portal::Portal), and each portal is queued at
+//! A post is a number, the key of a [`Portal`], and each portal is queued at
 //! most once, so `posts` has room for every one there can be and cannot fill. Payload never passes
 //! through here: it lies in the rings of each portal. A request that is dropped unanswered, because
 //! its engine stops or dies, answers [`SocketError::EngineStopped`] by itself.

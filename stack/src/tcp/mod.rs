@@ -219,7 +219,7 @@ pub enum Outcome {
 /// What the socket layer chooses for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// The initial sequence number, from [`isn`].
+    /// The initial sequence number, from [`isn()`].
     pub iss: u32,
     /// The offset of the timestamp clock, from [`timestamp_offset`].
     pub ts_offset: u32,

@@ -150,7 +150,7 @@ impl SendQueue {
         }
     }
 
-    /// Appends up to `want` unsent bytes to `out` in at most `pieces_max` pieces, as [`fit`] cuts
+    /// Appends up to `want` unsent bytes to `out` in at most `pieces_max` pieces, as `fit` cuts
     /// them, and counts them as sent. Returns how many.
     pub(crate) fn take_unsent(
         &mut self,

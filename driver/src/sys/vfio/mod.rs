@@ -7,7 +7,7 @@
 //!                                         └─▶ fake    a kernel for tests that checks every argument
 //! ```
 //!
-//! A request's structure is laid out by offset in a byte buffer ([`Fields`]), as a packet header is:
+//! A request's structure is laid out by offset in a byte buffer (`Fields`), as a packet header is:
 //! several end in arrays or capability chains, and a buffer of exactly `argsz` bytes is what the
 //! kernel checks. Offsets and request numbers are those of `include/uapi/linux/vfio.h` and
 //! `iommufd.h`.
