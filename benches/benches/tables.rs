@@ -174,7 +174,8 @@ impl Blocks {
         let Transmit { header, payload_len, mss } = segment;
         let wire_segments = payload_len.div_ceil(u32::from(mss)).max(1) as u16;
         let payload = &mut self.pieces;
-        let segment = Segment { header: &header, payload, payload_len, wire_segments };
+        let segment =
+            Segment { header: &header, payload, payload_len, wire_segments, no_memory: false };
         assert_eq!(self.ends[to].handle_segment(self.now, segment), Outcome::Continue);
         self.pieces.clear();
     }

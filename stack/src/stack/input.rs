@@ -441,17 +441,17 @@ impl Stack {
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         let payload = transport.pieces;
-        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments });
+        let no_memory = false;
+        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments, no_memory });
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                if segment.payload_len > 0 && self.must_shed(index) {
-                    return self.deliver_ack(index, segment);
-                }
-                return self.deliver_to(index, segment);
+                let no_memory = segment.payload_len > 0 && self.must_shed(index);
+                self.egress.counters.rx_memory_pressure += u64::from(no_memory);
+                return self.deliver_to(index, Segment { no_memory, ..segment });
             }
             Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
             Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
@@ -501,15 +501,6 @@ impl Stack {
         let pool = &self.egress.pool;
         pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART
             && self.connection(index).is_some_and(|c| c.tcb.bytes_readable() > 0)
-    }
-
-    /// Delivers a segment without its data, as if that had been lost: the ACK still counts.
-    fn deliver_ack(&mut self, index: u32, segment: Segment<'_>) {
-        self.egress.counters.rx_memory_pressure += 1;
-        let mut header = *segment.header;
-        header.flags.remove(TcpFlags::FIN);
-        segment.payload.clear();
-        self.deliver_to(index, Segment { header: &header, payload_len: 0, ..segment });
     }
 
     /// A segment for a flow in TIME-WAIT.

@@ -178,6 +178,8 @@ pub struct Segment<'a> {
     pub payload_len: u32,
     /// Wire segments that the device joined into this one, at least 1: for counting ACKs.
     pub wire_segments: u16,
+    /// Packet memory is too scarce to keep the payload: it counts as lost, the rest as received.
+    pub no_memory: bool,
 }
 
 /// What the device and the moment allow one transmission to be.

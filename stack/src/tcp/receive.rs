@@ -86,7 +86,7 @@ impl Tcb {
 
     /// Takes text that lies at least partly beyond rcv.nxt.
     pub(super) fn take_text(&mut self, now: Instant, seq: SeqNum, segment: Segment<'_>) {
-        let Segment { payload, payload_len, wire_segments, .. } = segment;
+        let Segment { payload, payload_len, wire_segments, no_memory, .. } = segment;
         let wire_segments = u32::from(wire_segments.max(1));
         let size = payload_len.div_ceil(wire_segments).min(u32::from(self.rcv.our_mss)) as u16;
         self.rcv.peer_segment = self.rcv.peer_segment.max(size);
@@ -96,6 +96,11 @@ impl Tcb {
             return;
         }
         let limit = recvq::pinned_max(self.rcv.buffer);
+        let read_shut = self.status.contains(Status::READ_SHUT);
+        if no_memory && !read_shut {
+            self.dropped = Some(DropReason::ReceiveMemory);
+            return;
+        }
         if seq.after(self.rcv.nxt) {
             self.keep_out_of_sequence(seq, payload, limit);
             // RFC 5681 §4.2: a duplicate ACK at once for each, so that the peer counts to three.
@@ -103,7 +108,7 @@ impl Tcb {
             self.rcv.dup_acks = owed.min(u32::from(DUP_ACKS_MAX)) as u8;
             return;
         }
-        if self.recvq.pinned() >= limit && !self.status.contains(Status::READ_SHUT) {
+        if self.recvq.pinned() >= limit && !read_shut {
             // Like a loss: the peer sends it again, by then the application may have read.
             self.dropped = Some(DropReason::ReceiveMemory);
             return;

@@ -203,3 +203,36 @@ fn a_connection_to_an_own_address_works_without_the_card() {
     assert!(got == whole);
     assert_eq!(pair.frames().len(), 0, "nothing went over the cable");
 }
+
+#[test]
+fn readers_that_stall_do_not_keep_the_others_from_receiving() {
+    let mut config = PairConfig::default();
+    config.server.pool.slots = 512;
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 16);
+    let stalled: Vec<_> = (0..8).map(|_| pair.connect(listener)).collect();
+    let (client, server) = pair.connect(listener);
+    for &(client, _) in &stalled {
+        let _ = pair.client().write(client, &pattern(400_000));
+    }
+    pair.run_for(Duration::from_secs(2));
+    assert!(pair.server().counters().rx_memory_pressure > 0, "{:?}", pair.server().counters());
+    assert!(pair.server().pool().free_slots() > 0);
+    let data = pattern(100_000);
+    assert_eq!(pair.client().write(client, &data), Ok(data.len()));
+    let mut received = Vec::new();
+    pair.run_until(|p| {
+        received.extend(read_all(p.server(), server).0);
+        received.len() >= data.len()
+    });
+    assert_eq!(received, data);
+    // Once they read again, nothing of theirs is lost.
+    for (_, server) in stalled {
+        let mut received = Vec::new();
+        pair.run_until(|p| {
+            received.extend(read_all(p.server(), server).0);
+            received.len() >= 400_000
+        });
+        assert_eq!(received, pattern(400_000));
+    }
+}

@@ -64,8 +64,13 @@ fn apply(t: &mut Trace, event: Event) {
             let mut payload: Vec<_> =
                 data.chunks(700).filter_map(|c| Some(t.pool.copy_from(c)?.freeze())).collect();
             let payload_len = payload.iter().map(|p| p.len() as u32).sum();
-            let segment =
-                Segment { header: &header, payload: &mut payload, payload_len, wire_segments: 2 };
+            let segment = Segment {
+                header: &header,
+                payload: &mut payload,
+                payload_len,
+                wire_segments: 2,
+                no_memory: false,
+            };
             let _ = t.tcb.handle_segment(t.now, segment);
         }
         Event::Write(n) => {

@@ -212,6 +212,7 @@ impl Trace {
             payload: &mut payload,
             payload_len: line.len,
             wire_segments,
+            no_memory: false,
         };
         self.tcb.handle_segment(self.now, segment)
     }
