@@ -116,12 +116,7 @@ impl Offload {
         Ok(offload)
     }
 
-    fn segment(
-        &mut self,
-        frame: &TxFrame,
-        first: &[u8],
-        granted: Features,
-    ) -> Result<(), Refused> {
+    fn segment(&mut self, frame: &TxFrame, first: &[u8], granted: Features) -> Result<(), Refused> {
         let feature = if self.ipv4 { Features::TSO4 } else { Features::TSO6 };
         let header_len = usize::from(frame.header_len);
         let l4_len = header_len.checked_sub(usize::from(self.l4_start)).ok_or(Refused)?;

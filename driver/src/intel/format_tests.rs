@@ -51,7 +51,8 @@ fn what_was_not_granted_or_does_not_fit_is_refused() {
     let tso = TxFrame { tso_mss: 50, header_len: 54, ..meta };
     let all = Features::all();
     assert!(Offload::of(&meta, &bytes, all).is_ok() && Offload::of(&tso, &bytes, all).is_ok());
-    let partial = |start, offset| TxFrame { checksum: TxChecksum::Partial { start, offset }, ..meta };
+    let partial =
+        |start, offset| TxFrame { checksum: TxChecksum::Partial { start, offset }, ..meta };
     for (what, meta, granted) in [
         ("checksum not granted", meta, Features::empty()),
         ("segmentation not granted", tso, Features::TX_CHECKSUM | Features::TSO6),

@@ -195,7 +195,11 @@ mod tests {
             (FlowControl::Receive, both, ctrl::RFCE),
             (FlowControl::Receive, 0, 0),
         ] {
-            assert_eq!(wanted.resolve(wanted.advertised(), partner), bits, "{wanted:?} {partner:#x}");
+            assert_eq!(
+                wanted.resolve(wanted.advertised(), partner),
+                bits,
+                "{wanted:?} {partner:#x}"
+            );
         }
     }
 }

@@ -139,7 +139,10 @@ impl NicConfig {
     fn check(&self, most_queues: u16) -> Result<(), DeviceError> {
         let wrong = |what: String| Err(DeviceError::Config(what));
         if self.queues == 0 || self.queues > most_queues {
-            return wrong(format!("this device has 1 to {most_queues} queues, not {}", self.queues));
+            return wrong(format!(
+                "this device has 1 to {most_queues} queues, not {}",
+                self.queues
+            ));
         }
         for len in [self.rx_ring, self.tx_ring] {
             if !valid_ring_len(len) {

@@ -189,7 +189,9 @@ impl<F: Family> Core<F> {
     pub(crate) fn start_queue(&self, queue: u16, places: &RingPlaces) -> Result<(), BusError> {
         let mut state = self.lock();
         if self.is_broken() {
-            return Err(BusError::Unsupported("the device was cut off and has to be opened anew".into()));
+            return Err(BusError::Unsupported(
+                "the device was cut off and has to be opened anew".into(),
+            ));
         }
         let first = !state.running.contains(&true);
         state.running[usize::from(queue)] = true;
@@ -236,9 +238,9 @@ impl<F: Family> Core<F> {
             return;
         }
         let hw = self.hw();
-        for (i, station) in (1..regs::STATION_ADDRESSES).zip(
-            filters.stations.iter().map(Some).chain(std::iter::repeat(None)),
-        ) {
+        for (i, station) in (1..regs::STATION_ADDRESSES)
+            .zip(filters.stations.iter().map(Some).chain(std::iter::repeat(None)))
+        {
             let (low, high) = station.map_or((0, 0), |mac| station_words(*mac));
             hw.write(RAH.nth(i, 8), 0);
             hw.write(RAL.nth(i, 8), low);

@@ -86,7 +86,11 @@ fn region_len(config: &NicConfig) -> usize {
 }
 
 impl<F: Family> NicQueue<F> {
-    fn build(&self, pool: &Pool, granted: Features) -> Result<(Running<F>, RingPlaces), DeviceError> {
+    fn build(
+        &self,
+        pool: &Pool,
+        granted: Features,
+    ) -> Result<(Running<F>, RingPlaces), DeviceError> {
         let config = &self.core.config;
         let region = Region::new(region_len(config), false)
             .map_err(|error| DeviceError::Config(error.to_string()))?;

@@ -260,7 +260,7 @@ impl IgbModel {
 impl Registers for IgbModel {
     fn read(&self, offset: u32) -> u32 {
         let mut state = self.state();
-        if state.faults.gone || offset >= reg::BAR_LEN || offset % 4 != 0 {
+        if state.faults.gone || offset >= reg::BAR_LEN || !offset.is_multiple_of(4) {
             return u32::MAX;
         }
         state.note(Access::Read(offset));
@@ -274,7 +274,7 @@ impl Registers for IgbModel {
     fn write(&self, offset: u32, value: u32) {
         let vectors = {
             let mut state = self.state();
-            if state.faults.gone || offset >= reg::BAR_LEN || offset % 4 != 0 {
+            if state.faults.gone || offset >= reg::BAR_LEN || !offset.is_multiple_of(4) {
                 return;
             }
             state.note(Access::Write(offset, value));
@@ -463,16 +463,14 @@ impl State {
     }
 
     fn write_ring(&mut self, ring: Ring, register: u32, value: u32) -> u32 {
-        let programming = matches!(
-            register,
-            queue::BASE_LOW | queue::BASE_HIGH | queue::LENGTH | queue::HEAD
-        );
+        let programming =
+            matches!(register, queue::BASE_LOW | queue::BASE_HIGH | queue::LENGTH | queue::HEAD);
         if programming && self.file.enabled(ring) {
             self.violation(format!("{ring:?} was programmed while it was on"));
         }
         match register {
             queue::CONTROL => self.write_queue_control(ring, value),
-            queue::LENGTH if value % 128 != 0 => {
+            queue::LENGTH if !value.is_multiple_of(128) => {
                 self.violation(format!("{ring:?} has a length of {value} bytes"));
             }
             queue::TAIL if value != 0 && value >= self.file.ring_len(ring) => {
@@ -508,7 +506,8 @@ impl State {
             Ring::Tx(n) => (n, 1),
         };
         // §8.8.15: queues 0 to 7 in the low halves of the registers, 8 to 15 in the high ones.
-        let entry = self.file.get(reg::IVAR + u32::from(n % 8) * 4) >> (byte * 8 + n / 8 * 16) & 0xff;
+        let entry =
+            self.file.get(reg::IVAR + u32::from(n % 8) * 4) >> (byte * 8 + n / 8 * 16) & 0xff;
         if entry & 0x80 == 0 {
             return 0;
         }

@@ -71,7 +71,8 @@ impl Memory {
     pub(super) fn read_descriptor(&self, iova: u64) -> Result<[u64; 2], Fault> {
         let mut bytes = [0; 16];
         self.read(iova, &mut bytes)?;
-        let word = |at: usize| bytes[at..at + 8].iter().rev().fold(0, |w, b| w << 8 | u64::from(*b));
+        let word =
+            |at: usize| bytes[at..at + 8].iter().rev().fold(0, |w, b| w << 8 | u64::from(*b));
         Ok([word(0), word(8)])
     }
 }

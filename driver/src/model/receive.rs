@@ -160,7 +160,8 @@ impl State {
         let pieces = frame.chunks(size);
         let last = pieces.len() - 1;
         for (i, piece) in pieces.enumerate() {
-            if let Err(Fault(iova)) = self.store_piece(ring, piece, (i == last).then_some(verdict)) {
+            if let Err(Fault(iova)) = self.store_piece(ring, piece, (i == last).then_some(verdict))
+            {
                 self.violation(format!("{ring:?}: DMA to {iova:#x}, which is not mapped"));
                 return 0;
             }

@@ -15,8 +15,8 @@ use crate::device::MacAddr;
 use crate::intel::igb::bring_up::{reset, stop_dma};
 use crate::intel::nic::{clear_filters, read_station};
 use crate::intel::regs::{
-    self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RETA, RFCTL, RSSRK, RXCSUM,
-    TCTL, VET, rctl, rxcsum, tctl,
+    self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RETA, RFCTL, RSSRK,
+    RXCSUM, TCTL, VET, rctl, rxcsum, tctl,
 };
 use crate::intel::{PACKET_BUFFER, link};
 

@@ -76,7 +76,9 @@ impl Family for E1000e {
         let (hw, rx, tx) = (&self.hw, RxQueueRegs(queue), TxQueueRegs(queue));
         hw.write(IMC, Self::queue_causes(queue));
         self.at_rest(!last, || {
-            for (length, head, tail) in [(rx.rdlen(), rx.rdh(), rx.rdt()), (tx.tdlen(), tx.tdh(), tx.tdt())] {
+            for (length, head, tail) in
+                [(rx.rdlen(), rx.rdh(), rx.rdt()), (tx.tdlen(), tx.tdh(), tx.tdt())]
+            {
                 hw.write(length, 0);
                 hw.write(head, 0);
                 hw.write(tail, 0);

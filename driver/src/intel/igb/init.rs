@@ -19,8 +19,8 @@ use crate::device::MacAddr;
 use crate::intel::hw::{Hw, Until};
 use crate::intel::nic::{ETHERNET_LEN, FCS_LEN, VLAN_LEN, clear_filters, read_station};
 use crate::intel::regs::{
-    CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
-    ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
+    CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET,
+    ctrl, ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
 use crate::intel::{PACKET_BUFFER, link, regs as common};
 
@@ -236,7 +236,8 @@ impl Igb {
         // The 82575 has the queue in the upper bits (82575 §14.8.26).
         let shift = if self.chip == Chip::I82575 { 6 } else { 0 };
         for (i, entries) in (0..).zip(table.chunks_exact(4)) {
-            let bytes = [entries[0], entries[1], entries[2], entries[3]].map(|queue| queue << shift);
+            let bytes =
+                [entries[0], entries[1], entries[2], entries[3]].map(|queue| queue << shift);
             self.hw.write(common::RETA.nth(i, 4), u32::from_le_bytes(bytes));
         }
     }

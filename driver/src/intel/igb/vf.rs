@@ -10,8 +10,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::regs::{self, EICR, EIMC, vf};
 use super::Igb;
+use super::regs::{self, EICR, EIMC, vf};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::hw::ALL_ONES;

@@ -23,7 +23,10 @@ fn bring_up_follows_the_data_sheet() {
     let rig = Rig::new(small(1));
     let record = rig.model.take_record();
     let written = |at: u32, bits: u32| {
-        position(&record, |access| matches!(access, Access::Write(a, v) if *a == at && v & bits == bits))
+        position(
+            &record,
+            |access| matches!(access, Access::Write(a, v) if *a == at && v & bits == bits),
+        )
     };
     let masked = written(EIMC, u32::MAX);
     let reset = written(CTRL, RST);

@@ -151,8 +151,7 @@ fn assert_valid(frame: &[u8]) {
         }
         (NetSlice::Ipv4(ip), TransportSlice::Udp(udp)) => {
             let header = ip.header().to_header();
-            let wanted =
-                udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap();
+            let wanted = udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap();
             assert_eq!(udp.checksum(), wanted);
         }
         other => panic!("not what was sent: {other:?}"),

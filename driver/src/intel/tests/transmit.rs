@@ -43,7 +43,7 @@ fn a_full_ring_keeps_frames_in_the_burst() {
         rig.push(&[&tcp(port, b"wait")], TxFrame::default());
     }
     let first = rig.send();
-    assert!(first < 64 && first >= 60, "{first}");
+    assert!((60..64).contains(&first), "{first}");
     assert_eq!((rig.tx.len(), rig.queues[0].tx_room()), (80 - first, 0));
     assert_eq!((rig.queues[0].counters().tx_full, rig.pools[0].audit().queued), (1, first as u32));
     assert_eq!(rig.send(), 0);
@@ -97,8 +97,7 @@ fn cut(rig: &mut Rig, frame: Vec<u8>, l4_at: usize, pieces: &[usize]) {
         rest = after;
     }
     segments.push(rest);
-    let meta =
-        TxFrame { checksum, tso_mss: 1000, header_len: header as u16, ..TxFrame::default() };
+    let meta = TxFrame { checksum, tso_mss: 1000, header_len: header as u16, ..TxFrame::default() };
     rig.push(&segments, meta);
     assert_eq!(rig.send(), 1);
     let sent = rig.model.take_sent();
