@@ -9,6 +9,10 @@
 //!     │        middleware: faults, capture   (wrap any Queue)
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
+//!   drivers    which driver fits which PCI device
+//!   bus        what such a driver needs: registers, DMA, interrupts
+//!   vfio       a function taken from the kernel     pci  finding, binding, giving back
+//!   doctor     what this machine lacks for it, and what mends it
 //!   rss        which queue a flow arrives on
 //!   mem        Region → Pool → PacketBuf / PacketSlice / RemoteBuf
 //!   sys        the only callers of the operating system
@@ -24,17 +28,21 @@ pub mod barrier;
 pub mod bus;
 pub mod cable;
 pub mod device;
+pub mod doctor;
+pub mod drivers;
 pub mod intel;
 pub mod mem;
 pub mod middleware;
 pub mod mmio;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+pub mod pci;
 pub mod ring;
 pub mod rss;
 pub mod spec;
 pub mod sys;
 pub mod tap;
+pub mod vfio;
 
 pub use device::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,

@@ -9,8 +9,11 @@ use thiserror::Error;
 
 use crate::cable::{self, CableConfig};
 use crate::device::{Device, DeviceError, Features};
+use crate::drivers;
+use crate::pci::{BadAddress, PciAddress, System};
 use crate::sys::MAX_INTERFACE_NAME;
 use crate::tap::{TapConfig, TapDevice};
+use crate::vfio::{Access, VfioFunction};
 
 /// A device as a user names it, such as `tap:bw0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +24,11 @@ pub enum DeviceSpec {
     /// One end of an in-memory cable, by name: whoever opens the name first gets one end, whoever
     /// opens it next in the same process the other.
     Cable(String),
+    /// A network card behind an IOMMU, by its PCI address.
+    Pci(PciAddress),
+    /// A network card that is driven without an IOMMU, by its PCI address. See
+    /// [`NOIOMMU_WARNING`](crate::vfio::NOIOMMU_WARNING).
+    PciNoIommu(PciAddress),
 }
 
 /// Why a string names no device.
@@ -39,12 +47,19 @@ pub enum SpecError {
          spaces, and not `.` or `..`; for example `bw0`"
     )]
     BadName(String),
+    /// What follows `pci:` is no PCI address.
+    #[error(transparent)]
+    BadAddress(#[from] BadAddress),
 }
 
-const ALLOWED: &str = "allowed are tap:NAME, such as `tap:bw0`, and cable:NAME, such as `cable:a`";
+const ALLOWED: &str = "allowed are tap:NAME, such as `tap:bw0`, cable:NAME, such as `cable:a`, and \
+                       pci:ADDRESS, such as `pci:0000:01:00.0`";
 
 /// What the writer of a bare name may have meant.
 fn suggestion(text: &str) -> String {
+    if text.parse::<PciAddress>().is_ok() {
+        return format!("; did you mean `pci:{text}`?");
+    }
     match check_interface_name(text) {
         Ok(()) => format!("; did you mean `tap:{text}`?"),
         Err(_) => String::new(),
@@ -70,12 +85,18 @@ impl FromStr for DeviceSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<DeviceSpec, SpecError> {
-        let (kind, name) =
-            text.split_once(':').ok_or_else(|| SpecError::NoKind(text.to_owned()))?;
+        let no_kind = || SpecError::NoKind(text.to_owned());
+        if text.parse::<PciAddress>().is_ok() {
+            // An address has colons of its own, and the first one ends no kind.
+            return Err(no_kind());
+        }
+        let (kind, name) = text.split_once(':').ok_or_else(no_kind)?;
         let make = match kind {
+            "pci" => return Ok(DeviceSpec::Pci(name.parse()?)),
+            "pci-noiommu" => return Ok(DeviceSpec::PciNoIommu(name.parse()?)),
             "tap" => DeviceSpec::Tap,
             "cable" => DeviceSpec::Cable,
-            "" => return Err(SpecError::NoKind(text.to_owned())),
+            "" => return Err(no_kind()),
             _ => return Err(SpecError::UnknownKind(kind.to_owned())),
         };
         check_interface_name(name)?;
@@ -88,6 +109,8 @@ impl fmt::Display for DeviceSpec {
         match self {
             DeviceSpec::Tap(name) => write!(f, "tap:{name}"),
             DeviceSpec::Cable(name) => write!(f, "cable:{name}"),
+            DeviceSpec::Pci(address) => write!(f, "pci:{address}"),
+            DeviceSpec::PciNoIommu(address) => write!(f, "pci-noiommu:{address}"),
         }
     }
 }
@@ -136,7 +159,19 @@ pub fn open_device(
             config.mtu = options.mtu.unwrap_or(config.mtu);
             Ok(Arc::new(cable::open_named(config)?))
         }
+        DeviceSpec::Pci(address) => open_pci(spec, *address, Access::Auto, options),
+        DeviceSpec::PciNoIommu(address) => open_pci(spec, *address, Access::NoIommu, options),
     }
+}
+
+fn open_pci(
+    spec: &DeviceSpec,
+    address: PciAddress,
+    access: Access,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Device>, DeviceError> {
+    let function = VfioFunction::open(&System::default(), address, access);
+    drivers::open(Arc::new(function.map_err(|error| error.on_open(spec.to_string()))?), options)
 }
 
 #[cfg(test)]
@@ -145,7 +180,13 @@ mod tests {
 
     #[test]
     fn specs_print_as_they_are_read() {
-        for text in ["tap:bw0", "cable:a", "tap:fifteen-bytes-x"] {
+        for text in [
+            "tap:bw0",
+            "cable:a",
+            "tap:fifteen-bytes-x",
+            "pci:0000:01:00.0",
+            "pci-noiommu:10000:e1:1f.7",
+        ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
         assert_eq!("tap:bw0".parse(), Ok(DeviceSpec::Tap("bw0".into())));
@@ -166,11 +207,24 @@ mod tests {
             ("cable:a:b", "`a:b` cannot"),
             ("tap:..", "`..` cannot"),
             ("tap:bw%d", "`bw%d` cannot"),
+            ("pci:eth0", "`eth0` is not a PCI address"),
+            ("pci:", "such as `0000:01:00.0`"),
+            ("01:00.0", "did you mean `pci:01:00.0`?"),
+            ("0000:01:00.0", "did you mean `pci:0000:01:00.0`?"),
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains(said), "{text:?}: {error}");
         }
         assert!(!"a b".parse::<DeviceSpec>().unwrap_err().to_string().contains("did you mean"));
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_refused_with_where_to_look() {
+        for text in ["pci:ffff:ff:1f.7", "pci-noiommu:ffff:ff:1f.7"] {
+            let spec: DeviceSpec = text.parse().unwrap();
+            let error = open_device(&spec, &OpenOptions::default()).unwrap_err().to_string();
+            assert!(error.contains(&format!("opening {text}: there is no PCI device")), "{error}");
+        }
     }
 
     #[test]

@@ -95,6 +95,22 @@ impl Region {
         &self.file
     }
 
+    /// Where the mapping begins, as a number for the kernel: pinning, page tables, IOMMU.
+    pub(crate) fn address(&self) -> u64 {
+        self.base() as u64
+    }
+
+    /// Gives every page its memory now instead of at the first access.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        self.map.advise(memmap2::Advice::PopulateWrite)
+    }
+
+    /// For tests of what only hugepages are good for, on machines without them.
+    #[cfg(test)]
+    pub(crate) fn claim_huge(&mut self) {
+        self.pages = PageKind::Huge;
+    }
+
     /// Start of the mapping. Packet memory is reached through the owner of a slot, see
     /// [`super::Pool`]; descriptor rings through [`crate::ring`].
     pub(crate) fn base(&self) -> *mut u8 {

@@ -86,6 +86,15 @@ fn own(fd: libc::c_int) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// True if this process, with its effective ids, may open `path` for reading and writing. Nothing is
+/// opened: opening some device nodes takes them away from others.
+pub fn may_read_and_write(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mode = libc::R_OK | libc::W_OK;
+    // SAFETY: `path` is NUL-terminated and lives over the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
+}
+
 /// True if `error` says that the process or the system has no descriptor left.
 pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))

@@ -8,6 +8,7 @@
 //! | `fence` | the order of memory accesses that a device sees |
 //! | `tun` | `/dev/net/tun` and its ioctls |
 //! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
+//! | `vfio` | containers, groups, device descriptors, iommufd |
 //! | `thread` | processor affinity |
 //! | `clock` | the monotonic clock, and one that tests turn by hand |
 //! | `rights` | effective user, capabilities, the kernel's random numbers |
@@ -23,13 +24,14 @@ mod memory;
 mod rights;
 mod thread;
 mod tun;
+pub(crate) mod vfio;
 
 pub use clock::{Clock, ClockHand};
 pub use fd::{
     EventFd, MAX_IOVECS, MAX_POLL_FDS, drain_eventfd, poll_readable, read_at_into, readv, writev,
 };
 pub(crate) use fence::{fence_loads_from_device, fence_stores_for_device};
-pub use file::{open_beneath, out_of_descriptors};
+pub use file::{may_read_and_write, open_beneath, out_of_descriptors};
 pub use interface::{
     InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
 };
@@ -41,5 +43,7 @@ pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_
 /// Error numbers that tell one refusal of the kernel from another where [`std::io::ErrorKind`] does
 /// not.
 pub mod errno {
-    pub use libc::{E2BIG, EACCES, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENXIO, EPERM};
+    pub use libc::{
+        E2BIG, EACCES, EAGAIN, EBADFD, EBUSY, EINVAL, EMFILE, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM,
+    };
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use barewire_driver::pci::PciAddress;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A network card driven from user space, with a TCP/IP stack and sockets on top.
@@ -27,12 +28,40 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// List what `--device` can name on this machine.
     Devices,
+    /// Check what this machine has and lacks for driving a network card, and how to mend it.
+    Doctor,
+    /// Take a network card from the kernel, give it back, or describe it.
+    #[command(subcommand)]
+    Nic(NicCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// Take a card from its kernel driver, so that `--device pci:ADDRESS` can drive it.
+    Bind {
+        /// Where it is, such as 0000:01:00.0.
+        address: PciAddress,
+        /// Take it even if this machine's own addresses or default route are on it.
+        #[arg(long)]
+        take_in_use: bool,
+    },
+    /// Give a card back to the kernel driver that it came from.
+    Unbind {
+        /// Where it is, such as 0000:01:00.0.
+        address: PciAddress,
+    },
+    /// Tell everything that is known of a card.
+    Info {
+        /// Where it is, such as 0000:01:00.0.
+        address: PciAddress,
+    },
 }
 
 /// Which device to take, and who to be on its network.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DeviceArgs {
-    /// The device: `tap:NAME` makes a tap interface, or takes an existing one.
+    /// The device: `tap:NAME` makes a tap interface, or takes an existing one; `pci:ADDRESS` drives a
+    /// card that `barewire nic bind` has taken from the kernel.
     #[arg(long, value_name = "KIND:NAME")]
     pub(crate) device: String,
     /// Our address and the length of the network's prefix.
@@ -227,6 +256,19 @@ mod tests {
         for text in ["10.77.0.2/24", "10.0.0.0/31", "10.0.0.1/31", "10.0.0.1/32"] {
             assert_eq!(text.parse::<NetAddress>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_card_is_named_by_its_address() {
+        let Ok(Command::Nic(NicCommand::Bind { address, take_in_use })) =
+            parse("barewire nic bind 01:00.0")
+        else {
+            panic!("nic bind")
+        };
+        assert_eq!((address.to_string().as_str(), take_in_use), ("0000:01:00.0", false));
+        let error = parse("barewire nic unbind eth0").unwrap_err();
+        assert!(error.contains("`eth0` is not a PCI address"), "{error}");
+        assert!(matches!(parse("barewire doctor"), Ok(Command::Doctor)));
     }
 
     #[test]

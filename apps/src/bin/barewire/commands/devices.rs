@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use barewire_driver::drivers;
+use barewire_driver::pci::{self, PciFunction, System};
 use barewire_driver::sys::TUN_PATH;
 
 use crate::output;
@@ -26,7 +28,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let tun = File::options().read(true).write(true).open(TUN_PATH);
     let mut rows = vec![tap_row(tun.err().map(|error| error.kind()))];
     rows.extend(taps(Path::new("/sys/class/net")));
-    rows.extend(cards(Path::new("/sys/bus/pci/devices")));
+    rows.extend(cards(&System::default()));
     let width = rows.iter().map(|row| row.device.len()).max().unwrap_or(0);
     for row in rows {
         output::line(format_args!("{:width$}  {}", row.device, row.note))?;
@@ -62,26 +64,38 @@ fn taps(class: &Path) -> Vec<Row> {
 }
 
 /// The machine's network cards on PCI, by address.
-fn cards(bus: &Path) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for address in names(bus) {
-        let dir = bus.join(&address);
-        // Class 02 is a network controller (PCI Code and ID Assignment, §1.3).
-        if hex(&dir.join("class")).is_none_or(|class| class >> 16 != 0x02) {
-            continue;
-        }
-        let id = |file: &str| hex(&dir.join(file)).unwrap_or(0);
-        let driver = link_name(&dir.join("driver")).unwrap_or_else(|| "none".into());
-        let group = link_name(&dir.join("iommu_group"));
-        let iommu = group.map_or("no IOMMU".into(), |group| format!("IOMMU group {group}"));
-        let note = format!(
-            "not yet: no driver for {:04x}:{:04x} in this version (kernel driver {driver}, {iommu})",
-            id("vendor"),
-            id("device"),
-        );
-        rows.push(Row { device: format!("pci:{address}"), note });
+fn cards(system: &System) -> Vec<Row> {
+    pci::list(system).iter().map(card_row).collect()
+}
+
+/// What a card is, whether a driver fits it, who has it, and whether that has been tried.
+fn card_row(card: &PciFunction) -> Row {
+    let known = drivers::support((card.vendor, card.device));
+    let name = known.map_or("unknown card", |known| known.name);
+    let supported = match known.and_then(|known| known.driver) {
+        Some(driver) => format!("supported ({driver})"),
+        None => "not supported".into(),
+    };
+    let bound = match card.driver.as_deref() {
+        _ if card.is_bound() => "bound".into(),
+        Some(driver) => format!("not bound ({driver} has it)"),
+        None => "not bound".into(),
+    };
+    let tested = if known.is_some_and(|known| known.tested) { "tested" } else { "untested" };
+    let group = match card.group {
+        Some(_) if card.noiommu => "no IOMMU".into(),
+        Some(group) => format!("IOMMU group {group}"),
+        None => "no IOMMU".into(),
+    };
+    let (vendor, device) = (card.vendor, card.device);
+    let interfaces: String =
+        card.interfaces.iter().map(|interface| format!(", {}", interface.name)).collect();
+    Row {
+        device: format!("pci:{}", card.address),
+        note: format!(
+            "{name} {vendor:04x}:{device:04x}{interfaces}: {supported}, {bound}, {tested}, {group}"
+        ),
     }
-    rows
 }
 
 /// Names of a directory's entries in order; none if it cannot be read.
@@ -99,10 +113,6 @@ fn text(path: &Path) -> Option<String> {
 
 fn hex(path: &Path) -> Option<u32> {
     u32::from_str_radix(text(path)?.strip_prefix("0x")?, 16).ok()
-}
-
-fn link_name(path: &Path) -> Option<String> {
-    fs::read_link(path).ok()?.file_name()?.to_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -153,19 +163,29 @@ mod tests {
         let sys = Sysfs::new(
             "cards",
             &[
-                ("0000:01:00.0/class", "0x020000\n"),
-                ("0000:01:00.0/vendor", "0x8086\n"),
-                ("0000:01:00.0/device", "0x1521\n"),
-                ("0000:02:00.0/class", "0x030000\n"),
+                ("sys/bus/pci/devices/0000:01:00.0/class", "0x020000\n"),
+                ("sys/bus/pci/devices/0000:01:00.0/vendor", "0x10ec\n"),
+                ("sys/bus/pci/devices/0000:01:00.0/device", "0x8168\n"),
+                ("sys/bus/pci/devices/0000:01:00.0/net/eth0/operstate", "up\n"),
+                ("sys/bus/pci/devices/0000:02:00.0/class", "0x030000\n"),
+                ("sys/bus/pci/devices/0000:02:00.0/vendor", "0x10ec\n"),
+                ("sys/bus/pci/devices/0000:02:00.0/device", "0x8168\n"),
             ],
         );
-        symlink("../../drivers/igb", sys.0.join("0000:01:00.0/driver")).unwrap();
-        let rows = cards(&sys.0);
-        assert_eq!(rows.len(), 1);
+        let card = sys.0.join("sys/bus/pci/devices/0000:01:00.0");
+        symlink("../../drivers/r8169", card.join("driver")).unwrap();
+        let rows = cards(&System::below(&sys.0));
+        assert_eq!(rows.len(), 1, "a display is no card");
         assert_eq!(rows[0].device, "pci:0000:01:00.0");
-        assert!(
-            rows[0].note.contains("8086:1521") && rows[0].note.contains("driver igb, no IOMMU")
+        assert_eq!(
+            rows[0].note,
+            "unknown card 10ec:8168, eth0: not supported, not bound (r8169 has it), untested, no IOMMU"
         );
+        std::fs::remove_file(card.join("driver")).unwrap();
+        symlink("../../drivers/vfio-pci", card.join("driver")).unwrap();
+        symlink("../../../../kernel/iommu_groups/12", card.join("iommu_group")).unwrap();
+        let note = cards(&System::below(&sys.0)).remove(0).note;
+        assert!(note.ends_with(": not supported, bound, untested, IOMMU group 12"), "{note}");
     }
 
     #[test]

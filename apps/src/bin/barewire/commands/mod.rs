@@ -1,7 +1,9 @@
 //! One file a command.
 
 mod devices;
+mod doctor;
 mod echo;
+mod nic;
 mod ping;
 mod serve;
 mod start;
@@ -21,5 +23,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(args) => echo::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Devices => devices::run(),
+        Command::Doctor => doctor::run(),
+        Command::Nic(command) => nic::run(command),
     }
 }

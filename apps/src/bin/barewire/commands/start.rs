@@ -5,7 +5,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use barewire::Barewire;
+use barewire::{Barewire, DeviceSpec};
+use barewire_driver::vfio::NOIOMMU_WARNING;
 
 use crate::cli::{DeviceArgs, Idle};
 
@@ -24,6 +25,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(10);
 /// Starts the engines on the device that `args` name.
 pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
     let device = args.device.parse().context("--device")?;
+    if let DeviceSpec::PciNoIommu(_) = device {
+        tracing::warn!("{NOIOMMU_WARNING}");
+    }
     let address = args.address.to_string().parse().context("--address")?;
     let mut builder = Barewire::builder().device(device).address(address).cores(args.cores).idle(
         match args.idle {
