@@ -4,7 +4,7 @@
 use std::thread;
 
 use super::init::UNIT_PAUSE;
-use super::regs::rctl as own_rctl;
+use super::regs::{ICS, rctl as own_rctl};
 use super::{Chip, E1000e};
 use crate::bus::BusError;
 use crate::device::Features;
@@ -112,7 +112,14 @@ impl Family for E1000e {
     }
 
     fn acknowledge_link(&self) {
-        let _ = self.hw.read(ICR);
+        let causes = self.hw.read(ICR);
+        self.hw.write(ICR, super::regs::icr::OTHER | icr::LSC);
+        // Reading has cleared all causes, also a queue's that moderation holds back: given back, or
+        // the queue would sleep over it.
+        let queues = (0..self.config.queues).fold(0, |all, queue| all | Self::queue_causes(queue));
+        if causes & queues != 0 {
+            self.hw.write(ICS, causes & queues);
+        }
         // Unmasked anew: on this device a vector that is sent may mask its causes.
         self.hw.write(IMS, super::regs::icr::OTHER | icr::LSC);
     }

@@ -3,6 +3,8 @@
 
 use crate::intel::hw::Reg;
 
+/// §10.2.4.3 interrupt cause set.
+pub(super) const ICS: Reg = Reg::new("ICS", 0x00c8);
 /// §10.2.4.11 clear-by-vector: causes that their MSI-X vector clears.
 pub(super) const EIAC: Reg = Reg::new("EIAC", 0x00dc);
 /// §10.2.4.7 causes that are masked when ICR is read or their vector is sent.
