@@ -34,6 +34,10 @@ const NO_BUFFER_WAIT_NS: u64 = 1_000_000;
 /// How long to sleep where the device has no interrupt for the queue.
 const NO_INTERRUPT_WAIT_NS: u64 = 100_000;
 
+/// Longest sleep: nothing interrupts when the kernel wants the device back or when it is pulled
+/// out, so that a queue without traffic has to look.
+const LOOK_WAIT_NS: u64 = 1_000_000_000;
+
 /// A queue on its way to its thread.
 pub(crate) struct NicSeed<F: Family> {
     pub(crate) core: Arc<Core<F>>,
@@ -230,11 +234,11 @@ impl<F: Family> Queue for NicQueue<F> {
         let starved = self.running.as_ref().is_some_and(|running| running.rx.starved());
         let fd = self.core.vector(self.queue);
         let wait = match (fd, starved) {
-            (None, _) => Some(NO_INTERRUPT_WAIT_NS),
-            (Some(_), true) => Some(NO_BUFFER_WAIT_NS),
-            (Some(_), false) => None,
+            (None, _) => NO_INTERRUPT_WAIT_NS,
+            (Some(_), true) => NO_BUFFER_WAIT_NS,
+            (Some(_), false) => LOOK_WAIT_NS,
         };
-        Arm::Sleep { fd, until_ns: wait.map(|wait| self.clock.now_ns() + wait) }
+        Arm::Sleep { fd, until_ns: Some(self.clock.now_ns() + wait) }
     }
 
     fn disarm(&mut self) {

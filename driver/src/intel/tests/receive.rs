@@ -160,7 +160,7 @@ fn tags_are_stripped_told_and_filtered() {
 fn a_sleeping_queue_is_woken_and_none_is_slept_over() {
     let mut rig = Rig::new(small(1));
     for round in 0..3 {
-        let Arm::Sleep { fd: Some(fd), until_ns: None } = rig.queues[0].arm() else {
+        let Arm::Sleep { fd: Some(fd), until_ns: Some(_) } = rig.queues[0].arm() else {
             panic!("round {round}: there is nothing yet")
         };
         assert_eq!(sys::poll_readable(&[fd], Some(0)).unwrap(), 0, "round {round}");
