@@ -88,7 +88,7 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         (0x157b, "I210 copper, no flash", I210, Untested),
         (0x157c, "I210 serdes, no flash", I210, Untested),
         (0x1539, "I211 copper", I211, Untested),
-        (0x10ca, "82576 virtual function", Virtual, Untested),
+        (0x10ca, "82576 virtual function", Virtual, Emulated),
         (0x1520, "I350 virtual function", Virtual, Untested),
     ]
     .into_iter()

@@ -98,8 +98,8 @@ fn a_device_that_is_gone_is_told_and_stops_at_once() {
     rig.model.set_faults(|faults| (faults.hold_transmit, faults.gone) = (true, true));
     rig.send();
     let mut burst = RxBurst::new();
-    let polls = (0..5000).take_while(|_| rig.queues[0].rx_burst(&mut burst, 64).is_ok()).count();
-    assert!(polls < 5000, "nobody noticed");
+    let polls = (0..10_000).take_while(|_| rig.queues[0].rx_burst(&mut burst, 64).is_ok()).count();
+    assert!(polls < 10_000, "nobody noticed");
     let error = rig.queues[0].rx_burst(&mut burst, 64).unwrap_err();
     assert!(matches!(error, QueueError::Gone(_)), "{error}");
     assert!(!rig.nic.link().up);
@@ -128,7 +128,7 @@ fn a_queue_that_does_not_stop_is_cut_off_from_memory() {
     assert!(rig.pools[0].audit().all_free());
     // The other queue's engine is told, too, and a queue cannot be started on this device again.
     let mut burst = RxBurst::new();
-    let end = (0..5000).find_map(|_| rig.queues[1].rx_burst(&mut burst, 64).err());
+    let end = (0..10_000).find_map(|_| rig.queues[1].rx_burst(&mut burst, 64).err());
     assert!(matches!(end, Some(QueueError::Gone(_))));
     rig.end();
 }
