@@ -1,3 +1,5 @@
+//! From any state to ready, back to quiet, and what is told in between.
+
 use super::*;
 use crate::bus::Function;
 use crate::device::{LinkState, MacAddr};

@@ -1,3 +1,5 @@
+//! A device that breaks its contract: counted, never believed, nothing lost.
+
 use super::*;
 use crate::device::QueueError;
 use crate::model::RxFault;

@@ -1,3 +1,5 @@
+//! Frames from the wire to the burst: order, flows, checksums, tags, sleeping.
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Frames from the burst to the wire: gathering, contexts, segments, reports.
+
 use super::*;
 use crate::device::LinkState;
 use crate::model::wire;
