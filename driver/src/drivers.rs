@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::bus::Function;
 use crate::device::{Device, DeviceError};
+use crate::intel::{self, ModelFamily, NicConfig};
+use crate::spec::OpenOptions;
 
 /// What is known of a kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +20,15 @@ pub struct Support {
 
 /// What is known of the device with this vendor and device id.
 pub fn support(id: (u16, u16)) -> Option<Support> {
+    if let Some(model) = intel::model(id.0, id.1) {
+        let driver = match model.family {
+            ModelFamily::Igb(_) => "igb",
+            ModelFamily::E1000e(_) => "e1000e",
+        };
+        let tested = model.support == intel::Support::Emulated;
+        return Some(Support { name: model.name, driver: Some(driver), tested });
+    }
     let (name, driver, tested) = match id {
-        (0x8086, 0x10c9) => ("82576", None, false),
-        (0x8086, 0x10d3) => ("82574L", None, false),
         (0x8086, 0x10fb) => ("82599ES", None, false),
         (0x1af4, 0x1000 | 0x1041) => ("virtio-net", None, false),
         _ => return None,
@@ -32,8 +40,19 @@ pub fn support(id: (u16, u16)) -> Option<Support> {
 ///
 /// # Errors
 /// [`DeviceError::Config`] if none does, saying what the device is; else what the driver says.
-pub fn open(function: Arc<dyn Function>) -> Result<Arc<dyn Device>, DeviceError> {
+pub fn open(
+    function: Arc<dyn Function>,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Device>, DeviceError> {
     let (vendor, device) = function.id();
+    if intel::model(vendor, device).is_some() {
+        let config = NicConfig {
+            offloads: options.offloads,
+            mtu: options.mtu.unwrap_or(NicConfig::default().mtu),
+            ..NicConfig::new(options.queues)
+        };
+        return Ok(intel::open(function, config)?);
+    }
     let known = support((vendor, device)).map_or("a card that is not known", |known| known.name);
     Err(DeviceError::Config(format!(
         "no driver of this version fits {} ({vendor:04x}:{device:04x}, {known}); `barewire devices` \

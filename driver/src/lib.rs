@@ -22,7 +22,7 @@
 //! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
 //! bytes at every moment.
 //!
-//! `unsafe` is confined to `mem`, `sys` and [`mmio`]; everything exported is safe to call.
+//! `unsafe` is confined to `mem`, `sys`, [`mmio`] and [`ring`]; everything exported is safe to call.
 
 pub mod barrier;
 pub mod bus;
@@ -30,10 +30,14 @@ pub mod cable;
 pub mod device;
 pub mod doctor;
 pub mod drivers;
+pub mod intel;
 pub mod mem;
 pub mod middleware;
 pub mod mmio;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod pci;
+pub mod ring;
 pub mod rss;
 pub mod spec;
 pub mod sys;

@@ -159,8 +159,8 @@ pub fn open_device(
             config.mtu = options.mtu.unwrap_or(config.mtu);
             Ok(Arc::new(cable::open_named(config)?))
         }
-        DeviceSpec::Pci(address) => open_pci(spec, *address, Access::Auto),
-        DeviceSpec::PciNoIommu(address) => open_pci(spec, *address, Access::NoIommu),
+        DeviceSpec::Pci(address) => open_pci(spec, *address, Access::Auto, options),
+        DeviceSpec::PciNoIommu(address) => open_pci(spec, *address, Access::NoIommu, options),
     }
 }
 
@@ -168,9 +168,10 @@ fn open_pci(
     spec: &DeviceSpec,
     address: PciAddress,
     access: Access,
+    options: &OpenOptions,
 ) -> Result<Arc<dyn Device>, DeviceError> {
     let function = VfioFunction::open(&System::default(), address, access);
-    drivers::open(Arc::new(function.map_err(|error| error.on_open(spec.to_string()))?))
+    drivers::open(Arc::new(function.map_err(|error| error.on_open(spec.to_string()))?), options)
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@
 
 mod buf;
 mod checksum;
+#[cfg(any(test, feature = "model"))]
+mod device_view;
 mod pool;
 mod prefetch;
 mod region;

@@ -111,8 +111,9 @@ impl Region {
         self.pages = PageKind::Huge;
     }
 
-    /// Start of the mapping. Access goes through the owner of a slot, see [`super::Pool`].
-    pub(super) fn base(&self) -> *mut u8 {
+    /// Start of the mapping. Packet memory is reached through the owner of a slot, see
+    /// [`super::Pool`]; descriptor rings through [`crate::ring`].
+    pub(crate) fn base(&self) -> *mut u8 {
         self.map.as_mut_ptr()
     }
 }

@@ -105,6 +105,15 @@ impl EventFd {
     }
 }
 
+/// Makes a non-blocking `eventfd` that somebody else owns unreadable again; true if it was
+/// signalled. A descriptor that is closed or of another kind answers false.
+pub fn drain_eventfd(fd: RawFd) -> bool {
+    let mut count = [0u8; 8];
+    // SAFETY: `count` is valid for writes of the length given, for the length of the call.
+    let n = unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) };
+    n == count.len() as isize
+}
+
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

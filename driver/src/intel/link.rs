@@ -1,0 +1,205 @@
+//! The link: the PHY behind MDIC, autonegotiation, speed, pause frames.
+//!
+//! Autonegotiation takes the PHY and its peer 0.5 to several seconds; nobody waits for it here. It
+//! is started when the device is brought up, and the link is told when it is there.
+
+use std::thread;
+use std::time::Duration;
+
+use super::hw::{ALL_ONES, Hw, Until};
+use super::regs::{self, CTRL, MDIC, STATUS, ctrl, status};
+use crate::bus::BusError;
+use crate::device::LinkState;
+
+/// How long one access to the PHY may take; 64 µs at the MDIO clock (82576 §3.6.1.3).
+const MDIC_WAIT: Duration = Duration::from_millis(10);
+
+/// Attempts at a PHY register that reports an error, which a PHY just out of reset may do.
+const MDIC_ATTEMPTS: u32 = 3;
+
+/// Address of the internal PHY.
+const PHY_ADDRESS: u32 = 1 << 21;
+
+/// Bits of MDIC (82576 §8.2.4).
+mod mdic {
+    pub(super) const REG_SHIFT: u32 = 16;
+    pub(super) const OP_WRITE: u32 = 1 << 26;
+    pub(super) const OP_READ: u32 = 2 << 26;
+    pub(super) const READY: u32 = 1 << 28;
+    pub(super) const ERROR: u32 = 1 << 30;
+}
+
+/// Registers of every gigabit PHY (IEEE 802.3 clause 22).
+mod mii {
+    pub(super) const BMCR: u32 = 0;
+    pub(super) const ANAR: u32 = 4;
+    pub(super) const ANLPAR: u32 = 5;
+    pub(super) const BMCR_RESTART: u16 = 1 << 9;
+    pub(super) const BMCR_ISOLATE: u16 = 1 << 10;
+    pub(super) const BMCR_POWER_DOWN: u16 = 1 << 11;
+    pub(super) const BMCR_AUTONEG: u16 = 1 << 12;
+    pub(super) const PAUSE: u16 = 1 << 10;
+    pub(super) const ASYMMETRIC: u16 = 1 << 11;
+}
+
+/// Who may ask whom to pause (IEEE 802.3 annex 31B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FlowControl {
+    /// Pause frames are neither sent nor obeyed: a full ring drops, and TCP slows down.
+    #[default]
+    Off,
+    /// Pause frames are obeyed but not sent.
+    Receive,
+    /// Both, where the peer agrees.
+    Full,
+}
+
+impl FlowControl {
+    /// Bits of ANAR that offer it (IEEE 802.3 table 28B-2).
+    fn advertised(self) -> u16 {
+        match self {
+            FlowControl::Off => 0,
+            FlowControl::Receive | FlowControl::Full => mii::PAUSE | mii::ASYMMETRIC,
+        }
+    }
+
+    /// What both sides agreed on (IEEE 802.3 table 28B-3), as bits of CTRL.
+    fn resolve(self, ours: u16, partner: u16) -> u32 {
+        let symmetric = ours & partner & mii::PAUSE != 0;
+        match self {
+            FlowControl::Off => 0,
+            FlowControl::Full if symmetric => ctrl::RFCE | ctrl::TFCE,
+            FlowControl::Receive if symmetric => ctrl::RFCE,
+            // The partner only sends pause frames; we obey them.
+            FlowControl::Full | FlowControl::Receive
+                if partner & mii::ASYMMETRIC != 0 && ours & mii::PAUSE != 0 =>
+            {
+                ctrl::RFCE
+            }
+            FlowControl::Full | FlowControl::Receive => 0,
+        }
+    }
+}
+
+fn mdic(hw: &Hw, register: u32, operation: u32, data: u16) -> Result<u16, BusError> {
+    let command = register << mdic::REG_SHIFT | PHY_ADDRESS | operation | u32::from(data);
+    let until = Until {
+        condition: "READY after a PHY access",
+        mask: mdic::READY,
+        value: mdic::READY,
+        within: MDIC_WAIT,
+    };
+    let mut value = 0;
+    for _ in 0..MDIC_ATTEMPTS {
+        hw.write(MDIC, command);
+        value = hw.wait(MDIC, until)?;
+        if value & mdic::ERROR == 0 {
+            return Ok(value as u16);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(BusError::Timeout {
+        register: MDIC.name,
+        condition: "a PHY access without ERROR",
+        waited: MDIC_WAIT,
+        value,
+    })
+}
+
+/// Reads a register of the PHY.
+pub(crate) fn phy_read(hw: &Hw, register: u32) -> Result<u16, BusError> {
+    mdic(hw, register, mdic::OP_READ, 0)
+}
+
+/// Writes a register of the PHY.
+pub(crate) fn phy_write(hw: &Hw, register: u32, value: u16) -> Result<(), BusError> {
+    mdic(hw, register, mdic::OP_WRITE, value).map(|_| ())
+}
+
+/// Takes the PHY out of power-down and lets it negotiate speed, duplex and pause frames
+/// (82576 §4.5.7 with the MAC following the PHY, CTRL.SLU).
+pub(crate) fn start_negotiation(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+    hw.modify(CTRL, ctrl::ILOS | ctrl::FRCSPD | ctrl::FRCDPLX, ctrl::SLU | ctrl::FD);
+    let offered = phy_read(hw, mii::ANAR)? & !(mii::PAUSE | mii::ASYMMETRIC);
+    phy_write(hw, mii::ANAR, offered | flow.advertised())?;
+    let control = phy_read(hw, mii::BMCR)? & !(mii::BMCR_POWER_DOWN | mii::BMCR_ISOLATE);
+    phy_write(hw, mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
+}
+
+/// Sets up pause frames as such (82576 §4.5.9, §3.5.5); whether they are used is for
+/// [`resolve_flow_control`].
+pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, packet_buffer: u32) {
+    /// The reserved multicast address 01-80-C2-00-00-01 and EtherType 88-08 of MAC control frames.
+    const PAUSE_ADDRESS: (u32, u32) = (0x00c2_8001, 0x0100);
+    const PAUSE_TYPE: u32 = 0x8808;
+    /// Pause time in units of 512 bit times: 0.9 ms at 1 Gbit/s.
+    const PAUSE_TIME: u32 = 0x0680;
+    const XON_ENABLE: u32 = 1 << 31;
+    hw.write(regs::FCAL, PAUSE_ADDRESS.0);
+    hw.write(regs::FCAH, PAUSE_ADDRESS.1);
+    hw.write(regs::FCT, PAUSE_TYPE);
+    hw.write(regs::FCTTV, PAUSE_TIME);
+    let (low, high) = match flow {
+        FlowControl::Off | FlowControl::Receive => (0, 0),
+        // Room for two of the largest frames above the high mark: one that we are sending when we
+        // ask for the pause, and one that the peer is sending when it gets the request.
+        FlowControl::Full => {
+            let high = packet_buffer.saturating_sub(2 * 10 * 1024) & 0xfff0;
+            (high.saturating_sub(1500) & 0xfff0 | XON_ENABLE, high)
+        }
+    };
+    hw.write(regs::FCRTL, low);
+    hw.write(regs::FCRTH, high);
+    hw.clear(CTRL, ctrl::RFCE | ctrl::TFCE);
+}
+
+/// Turns on what was negotiated. To be called when the link has come up.
+pub(crate) fn resolve_flow_control(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+    let bits = match flow {
+        FlowControl::Off => 0,
+        FlowControl::Receive | FlowControl::Full => {
+            flow.resolve(phy_read(hw, mii::ANAR)?, phy_read(hw, mii::ANLPAR)?)
+        }
+    };
+    hw.modify(CTRL, ctrl::RFCE | ctrl::TFCE, bits);
+    Ok(())
+}
+
+/// The link's state, as the MAC has it from the PHY. A device that is gone has none.
+pub(crate) fn state(hw: &Hw) -> LinkState {
+    let value = hw.read(STATUS);
+    if value == ALL_ONES || value & status::LU == 0 {
+        return LinkState { up: false, speed_mbps: None };
+    }
+    let speed_mbps = match value >> status::SPEED_SHIFT & 3 {
+        0 => 10,
+        1 => 100,
+        _ => 1000,
+    };
+    LinkState { up: true, speed_mbps: Some(speed_mbps) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_frames_need_both_sides_to_agree() {
+        let (both, asymmetric) = (mii::PAUSE | mii::ASYMMETRIC, mii::ASYMMETRIC);
+        for (wanted, partner, bits) in [
+            (FlowControl::Off, both, 0),
+            (FlowControl::Full, both, ctrl::RFCE | ctrl::TFCE),
+            (FlowControl::Full, mii::PAUSE, ctrl::RFCE | ctrl::TFCE),
+            (FlowControl::Full, asymmetric, ctrl::RFCE),
+            (FlowControl::Full, 0, 0),
+            (FlowControl::Receive, both, ctrl::RFCE),
+            (FlowControl::Receive, 0, 0),
+        ] {
+            assert_eq!(
+                wanted.resolve(wanted.advertised(), partner),
+                bits,
+                "{wanted:?} {partner:#x}"
+            );
+        }
+    }
+}

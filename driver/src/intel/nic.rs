@@ -1,0 +1,534 @@
+//! The control plane that igb and e1000e share: what is told, what is set, who may start and stop.
+//!
+//! ```text
+//!   Device ─▶ NicDevice<F> ─▶ Core<F> ◀─ each queue          (shared, behind one lock)
+//!                               ├─ family: F    igb or e1000e: bring-up, queues, interrupts
+//!                               ├─ running      which queues the device is serving
+//!                               └─ drop         quiet: masked, disabled, no DMA
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::hw::{Hw, Reg};
+use super::link;
+use super::queue::NicSeed;
+use super::regs::{self, CTRL, MTA, RAH, RAL, RCTL, STATISTICS, Statistic, VFTA, ctrl, rah, rctl};
+use super::{FlowControl, Nic, NicConfig, Support};
+use crate::bus::BusError;
+use crate::device::{
+    Capabilities, Device, DeviceError, Features, LinkState, MacAddr, QueueId, QueueSeed,
+};
+use crate::intel::format::Format;
+use crate::intel::tx::{MAX_SEGMENTS, TxLimits};
+use crate::rss;
+use crate::sys;
+
+/// Bytes of the Ethernet header, of a VLAN tag and of the frame check sequence.
+pub(crate) const ETHERNET_LEN: u32 = 14;
+pub(crate) const VLAN_LEN: u32 = 4;
+pub(crate) const FCS_LEN: u32 = 4;
+
+/// Most payload of a frame that is cut up: an IP packet's length has 16 bits, and 240 bytes are for
+/// its headers.
+const TSO_MAX_BYTES: u32 = 65_535 - 240;
+
+/// Where a queue's rings are for the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingPlaces {
+    pub(crate) rx: u64,
+    pub(crate) rx_len: u16,
+    pub(crate) tx: u64,
+    pub(crate) tx_len: u16,
+    /// Bytes of a receive buffer.
+    pub(crate) buffer_len: u32,
+}
+
+/// What differs between the families. All of it is called under the core's lock, but for `arm`,
+/// `disarm` and the two tails, which touch registers of one queue alone.
+pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
+    type Format: Format;
+
+    fn hw(&self) -> &Hw;
+    /// Programs a queue's rings and turns the queue on. Nothing is received before the tail moves.
+    fn start_queue(&self, queue: u16, places: &RingPlaces) -> Result<(), BusError>;
+    /// Lets frames in: called when the first queue's rings are ready.
+    fn start_receiving(&self);
+    /// Turns a queue off; when it returns without an error the device does no DMA for it.
+    fn stop_queue(&self, queue: u16, last: bool) -> Result<(), BusError>;
+    /// Deals flows out to the queues that run.
+    fn write_table(&self, table: &[u8; regs::RETA_LEN]);
+    /// Masks everything and stops all DMA.
+    fn quiesce(&self) -> Result<(), BusError>;
+    /// Unmasks a queue's interrupt; what happened before is visible in memory afterwards.
+    fn arm(&self, queue: u16);
+    fn disarm(&self, queue: u16);
+    /// Acknowledges the interrupt that tells of the link.
+    fn acknowledge_link(&self);
+    /// Least microseconds between two interrupts of a queue.
+    fn set_moderation(&self, queue: u16, interval_us: u16);
+    fn context_index(&self, queue: u16) -> u8;
+    /// Offers that this device cannot make.
+    fn missing(&self) -> Features;
+    /// False for a virtual function, whose filters belong to the physical one.
+    fn owns_filters(&self) -> bool;
+    fn statistics(&self) -> &'static [Statistic] {
+        STATISTICS
+    }
+}
+
+/// Addresses and modes that frames are let in by.
+#[derive(Clone, Debug, Default)]
+struct Filters {
+    /// Beside the device's own.
+    stations: Vec<MacAddr>,
+    multicast: Vec<MacAddr>,
+    promiscuous: bool,
+    all_multicast: bool,
+    vlans: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct State {
+    taken: Vec<bool>,
+    /// Queues that the device serves.
+    running: Vec<bool>,
+    table: [u8; regs::RETA_LEN],
+    filters: Filters,
+    /// Totals by statistic: the registers forget when they are read.
+    totals: Vec<u64>,
+    last_link: Option<LinkState>,
+    flow_control: FlowControl,
+}
+
+/// What queues and the device share.
+#[derive(Debug)]
+pub(crate) struct Core<F: Family> {
+    pub(crate) family: F,
+    pub(crate) config: NicConfig,
+    support: Support,
+    mac: MacAddr,
+    /// One eventfd a vector: the queues', then the link's.
+    vectors: Vec<RawFd>,
+    /// A queue could not be stopped, so the device was cut off from memory.
+    broken: AtomicBool,
+    state: Mutex<State>,
+}
+
+impl<F: Family> Core<F> {
+    pub(crate) fn new(
+        family: F,
+        config: NicConfig,
+        support: Support,
+        mac: MacAddr,
+        vectors: Vec<RawFd>,
+    ) -> Arc<Core<F>> {
+        let queues = usize::from(config.queues);
+        let state = State {
+            taken: vec![false; queues],
+            running: vec![false; queues],
+            table: config.rss_table,
+            filters: Filters { promiscuous: config.promiscuous, ..Filters::default() },
+            totals: vec![0; family.statistics().len()],
+            last_link: None,
+            flow_control: config.flow_control,
+        };
+        let state = Mutex::new(state);
+        let core = Core { family, config, support, mac, vectors, broken: false.into(), state };
+        core.apply_filters(&core.lock().filters);
+        Arc::new(core)
+    }
+
+    fn hw(&self) -> &Hw {
+        self.family.hw()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is plain data, whole after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn vector(&self, queue: u16) -> Option<RawFd> {
+        self.vectors.get(usize::from(queue)).copied()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let mut features = Features::TX_CHECKSUM
+            | Features::TSO4
+            | Features::TSO6
+            | Features::RX_CHECKSUM
+            | Features::SCATTER_GATHER
+            | Features::RSS_HASH;
+        if !self.config.offloads {
+            features = Features::SCATTER_GATHER | Features::RSS_HASH;
+        }
+        features.set(Features::VLAN, self.config.vlan);
+        Capabilities {
+            features: features.difference(self.family.missing()),
+            mtu: self.config.mtu,
+            tso_max_bytes: if self.config.offloads { TSO_MAX_BYTES } else { 0 },
+            tx_max_segs: MAX_SEGMENTS,
+        }
+    }
+
+    pub(crate) fn tx_limits(&self, queue: u16) -> TxLimits {
+        TxLimits {
+            max_frame: u32::from(self.config.mtu) + ETHERNET_LEN + VLAN_LEN,
+            max_tso: TSO_MAX_BYTES + 240,
+            context_index: self.family.context_index(queue),
+        }
+    }
+
+    /// Turns a queue on and lets flows to it.
+    pub(crate) fn start_queue(&self, queue: u16, places: &RingPlaces) -> Result<(), BusError> {
+        let mut state = self.lock();
+        if self.is_broken() {
+            return Err(BusError::Unsupported(
+                "the device was cut off and has to be opened anew".into(),
+            ));
+        }
+        let first = !state.running.contains(&true);
+        state.running[usize::from(queue)] = true;
+        if let Err(error) = self.family.start_queue(queue, places) {
+            // One of its rings may be on already.
+            drop(state);
+            self.stop_queue(queue);
+            return Err(error);
+        }
+        self.family.write_table(&effective_table(&state));
+        if first {
+            self.family.start_receiving();
+        }
+        Ok(())
+    }
+
+    /// Turns a queue off. A device that does not stop is cut off from all memory: whatever happens,
+    /// it does no DMA for this queue when this returns.
+    pub(crate) fn stop_queue(&self, queue: u16) {
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.running[usize::from(queue)]) {
+            return;
+        }
+        let last = !state.running.contains(&true);
+        if !last {
+            self.family.write_table(&effective_table(&state));
+        }
+        match self.family.stop_queue(queue, last) {
+            // A device that is gone does nothing any more.
+            Ok(()) | Err(BusError::Gone) => {}
+            Err(_) => {
+                self.broken.store(true, Ordering::Relaxed);
+                if self.hw().function().set_bus_master(false).is_err() {
+                    // The last resort takes the configuration with it, and so DMA.
+                    let _ = self.hw().function().reset();
+                }
+            }
+        }
+    }
+
+    /// Writes the filters to RAL/RAH, MTA, VFTA and RCTL (82576 §7.1.1).
+    fn apply_filters(&self, filters: &Filters) {
+        if !self.family.owns_filters() {
+            return;
+        }
+        let hw = self.hw();
+        for (i, station) in (1..regs::STATION_ADDRESSES)
+            .zip(filters.stations.iter().map(Some).chain(std::iter::repeat(None)))
+        {
+            let (low, high) = station.map_or((0, 0), |mac| station_words(*mac));
+            hw.write(RAH.nth(i, 8), 0);
+            hw.write(RAL.nth(i, 8), low);
+            hw.write(RAH.nth(i, 8), high);
+        }
+        let mut table = [0u32; regs::TABLE_WORDS as usize];
+        for mac in &filters.multicast {
+            let hash = multicast_hash(*mac);
+            table[usize::from(hash >> 5)] |= 1 << (hash & 31);
+        }
+        for (i, word) in (0..).zip(table) {
+            hw.write(MTA.nth(i, 4), word);
+        }
+        let mut vlans = [0u32; regs::TABLE_WORDS as usize];
+        for vlan in &filters.vlans {
+            vlans[usize::from(vlan >> 5 & 127)] |= 1 << (vlan & 31);
+        }
+        for (i, word) in (0..).zip(vlans) {
+            hw.write(VFTA.nth(i, 4), word);
+        }
+        let mut bits = 0;
+        if filters.promiscuous {
+            bits |= rctl::UPE | rctl::MPE;
+        }
+        if filters.all_multicast {
+            bits |= rctl::MPE;
+        }
+        if !filters.vlans.is_empty() {
+            bits |= rctl::VFE;
+        }
+        hw.modify(RCTL, rctl::UPE | rctl::MPE | rctl::VFE, bits);
+    }
+
+    fn change_filters(&self, change: impl FnOnce(&mut Filters)) -> Result<(), DeviceError> {
+        if !self.family.owns_filters() {
+            return Err(DeviceError::Config(
+                "the filters of a virtual function belong to its physical function".into(),
+            ));
+        }
+        let mut state = self.lock();
+        let mut wanted = state.filters.clone();
+        change(&mut wanted);
+        let most = regs::STATION_ADDRESSES as usize - 1;
+        if wanted.stations.len() > most {
+            return Err(DeviceError::Config(format!("the device holds {most} more addresses")));
+        }
+        if wanted.vlans.iter().any(|vlan| *vlan > 4095) {
+            return Err(DeviceError::Config("a VLAN has a number below 4096".into()));
+        }
+        self.apply_filters(&wanted);
+        state.filters = wanted;
+        Ok(())
+    }
+}
+
+impl<F: Family> Drop for Core<F> {
+    fn drop(&mut self) {
+        // Every queue holds the core, so all of them have been stopped. What fails here fails
+        // because the device is gone or does not answer, and bus mastering ends in any case.
+        let _ = self.family.quiesce();
+        let _ = self.hw().function().set_bus_master(false);
+    }
+}
+
+/// The redirection table with entries of queues that do not run led to one that does: a frame for a
+/// queue that is off would be lost, or stand in the way of others.
+fn effective_table(state: &State) -> [u8; regs::RETA_LEN] {
+    let fallback = state.running.iter().position(|&runs| runs).unwrap_or(0) as u8;
+    state.table.map(|queue| {
+        let runs = state.running.get(usize::from(queue)).copied().unwrap_or(false);
+        if runs { queue } else { fallback }
+    })
+}
+
+/// RAL and RAH for an address (82576 §8.10.18).
+pub(crate) fn station_words(mac: MacAddr) -> (u32, u32) {
+    let [a, b, c, d, e, f] = mac.0;
+    let high = u32::from(u16::from_le_bytes([e, f])) | rah::AV;
+    (u32::from_le_bytes([a, b, c, d]), high)
+}
+
+/// Reads the address that the device loaded from its EEPROM; `None` if it has none.
+pub(crate) fn read_station(hw: &Hw) -> Option<MacAddr> {
+    let (low, high) = (hw.read(RAL), hw.read(RAH));
+    let [a, b, c, d] = low.to_le_bytes();
+    let [e, f, ..] = high.to_le_bytes();
+    let mac = MacAddr([a, b, c, d, e, f]);
+    (mac != MacAddr::default() && !mac.is_group()).then_some(mac)
+}
+
+/// The bit of the multicast table that an address falls on, with RCTL.MO = 0: bits 47 to 36
+/// (82576 §8.10.17).
+fn multicast_hash(mac: MacAddr) -> u16 {
+    u16::from(mac.0[4]) >> 4 | u16::from(mac.0[5]) << 4
+}
+
+/// A NIC of either family, opened and reset, without queues running.
+#[derive(Debug)]
+pub(crate) struct NicDevice<F: Family>(pub(crate) Arc<Core<F>>);
+
+impl<F: Family> Device for NicDevice<F> {
+    fn name(&self) -> String {
+        format!("pci:{}", self.0.hw().function().address())
+    }
+
+    fn mac(&self) -> MacAddr {
+        self.0.mac
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn queues(&self) -> u16 {
+        self.0.config.queues
+    }
+
+    fn link(&self) -> LinkState {
+        link::state(self.0.hw())
+    }
+
+    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
+        let state = self.0.lock();
+        if self.0.config.queues == 1 {
+            return Some(QueueId(0));
+        }
+        if self.0.family.missing().contains(Features::RSS_HASH) {
+            return None;
+        }
+        let (mut input, mut len) = ([0; 36], 0);
+        let mut put = |bytes: &[u8]| {
+            input[len..len + bytes.len()].copy_from_slice(bytes);
+            len += bytes.len();
+        };
+        match (remote.ip(), local.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                put(&from.octets());
+                put(&to.octets());
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                put(&from.octets());
+                put(&to.octets());
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        }
+        put(&remote.port().to_be_bytes());
+        put(&local.port().to_be_bytes());
+        let hash = rss::toeplitz(&self.0.config.rss_key, &input[..len]);
+        Some(QueueId(u16::from(state.table[hash as usize % regs::RETA_LEN])))
+    }
+
+    fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
+        let mut state = self.0.lock();
+        let taken = state.taken.get_mut(usize::from(id.0));
+        let taken = taken.ok_or(DeviceError::NoQueue(id.0, self.0.config.queues))?;
+        if std::mem::replace(taken, true) {
+            return Err(DeviceError::QueueTaken(id.0));
+        }
+        Ok(Box::new(NicSeed { core: Arc::clone(&self.0), queue: id.0 }))
+    }
+}
+
+impl<F: Family> Nic for NicDevice<F> {
+    fn support(&self) -> Support {
+        self.0.support
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        let core = &self.0;
+        let registers = core.family.statistics();
+        let mut state = core.lock();
+        for (total, statistic) in state.totals.iter_mut().zip(registers) {
+            let low = core.hw().read(Reg::new(statistic.name, statistic.low));
+            let high = match statistic.pair {
+                true => core.hw().read(Reg::new(statistic.name, statistic.low + 4)),
+                false => 0,
+            };
+            // A device that is gone reads all ones, which nothing counted.
+            if low == u32::MAX && core.hw().is_gone() {
+                break;
+            }
+            let value = u64::from(high) << 32 | u64::from(low);
+            match statistic.running {
+                true => *total += u64::from(low.wrapping_sub(*total as u32)),
+                false => *total = total.saturating_add(value),
+            }
+        }
+        registers.iter().map(|statistic| statistic.name).zip(state.totals.iter().copied()).collect()
+    }
+
+    fn link_event_fd(&self) -> Option<RawFd> {
+        self.0.vector(self.0.config.queues)
+    }
+
+    fn poll_link(&self) -> Option<LinkState> {
+        let core = &self.0;
+        if let Some(fd) = self.link_event_fd()
+            && sys::drain_eventfd(fd)
+        {
+            core.family.acknowledge_link();
+        }
+        let now = link::state(core.hw());
+        let mut state = core.lock();
+        if state.last_link.replace(now) == Some(now) {
+            return None;
+        }
+        if now.up && core.family.owns_filters() {
+            // Without the PHY's answer the link works all the same, without pause frames.
+            let _ = link::resolve_flow_control(core.hw(), state.flow_control);
+        }
+        Some(now)
+    }
+
+    fn set_promiscuous(&self, on: bool) -> Result<(), DeviceError> {
+        self.0.change_filters(|filters| filters.promiscuous = on)
+    }
+
+    fn set_all_multicast(&self, on: bool) -> Result<(), DeviceError> {
+        self.0.change_filters(|filters| filters.all_multicast = on)
+    }
+
+    fn set_multicast(&self, addresses: &[MacAddr]) -> Result<(), DeviceError> {
+        self.0.change_filters(|filters| filters.multicast = addresses.to_vec())
+    }
+
+    fn set_stations(&self, addresses: &[MacAddr]) -> Result<(), DeviceError> {
+        self.0.change_filters(|filters| filters.stations = addresses.to_vec())
+    }
+
+    fn set_vlan_filter(&self, vlans: &[u16]) -> Result<(), DeviceError> {
+        self.0.change_filters(|filters| filters.vlans = vlans.to_vec())
+    }
+
+    fn set_rss_table(&self, table: &[u8; regs::RETA_LEN]) -> Result<(), DeviceError> {
+        if table.iter().any(|queue| u16::from(*queue) >= self.0.config.queues) {
+            return Err(DeviceError::Config("the table names a queue that does not exist".into()));
+        }
+        let mut state = self.0.lock();
+        state.table = *table;
+        self.0.family.write_table(&effective_table(&state));
+        Ok(())
+    }
+
+    fn set_moderation(&self, interval_us: u16) {
+        let _state = self.0.lock();
+        for queue in 0..self.0.config.queues {
+            self.0.family.set_moderation(queue, interval_us);
+        }
+    }
+
+    fn set_flow_control(&self, flow: FlowControl) -> Result<(), DeviceError> {
+        if !self.0.family.owns_filters() {
+            return Err(DeviceError::Config("a virtual function has no link of its own".into()));
+        }
+        let mut state = self.0.lock();
+        state.flow_control = flow;
+        link::configure_flow_control(self.0.hw(), flow, super::PACKET_BUFFER);
+        link::start_negotiation(self.0.hw(), flow).map_err(super::device_error)
+    }
+}
+
+/// Empties every filter table and puts the device's own address first.
+pub(crate) fn clear_filters(hw: &Hw, mac: MacAddr, vlan: bool) {
+    let (low, high) = station_words(mac);
+    hw.write(RAL, low);
+    hw.write(RAH, high);
+    for i in 0..regs::TABLE_WORDS {
+        hw.write(MTA.nth(i, 4), 0);
+        hw.write(VFTA.nth(i, 4), 0);
+    }
+    hw.modify(CTRL, ctrl::VME, if vlan { ctrl::VME } else { 0 });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multicast_address_falls_on_its_bit() {
+        // Bits 47 to 36 of the address, byte 5 being the highest.
+        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x10, 0x00])), 1);
+        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x00, 0x01])), 16);
+        assert_eq!(multicast_hash(MacAddr::BROADCAST), 0xfff);
+    }
+
+    #[test]
+    fn station_addresses_are_little_endian() {
+        let words = station_words(MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
+        assert_eq!(words, (0x1200_5452, 0x8000_5634));
+    }
+}

@@ -1,0 +1,275 @@
+//! One queue pair: two rings, their memory, and the doorbells.
+//!
+//! No register is read while frames flow. A burst writes RDT once if the ring was refilled, and TDT
+//! once if something was put on the ring; whether the device is still there is looked up once in
+//! thousands of bursts, before sleeping, and when nothing goes out.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
+use super::hw::Hw;
+use super::nic::{Core, Family, RingPlaces};
+use super::regs::{RxQueueRegs, TxQueueRegs};
+use super::rx::RxRing;
+use super::tx::TxRing;
+use super::{NicConfig, device_error};
+use crate::barrier;
+use crate::bus::DmaMapping;
+use crate::device::{
+    Arm, Capabilities, DeviceError, Features, Queue, QueueCounters, QueueError, QueueSeed, RxBurst,
+    TxBurst,
+};
+use crate::mem::{Pool, Region};
+use crate::ring::{DESCRIPTOR_LEN, Descriptors, HeaderArea};
+use crate::sys::{self, Clock};
+
+/// How often a queue looks whether its device is still there, idle or not: the kernel may want it
+/// back under full load, too. One register read in so many bursts is not on the hot path.
+const POLLS_PER_LOOK: u32 = 4096;
+
+/// How long to sleep while the pool is too empty to post slots: nobody tells the queue that a slot
+/// has come home.
+const NO_BUFFER_WAIT_NS: u64 = 1_000_000;
+
+/// How long to sleep where the device has no interrupt for the queue.
+const NO_INTERRUPT_WAIT_NS: u64 = 100_000;
+
+/// Longest sleep: nothing interrupts when the kernel wants the device back or when it is pulled
+/// out, so that a queue without traffic has to look.
+const LOOK_WAIT_NS: u64 = 1_000_000_000;
+
+/// A queue on its way to its thread.
+pub(crate) struct NicSeed<F: Family> {
+    pub(crate) core: Arc<Core<F>>,
+    pub(crate) queue: u16,
+}
+
+impl<F: Family> QueueSeed for NicSeed<F> {
+    fn open(self: Box<Self>) -> Box<dyn Queue> {
+        Box::new(NicQueue {
+            hw: self.core.family.hw().clone(),
+            core: self.core,
+            queue: self.queue,
+            running: None,
+            stopped: false,
+            armed: false,
+            polls: 0,
+            gone: false,
+            clock: Clock::monotonic(),
+            counters: QueueCounters::default(),
+        })
+    }
+}
+
+/// What a started queue holds. The fields are dropped in this order: slices and slots first, then
+/// the mappings, by which time the device has been stopped.
+struct Running<F: Family> {
+    rx: RxRing<F::Format>,
+    tx: TxRing<F::Format>,
+    _mappings: [Box<dyn DmaMapping>; 2],
+}
+
+struct NicQueue<F: Family> {
+    hw: Hw,
+    core: Arc<Core<F>>,
+    queue: u16,
+    running: Option<Running<F>>,
+    stopped: bool,
+    armed: bool,
+    polls: u32,
+    /// The device was found to be gone, or was cut off.
+    gone: bool,
+    clock: Clock,
+    counters: QueueCounters,
+}
+
+/// Bytes of the region that both rings and the header area lie in.
+fn region_len(config: &NicConfig) -> usize {
+    (usize::from(config.rx_ring) + usize::from(config.tx_ring)) * DESCRIPTOR_LEN
+        + HeaderArea::bytes(config.tx_ring)
+}
+
+impl<F: Family> NicQueue<F> {
+    fn build(
+        &self,
+        pool: &Pool,
+        granted: Features,
+    ) -> Result<(Running<F>, RingPlaces), DeviceError> {
+        let config = &self.core.config;
+        let region = Region::new(region_len(config), false)
+            .map_err(|error| DeviceError::Config(error.to_string()))?;
+        let region = Arc::new(region);
+        let function = self.hw.function();
+        let rings = function.map(&region).map_err(device_error)?;
+        let packets = function.map(pool.region()).map_err(device_error)?;
+        let rx = Descriptors::new(&region, 0, config.rx_ring);
+        let tx_offset = usize::from(config.rx_ring) * DESCRIPTOR_LEN;
+        let tx = Descriptors::new(&region, tx_offset, config.tx_ring);
+        let header_offset = tx_offset + usize::from(config.tx_ring) * DESCRIPTOR_LEN;
+        let headers = HeaderArea::new(&region, header_offset, config.tx_ring);
+        let places = RingPlaces {
+            rx: rings.iova().0 + rx.offset() as u64,
+            rx_len: config.rx_ring,
+            tx: rings.iova().0 + tx.offset() as u64,
+            tx_len: config.tx_ring,
+            buffer_len: pool.slot_len() as u32,
+        };
+        let limits = self.core.tx_limits(self.queue);
+        let running = Running {
+            rx: RxRing::new(rx, pool, packets.iova(), granted),
+            tx: TxRing::new(tx, (headers, rings.iova()), (pool, packets.iova()), granted, limits),
+            _mappings: [rings, packets],
+        };
+        Ok((running, places))
+    }
+
+    /// Looks whether the device is still there: a register read, so not for every burst.
+    #[cold]
+    fn look(&mut self) -> Result<(), QueueError> {
+        self.polls = 0;
+        self.gone |= self.core.is_broken() || self.hw.is_gone();
+        if self.gone {
+            let reason = format!("{} does not answer", self.hw.function().address());
+            return Err(QueueError::Gone(io::Error::new(io::ErrorKind::NotConnected, reason)));
+        }
+        Ok(())
+    }
+
+    /// Gives the device the descriptors up to `tail`.
+    fn ring_rx(&self, tail: u16) {
+        // Orders the descriptors' stores before the tail's: the device reads what it names.
+        barrier::publish();
+        self.hw.write(RxQueueRegs(self.queue).rdt(), u32::from(tail));
+    }
+
+    fn ring_tx(&self, tail: u16) {
+        // As in `ring_rx`, and the packets' bytes with them.
+        barrier::publish();
+        self.hw.write(TxQueueRegs(self.queue).tdt(), u32::from(tail));
+    }
+}
+
+impl<F: Family> Queue for NicQueue<F> {
+    fn capabilities(&self) -> Capabilities {
+        self.core.capabilities()
+    }
+
+    fn start(&mut self, pool: &Pool, wanted: Features) -> Result<Features, DeviceError> {
+        if self.stopped || self.running.is_some() {
+            return Err(DeviceError::Config("a queue is started once".into()));
+        }
+        let mut granted = wanted & self.capabilities().features;
+        if !granted.contains(Features::TX_CHECKSUM) {
+            granted.remove(Features::TSO4 | Features::TSO6);
+        }
+        let (mut running, places) = self.build(pool, granted)?;
+        self.core.start_queue(self.queue, &places).map_err(device_error)?;
+        let tail = running.rx.refill(&mut self.counters);
+        self.running = Some(running);
+        if let Some(tail) = tail {
+            self.ring_rx(tail);
+        }
+        Ok(granted)
+    }
+
+    fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
+        let Some(running) = &mut self.running else { return Ok(0) };
+        let received = running.rx.receive(burst, max, &mut self.counters);
+        if let Some(tail) = running.rx.refill(&mut self.counters) {
+            self.ring_rx(tail);
+        }
+        self.polls += 1;
+        if self.gone || self.polls >= POLLS_PER_LOOK {
+            // What has been received is valid even so.
+            self.look()?;
+        }
+        Ok(received)
+    }
+
+    fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
+        let Some(running) = &mut self.running else { return Ok(0) };
+        if burst.is_empty() {
+            return Ok(0);
+        }
+        let (sent, tail) = running.tx.send(burst, &mut self.counters);
+        if let Some(tail) = tail {
+            self.ring_tx(tail);
+        } else if !burst.is_empty() {
+            // A full ring that nobody empties is what a device that is gone looks like.
+            self.look()?;
+        }
+        Ok(sent)
+    }
+
+    fn tx_room(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.tx.room())
+    }
+
+    fn reclaim(&mut self) -> usize {
+        self.running.as_mut().map_or(0, |running| running.tx.reclaim())
+    }
+
+    fn pending_tx(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.tx.pending())
+    }
+
+    fn arm(&mut self) -> Arm {
+        let Some(running) = &mut self.running else {
+            return Arm::Sleep { fd: None, until_ns: None };
+        };
+        self.core.family.arm(self.queue);
+        self.armed = true;
+        // `arm` has read a register behind its writes: what the device finished before the
+        // interrupt was unmasked is in memory now, and what it finishes later interrupts.
+        if running.rx.ready() || running.tx.reclaim() > 0 {
+            return Arm::Ready;
+        }
+        if self.look().is_err() {
+            // The next burst tells why.
+            return Arm::Ready;
+        }
+        let starved = self.running.as_ref().is_some_and(|running| running.rx.starved());
+        let fd = self.core.vector(self.queue);
+        let wait = match (fd, starved) {
+            (None, _) => NO_INTERRUPT_WAIT_NS,
+            (Some(_), true) => NO_BUFFER_WAIT_NS,
+            (Some(_), false) => LOOK_WAIT_NS,
+        };
+        Arm::Sleep { fd, until_ns: Some(self.clock.now_ns() + wait) }
+    }
+
+    fn disarm(&mut self) {
+        if !std::mem::take(&mut self.armed) {
+            return;
+        }
+        self.core.family.disarm(self.queue);
+        if let Some(fd) = self.core.vector(self.queue) {
+            self.counters.syscalls += 1;
+            sys::drain_eventfd(fd);
+        }
+    }
+
+    fn counters(&self) -> QueueCounters {
+        self.counters
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+        self.disarm();
+        let Some(mut running) = self.running.take() else { return };
+        self.core.stop_queue(self.queue);
+        running.rx.abandon();
+        running.tx.abandon();
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl<F: Family> Drop for NicQueue<F> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,265 @@
+//! From any state to ready, back to quiet, and what is told in between.
+
+use super::*;
+use crate::bus::Function;
+use crate::device::{LinkState, MacAddr};
+use crate::intel::{FlowControl, Support, model};
+use crate::model::Access;
+
+const CTRL: u32 = 0x0000;
+const RCTL: u32 = 0x0100;
+const EIMC: u32 = 0x1528;
+const RDLEN: u32 = 0x2808;
+const RDT: u32 = 0x2818;
+const RXDCTL: u32 = 0x2828;
+const ENABLE: u32 = 1 << 25;
+const RST: u32 = 1 << 26;
+const RXEN: u32 = 1 << 1;
+
+fn position(record: &[Access], wanted: impl Fn(&Access) -> bool) -> usize {
+    record.iter().position(wanted).expect("the driver did it")
+}
+
+#[test]
+fn bring_up_follows_the_data_sheet() {
+    let rig = Rig::new(small(1));
+    let record = rig.model.take_record();
+    let written = |at: u32, bits: u32| {
+        position(
+            &record,
+            |access| matches!(access, Access::Write(a, v) if *a == at && v & bits == bits),
+        )
+    };
+    let masked = written(EIMC, u32::MAX);
+    let reset = written(CTRL, RST);
+    let masked_again =
+        reset + position(&record[reset..], |access| *access == Access::Write(EIMC, u32::MAX));
+    let ring = written(RDLEN, 64 * 16);
+    let queue_on = written(RXDCTL, ENABLE);
+    let receiver_on = written(RCTL, RXEN);
+    let filled = written(RDT, 63);
+    let order = [masked, reset, masked_again, ring, queue_on, receiver_on, filled];
+    assert!(order.is_sorted(), "{order:?}");
+    assert_eq!((rig.nic.mac(), rig.model.resets()), (MAC, 1));
+    assert_eq!(rig.nic.link(), LinkState { up: true, speed_mbps: Some(1000) });
+    assert_eq!(rig.nic.name(), "pci:model:82576");
+    assert_eq!(rig.nic.support(), Support::Emulated);
+    rig.end();
+}
+
+#[test]
+fn a_device_that_does_not_answer_names_the_register() {
+    type Break = fn(&mut crate::model::Faults);
+    let breaks: [(Break, &str); 3] = [
+        (|faults| faults.reset_never_ends = true, "register CTRL did not show RST cleared"),
+        (|faults| faults.phy_is_silent = true, "register MDIC did not show READY"),
+        (|faults| faults.gone = true, "the device is gone"),
+    ];
+    for (fault, said) in breaks {
+        let model = IgbModel::new(MAC).unwrap();
+        model.set_faults(fault);
+        let error = open(Arc::new(model.clone()), small(1)).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_device_that_does_not_stop_its_dma_is_reset_all_the_same() {
+    let model = IgbModel::new(MAC).unwrap();
+    model.set_faults(|faults| faults.master_never_stops = true);
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    assert_eq!(model.resets(), 1);
+    drop(nic);
+}
+
+#[test]
+fn a_queue_that_does_not_turn_on_leaves_nothing_behind() {
+    let model = IgbModel::new(MAC).unwrap();
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    model.set_faults(|faults| faults.queues_never_start = true);
+    let pool = pool(128);
+    let mut queue = nic.queue(QueueId(0)).unwrap().open();
+    let error = queue.start(&pool, Features::all()).unwrap_err().to_string();
+    assert!(error.contains("register RXDCTL did not show ENABLE"), "{error}");
+    assert!(pool.audit().all_free() && model.mapped_regions() == 0);
+    assert_eq!(queue.rx_burst(&mut RxBurst::new(), 8).unwrap(), 0);
+}
+
+#[test]
+fn what_a_killed_process_left_running_is_taken_over() {
+    let model = IgbModel::new(MAC).unwrap();
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    let old_pool = pool(128);
+    let mut old = nic.queue(QueueId(0)).unwrap().open();
+    old.start(&old_pool, Features::all()).unwrap();
+    // Nothing of the first process runs its course.
+    std::mem::forget((nic, old));
+    model.receive(&tcp(1, b"to the dead"));
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    let new_pool = pool(128);
+    let mut queue = nic.queue(QueueId(0)).unwrap().open();
+    queue.start(&new_pool, Features::all()).unwrap();
+    model.receive(&tcp(1, b"to the living"));
+    let mut burst = RxBurst::new();
+    assert_eq!(queue.rx_burst(&mut burst, 8).unwrap(), 1);
+    assert!(burst.segments(&burst.frames()[0])[0][..67].ends_with(b"to the living"));
+    burst.clear();
+    queue.stop();
+    assert!(new_pool.audit().all_free());
+    assert_eq!(model.violations(), Vec::<String>::new());
+    assert_eq!(old_pool.audit().posted, 63, "the dead process's slots are its own");
+}
+
+#[test]
+fn a_stopped_queue_is_quiet_under_load() {
+    let mut rig = Rig::new(small(1));
+    rig.model.receive(&tcp(1, b"before"));
+    assert_eq!(rig.receive().len(), 1);
+    rig.burst.clear();
+    rig.queues[0].stop();
+    let accesses = rig.model.dma_accesses();
+    for port in 0..200 {
+        rig.model.receive(&tcp(port, b"after"));
+    }
+    assert_eq!(rig.model.dma_accesses(), accesses);
+    assert_eq!(rig.model.peek(RCTL) & RXEN, 0);
+    assert_eq!(rig.receive().len(), 0);
+    rig.end();
+}
+
+#[test]
+fn a_dropped_device_masks_disables_and_leaves_the_bus() {
+    let rig = Rig::new(small(2));
+    let model = rig.model.clone();
+    // Dropped in the middle of everything, as by a panic.
+    drop(rig);
+    assert_eq!(model.mapped_regions(), 0);
+    assert_eq!(model.peek(0x1524), 0, "EIMS");
+    assert_eq!(model.peek(RCTL) & RXEN, 0);
+    assert_eq!(model.peek(CTRL) & 1 << 2, 1 << 2, "GIO master disable");
+    assert_eq!(model.peek(RXDCTL) & ENABLE | model.peek(0x3828) & ENABLE, 0);
+    let accesses = model.dma_accesses();
+    model.receive(&tcp(1, b"late"));
+    assert_eq!(model.dma_accesses(), accesses);
+}
+
+#[test]
+fn starts_and_stops_in_a_row() {
+    let model = IgbModel::new(MAC).unwrap();
+    let pool = pool(128);
+    for round in 0..20 {
+        let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+        let mut queue = nic.queue(QueueId(0)).unwrap().open();
+        queue.start(&pool, Features::all()).unwrap();
+        model.receive(&tcp(round, b"again"));
+        let mut burst = RxBurst::new();
+        assert_eq!(queue.rx_burst(&mut burst, 8).unwrap(), 1);
+        drop((burst, queue, nic));
+        assert!(pool.audit().all_free(), "round {round}");
+    }
+    assert_eq!(model.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn link_changes_are_told_and_interrupt() {
+    let rig = Rig::new(small(1));
+    let fd = rig.nic.link_event_fd().unwrap();
+    assert_eq!(rig.nic.poll_link(), Some(LinkState { up: true, speed_mbps: Some(1000) }));
+    assert_eq!(rig.nic.poll_link(), None);
+    for up in [false, true, false] {
+        rig.model.set_cable(up);
+        assert_eq!(crate::sys::poll_readable(&[fd], Some(0)).unwrap(), 1, "link {up}");
+        assert_eq!(rig.nic.poll_link().map(|link| link.up), Some(up));
+        assert_eq!(crate::sys::poll_readable(&[fd], Some(0)).unwrap(), 0);
+    }
+    rig.end();
+}
+
+#[test]
+fn pause_frames_are_used_when_both_sides_offer_them() {
+    const RFCE: u32 = 1 << 27;
+    const TFCE: u32 = 1 << 28;
+    let rig = Rig::new(small(1));
+    rig.nic.poll_link();
+    assert_eq!(rig.model.peek(CTRL) & (RFCE | TFCE), 0);
+    rig.nic.set_flow_control(FlowControl::Full).unwrap();
+    rig.model.set_cable(false);
+    rig.nic.poll_link();
+    rig.model.set_cable(true);
+    rig.nic.poll_link();
+    assert_eq!(rig.model.peek(CTRL) & (RFCE | TFCE), RFCE | TFCE);
+    rig.end();
+}
+
+#[test]
+fn filters_let_in_what_was_asked_for() {
+    let rig = Rig::new(small(1));
+    let registers = rig.model.registers();
+    let to = |mac: [u8; 6]| {
+        let mut frame = tcp(1, b"x");
+        frame[..6].copy_from_slice(&mac);
+        let _ = registers.read(0x4074);
+        rig.model.receive(&frame);
+        registers.read(0x4074) == 1
+    };
+    let (other, group) = ([2, 0, 0, 0, 0, 9], [0x01, 0, 0x5e, 1, 2, 3]);
+    assert!(to(MAC.0) && to([0xff; 6]) && !to(other) && !to(group));
+    rig.nic.set_stations(&[MacAddr(other)]).unwrap();
+    rig.nic.set_multicast(&[MacAddr(group)]).unwrap();
+    assert!(to(MAC.0) && to(other) && to(group) && !to([0x01, 0, 0x5e, 9, 9, 9]));
+    rig.nic.set_stations(&[]).unwrap();
+    rig.nic.set_multicast(&[]).unwrap();
+    assert!(!to(other) && !to(group));
+    rig.nic.set_all_multicast(true).unwrap();
+    assert!(to(group) && !to(other));
+    rig.nic.set_promiscuous(true).unwrap();
+    assert!(to(other));
+    assert!(rig.nic.set_stations(&[MAC; 15]).is_err());
+    rig.end();
+}
+
+#[test]
+fn statistics_add_up_over_readings() {
+    let mut rig = Rig::new(small(1));
+    let named = |rig: &Rig, name: &str| {
+        rig.nic.statistics().into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    };
+    for round in 1..=3 {
+        rig.model.receive(&tcp(1, &[7; 1000]));
+        assert_eq!(named(&rig, "GPRC"), Some(round));
+    }
+    assert_eq!(named(&rig, "GORC"), Some(3 * (54 + 1000 + 4)));
+    assert_eq!(rig.receive().len(), 3);
+    // A device that is gone does not count to the end of the range.
+    rig.model.set_faults(|faults| faults.gone = true);
+    assert_eq!(named(&rig, "GPRC"), Some(3));
+    rig.model.set_faults(|faults| faults.gone = false);
+    rig.end();
+}
+
+#[test]
+fn what_does_not_fit_the_device_is_refused_with_a_reason() {
+    let refused = |config: NicConfig| {
+        let model = IgbModel::new(MAC).unwrap();
+        open(Arc::new(model), config).unwrap_err().to_string()
+    };
+    assert!(refused(NicConfig::new(17)).contains("1 to 16 queues, not 17"));
+    assert!(refused(NicConfig::new(12)).contains("10 MSI-X vectors"));
+    assert!(refused(NicConfig { rx_ring: 100, ..small(1) }).contains("not 100"));
+    assert!(refused(NicConfig { mtu: 9217, ..small(1) }).contains("not 9217"));
+    assert!(refused(NicConfig { rss_table: [1; 128], ..small(1) }).contains("does not exist"));
+    assert!(model(0x8086, 0x10d3).is_some() && model(0x1af4, 0x10c9).is_none());
+    let rig = Rig::new(small(1));
+    assert!(rig.nic.queue(QueueId(0)).is_err() && rig.nic.queue(QueueId(1)).is_err());
+    rig.end();
+}
+
+#[test]
+fn every_device_id_is_listed_once() {
+    let mut ids: Vec<u16> = crate::intel::models().map(|model| model.device).collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+    assert_eq!(IgbModel::new(MAC).unwrap().id(), (0x8086, 0x10c9));
+}

@@ -1,0 +1,544 @@
+//! An 82576 by its data sheet: registers with side effects, interrupts, links, and faults on demand.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::memory::Memory;
+use super::registers::{self as reg, File, Ring, queue};
+use super::transmit::Context;
+use crate::bus::{BusError, DmaMapping, Function, Registers};
+use crate::device::MacAddr;
+use crate::mem::Region;
+use crate::sys::EventFd;
+
+/// MSI-X vectors of an 82576 in the emulated machine.
+const VECTORS: u16 = 10;
+
+/// Most entries of the record of register accesses, and of violations.
+const RECORD_LEN: usize = 8192;
+
+/// Most frames kept for a test to read.
+const SENT_LEN: usize = 4096;
+
+/// Times that a frame may be handed on between two joined models within one register write: they
+/// answer nothing by themselves, so one is all that happens.
+const HOPS: usize = 4096;
+
+/// One access of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A register was read.
+    Read(u32),
+    /// A register was written.
+    Write(u32, u32),
+}
+
+/// What a broken device does to a received frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RxFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Reports a length of 0.
+    NoLength,
+    /// Reports this many bytes, whatever the buffer holds.
+    Length(u16),
+    /// Never sets EOP.
+    NoEnd,
+    /// Reports in the descriptor behind the one whose turn it is.
+    WrongDescriptor,
+    /// Reports in a queue that the frame is not for.
+    WrongQueue,
+    /// Sets RXE: the frame is damaged.
+    Damaged,
+}
+
+/// How the device breaks its contract.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// CTRL.RST stays set.
+    pub reset_never_ends: bool,
+    /// STATUS goes on to show that the device is bus master.
+    pub master_never_stops: bool,
+    /// Queues do not turn on.
+    pub queues_never_start: bool,
+    /// Queues do not turn off, and go on receiving.
+    pub queues_never_stop: bool,
+    /// The PHY does not answer.
+    pub phy_is_silent: bool,
+    /// Every register reads all ones, and no interrupt comes.
+    pub gone: bool,
+    /// To received frames.
+    pub rx: RxFault,
+    /// As many reports of sent frames get lost.
+    pub lost_reports: u32,
+    /// Descriptors to send wait until [`IgbModel::run_transmit`].
+    pub hold_transmit: bool,
+    /// Sent frames are finished without being looked at: for benchmarks.
+    pub discard_sent: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) file: File,
+    pub(super) faults: Faults,
+    pub(super) memory: Memory,
+    mac: MacAddr,
+    cable: bool,
+    phy: [u16; 32],
+    pub(super) bus_master: bool,
+    enabled_vectors: u16,
+    pub(super) contexts: [Context; reg::QUEUES as usize],
+    /// Frames on their way to the wire.
+    pub(super) outgoing: VecDeque<Vec<u8>>,
+    record: Vec<Access>,
+    violations: Vec<String>,
+    /// Accesses to memory, of both directions.
+    pub(super) dma_accesses: u64,
+    resets: u32,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    events: Vec<EventFd>,
+    peer: Mutex<Weak<Shared>>,
+    sent: Mutex<Vec<Vec<u8>>>,
+}
+
+/// An 82576 in software. Cloning gives a second handle to the same device.
+#[derive(Clone)]
+pub struct IgbModel(Arc<Shared>);
+
+impl std::fmt::Debug for IgbModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IgbModel")
+    }
+}
+
+/// Joins two models: what one sends the other receives.
+pub fn wire(a: &IgbModel, b: &IgbModel) {
+    for (from, to) in [(a, b), (b, a)] {
+        *from.0.peer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&to.0);
+    }
+}
+
+impl IgbModel {
+    /// A device with this address in its EEPROM and a cable in its socket.
+    ///
+    /// # Errors
+    /// What the kernel answers when descriptors run out.
+    pub fn new(mac: MacAddr) -> std::io::Result<IgbModel> {
+        let mut state = State {
+            file: File::new(),
+            faults: Faults::default(),
+            memory: Memory::default(),
+            mac,
+            cable: true,
+            phy: [0; 32],
+            bus_master: false,
+            enabled_vectors: 0,
+            contexts: Default::default(),
+            outgoing: VecDeque::new(),
+            record: Vec::new(),
+            violations: Vec::new(),
+            dma_accesses: 0,
+            resets: 0,
+        };
+        state.power_on();
+        let events = (0..VECTORS).map(|_| EventFd::new()).collect::<Result<_, _>>()?;
+        Ok(IgbModel(Arc::new(Shared {
+            state: Mutex::new(state),
+            events,
+            peer: Mutex::default(),
+            sent: Mutex::default(),
+        })))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Breaks the device, or mends it.
+    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.state().faults);
+    }
+
+    /// Plugs the cable in or out, and tells the driver.
+    pub fn set_cable(&self, plugged: bool) {
+        let vectors = {
+            let mut state = self.state();
+            state.cable = plugged;
+            state.raise_link_change()
+        };
+        self.signal(vectors);
+    }
+
+    /// A frame arrives from the wire.
+    pub fn receive(&self, frame: &[u8]) {
+        let vectors = self.state().receive(frame);
+        self.signal(vectors);
+    }
+
+    /// Reports frames of `len` bytes in a queue's next `count` descriptors without writing any
+    /// packet: for benchmarks. Gives the number that there were descriptors for.
+    pub fn complete_receive(&self, queue: u16, count: u32, len: u16) -> u32 {
+        self.state().complete_receive(queue, count, len)
+    }
+
+    /// Sends what waits in all rings.
+    pub fn run_transmit(&self) {
+        let vectors = {
+            let mut state = self.state();
+            (0..reg::QUEUES).fold(0, |vectors, queue| vectors | state.transmit(queue))
+        };
+        self.deliver();
+        self.signal(vectors);
+    }
+
+    /// Frames sent to nobody since the last call, in order.
+    pub fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.0.sent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the driver did that it must not do.
+    pub fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    /// Register accesses since the last call, up to a limit.
+    pub fn take_record(&self) -> Vec<Access> {
+        std::mem::take(&mut self.state().record)
+    }
+
+    /// Regions that are mapped for the device.
+    pub fn mapped_regions(&self) -> usize {
+        self.state().memory.mapped()
+    }
+
+    /// Accesses to memory so far.
+    pub fn dma_accesses(&self) -> u64 {
+        self.state().dma_accesses
+    }
+
+    /// Resets so far.
+    pub fn resets(&self) -> u32 {
+        self.state().resets
+    }
+
+    /// The value of a register, without side effects.
+    pub fn peek(&self, offset: u32) -> u32 {
+        self.state().file.get(offset)
+    }
+
+    fn signal(&self, vectors: u32) {
+        for (n, event) in self.0.events.iter().enumerate() {
+            if vectors >> n & 1 == 1 {
+                event.signal();
+            }
+        }
+    }
+
+    /// Carries frames to the other end of the wire. No lock is held while the peer works.
+    fn deliver(&self) {
+        for _ in 0..HOPS {
+            let Some(frame) = self.state().outgoing.pop_front() else { return };
+            let peer = self.0.peer.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            match peer {
+                Some(peer) => IgbModel(peer).receive(&frame),
+                None => {
+                    let mut sent = self.0.sent.lock().unwrap_or_else(PoisonError::into_inner);
+                    if sent.len() < SENT_LEN {
+                        sent.push(frame);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Registers for IgbModel {
+    fn read(&self, offset: u32) -> u32 {
+        let mut state = self.state();
+        if state.faults.gone || offset >= reg::BAR_LEN || !offset.is_multiple_of(4) {
+            return u32::MAX;
+        }
+        state.note(Access::Read(offset));
+        match offset {
+            reg::STATUS => state.status(),
+            reg::ICR => std::mem::take(&mut *state.file_word(reg::ICR)),
+            _ => state.file.read(offset),
+        }
+    }
+
+    fn write(&self, offset: u32, value: u32) {
+        let vectors = {
+            let mut state = self.state();
+            if state.faults.gone || offset >= reg::BAR_LEN || !offset.is_multiple_of(4) {
+                return;
+            }
+            state.note(Access::Write(offset, value));
+            state.write(offset, value)
+        };
+        self.deliver();
+        self.signal(vectors);
+    }
+}
+
+impl Function for IgbModel {
+    fn id(&self) -> (u16, u16) {
+        (0x8086, 0x10c9)
+    }
+
+    fn address(&self) -> String {
+        "model:82576".into()
+    }
+
+    fn registers(&self) -> Arc<dyn Registers> {
+        Arc::new(self.clone())
+    }
+
+    fn map(&self, region: &Arc<Region>) -> Result<Box<dyn DmaMapping>, BusError> {
+        Ok(self.state().memory.map(region))
+    }
+
+    fn set_bus_master(&self, on: bool) -> Result<(), BusError> {
+        self.state().bus_master = on;
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), BusError> {
+        self.state().power_on();
+        Ok(())
+    }
+
+    fn vectors(&self) -> u16 {
+        VECTORS
+    }
+
+    fn enable_vectors(&self, count: u16) -> Result<Vec<RawFd>, BusError> {
+        self.state().enabled_vectors = count;
+        Ok(self.0.events.iter().take(usize::from(count)).map(|event| event.as_raw_fd()).collect())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.state().faults.gone
+    }
+}
+
+impl State {
+    /// Registers after a reset (§4.3): the EEPROM's address, an idle PHY, everything off.
+    fn power_on(&mut self) {
+        let phy = self.phy;
+        self.file = File::new();
+        self.contexts = Default::default();
+        self.outgoing.clear();
+        let [a, b, c, d, e, f] = self.mac.0;
+        self.file.set(reg::RAL, u32::from_le_bytes([a, b, c, d]));
+        self.file.set(reg::RAH, u32::from(u16::from_le_bytes([e, f])) | 1 << 31);
+        self.file.set(reg::EECD, 1 << 9);
+        self.file.set(reg::VET, 0x8100);
+        self.phy = phy;
+        // BMCR after power-up: powered down, so that a driver has to wake it.
+        self.phy[0] = 1 << 11;
+        self.phy[4] = 0x01e1;
+        self.phy[5] = 0x0de1;
+    }
+
+    fn note(&mut self, access: Access) {
+        if self.record.len() < RECORD_LEN {
+            self.record.push(access);
+        }
+    }
+
+    pub(super) fn violation(&mut self, what: String) {
+        if self.violations.len() < RECORD_LEN {
+            self.violations.push(what);
+        }
+    }
+
+    fn file_word(&mut self, offset: u32) -> &mut u32 {
+        self.file.word_mut(offset)
+    }
+
+    /// True if the device may reach memory.
+    pub(super) fn may_dma(&self) -> bool {
+        self.bus_master && self.file.get(reg::CTRL) & reg::CTRL_MASTER_DISABLE == 0
+    }
+
+    /// The link is up: cable, PHY awake and negotiating, MAC told to follow it.
+    pub(super) fn link_up(&self) -> bool {
+        let negotiating = self.phy[0] & 1 << 12 != 0 && self.phy[0] & 1 << 11 == 0;
+        self.cable && negotiating && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
+    }
+
+    fn status(&self) -> u32 {
+        let mut status = reg::STATUS_FD;
+        if self.link_up() {
+            status |= reg::STATUS_LU | reg::STATUS_SPEED_1000;
+        }
+        let disabled = self.file.get(reg::CTRL) & reg::CTRL_MASTER_DISABLE != 0;
+        if !disabled || self.faults.master_never_stops {
+            status |= reg::STATUS_MASTER;
+        }
+        status
+    }
+
+    /// A register write; gives the vectors that it makes the device send.
+    fn write(&mut self, offset: u32, value: u32) -> u32 {
+        if let Some((ring, register)) = Ring::of(offset) {
+            return self.write_ring(ring, register, value);
+        }
+        match offset {
+            reg::CTRL => self.write_ctrl(value),
+            reg::MDIC => return self.write_mdic(value),
+            reg::STATUS | reg::EECD => {}
+            reg::IMS => {
+                self.file.set(reg::IMS, self.file.get(reg::IMS) | value);
+                return self.raise_other();
+            }
+            reg::IMC => self.file.set(reg::IMS, self.file.get(reg::IMS) & !value),
+            reg::EIMS => {
+                let raised = !self.file.get(reg::EIMS) & value & self.file.get(reg::EICR);
+                self.file.set(reg::EIMS, self.file.get(reg::EIMS) | value);
+                return self.send_vectors(raised);
+            }
+            reg::EIMC => self.file.set(reg::EIMS, self.file.get(reg::EIMS) & !value),
+            reg::EICR => self.file.set(reg::EICR, self.file.get(reg::EICR) & !value),
+            reg::RCTL => {
+                if value & !self.file.get(reg::RCTL) & reg::UNIT_EN != 0 {
+                    self.check_receive_order();
+                }
+                self.file.set(reg::RCTL, value);
+            }
+            _ => self.file.set(offset, value),
+        }
+        0
+    }
+
+    /// §4.5.9: the rings are ready before the receive unit is turned on.
+    fn check_receive_order(&mut self) {
+        if !(0..reg::QUEUES).any(|n| self.file.enabled(Ring::Rx(n))) {
+            self.violation("RCTL.RXEN was set without a receive queue".into());
+        }
+        if !self.bus_master {
+            self.violation("RCTL.RXEN was set before the device was bus master".into());
+        }
+    }
+
+    fn write_ctrl(&mut self, value: u32) {
+        if value & reg::CTRL_RST == 0 {
+            self.file.set(reg::CTRL, value);
+            return;
+        }
+        self.resets += 1;
+        self.power_on();
+        if self.faults.reset_never_ends {
+            self.file.set(reg::CTRL, reg::CTRL_RST);
+        }
+    }
+
+    fn write_mdic(&mut self, value: u32) -> u32 {
+        const READY: u32 = 1 << 28;
+        const ERROR: u32 = 1 << 30;
+        if self.faults.phy_is_silent {
+            self.file.set(reg::MDIC, value & !READY);
+            return 0;
+        }
+        let register = (value >> 16 & 31) as usize;
+        let (phy, operation) = (value >> 21 & 31, value >> 26 & 3);
+        let before = self.link_up();
+        let answer = match (phy, operation) {
+            (1, 2) => value & !0xffff | u32::from(self.phy[register]),
+            (1, 1) => {
+                // Restart and reset end by themselves.
+                let kept = if register == 0 { !(1 << 9 | 1 << 15) } else { !0 };
+                self.phy[register] = value as u16 & kept;
+                value
+            }
+            _ => value | ERROR,
+        };
+        self.file.set(reg::MDIC, answer | READY);
+        if self.link_up() == before { 0 } else { self.raise_link_change() }
+    }
+
+    fn write_ring(&mut self, ring: Ring, register: u32, value: u32) -> u32 {
+        let programming =
+            matches!(register, queue::BASE_LOW | queue::BASE_HIGH | queue::LENGTH | queue::HEAD);
+        if programming && self.file.enabled(ring) {
+            self.violation(format!("{ring:?} was programmed while it was on"));
+        }
+        match register {
+            queue::CONTROL => self.write_queue_control(ring, value),
+            queue::LENGTH if !value.is_multiple_of(128) => {
+                self.violation(format!("{ring:?} has a length of {value} bytes"));
+            }
+            queue::TAIL if value != 0 && value >= self.file.ring_len(ring) => {
+                self.violation(format!("{ring:?} has a tail of {value}"));
+            }
+            queue::TAIL => {
+                self.file.set_ring(ring, register, value);
+                if let (Ring::Tx(n), false) = (ring, self.faults.hold_transmit) {
+                    return self.transmit(n);
+                }
+            }
+            _ => self.file.set_ring(ring, register, value),
+        }
+        0
+    }
+
+    fn write_queue_control(&mut self, ring: Ring, value: u32) {
+        const WTHRESH: u32 = 0x1f << 16;
+        if value & WTHRESH > 1 << 16 {
+            self.violation(format!("{ring:?} has a WTHRESH above 1"));
+        }
+        let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
+        let stuck = on && !was && self.faults.queues_never_start
+            || !on && was && self.faults.queues_never_stop;
+        let value = if stuck { value ^ reg::QUEUE_ENABLE } else { value };
+        self.file.set_ring(ring, queue::CONTROL, value);
+    }
+
+    /// §7.3.3.1: causes of queues, by their vectors.
+    pub(super) fn raise_queue(&mut self, ring: Ring) -> u32 {
+        let (n, byte) = match ring {
+            Ring::Rx(n) => (n, 0),
+            Ring::Tx(n) => (n, 1),
+        };
+        // §8.8.15: queues 0 to 7 in the low halves of the registers, 8 to 15 in the high ones.
+        let entry =
+            self.file.get(reg::IVAR + u32::from(n % 8) * 4) >> (byte * 8 + n / 8 * 16) & 0xff;
+        if entry & 0x80 == 0 {
+            return 0;
+        }
+        self.raise_vector(entry & 0x1f)
+    }
+
+    fn raise_vector(&mut self, vector: u32) -> u32 {
+        let bit = 1 << vector;
+        let already = self.file.get(reg::EICR) & bit != 0;
+        self.file.set(reg::EICR, self.file.get(reg::EICR) | bit);
+        if already { 0 } else { self.send_vectors(bit & self.file.get(reg::EIMS)) }
+    }
+
+    fn raise_link_change(&mut self) -> u32 {
+        self.file.set(reg::ICR, self.file.get(reg::ICR) | reg::ICR_LSC);
+        self.raise_other()
+    }
+
+    fn raise_other(&mut self) -> u32 {
+        let pending = self.file.get(reg::ICR) & self.file.get(reg::IMS) != 0;
+        let entry = self.file.get(reg::IVAR_MISC) >> 8 & 0xff;
+        if pending && entry & 0x80 != 0 { self.raise_vector(entry & 0x1f) } else { 0 }
+    }
+
+    /// Sends vectors and clears their causes (EIAC).
+    fn send_vectors(&mut self, bits: u32) -> u32 {
+        if self.file.get(reg::GPIE) & reg::GPIE_MSIX == 0 {
+            return 0;
+        }
+        let cleared = bits & self.file.get(reg::EIAC);
+        self.file.set(reg::EICR, self.file.get(reg::EICR) & !cleared);
+        bits & ((1 << self.enabled_vectors) - 1)
+    }
+}

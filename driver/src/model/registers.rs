@@ -1,0 +1,189 @@
+//! The register file of an 82576: storage, and which bits do something.
+
+/// Bytes of BAR 0.
+pub(super) const BAR_LEN: u32 = 0x2_0000;
+
+pub(super) const CTRL: u32 = 0x0000;
+pub(super) const STATUS: u32 = 0x0008;
+pub(super) const EECD: u32 = 0x0010;
+pub(super) const MDIC: u32 = 0x0020;
+pub(super) const VET: u32 = 0x0038;
+pub(super) const ICR: u32 = 0x00c0;
+pub(super) const IMS: u32 = 0x00d0;
+pub(super) const IMC: u32 = 0x00d8;
+pub(super) const RCTL: u32 = 0x0100;
+pub(super) const TCTL: u32 = 0x0400;
+pub(super) const GPIE: u32 = 0x1514;
+pub(super) const EIMS: u32 = 0x1524;
+pub(super) const EIMC: u32 = 0x1528;
+pub(super) const EIAC: u32 = 0x152c;
+pub(super) const EICR: u32 = 0x1580;
+pub(super) const IVAR: u32 = 0x1700;
+pub(super) const IVAR_MISC: u32 = 0x1740;
+pub(super) const RXCSUM: u32 = 0x5000;
+pub(super) const RLPML: u32 = 0x5004;
+pub(super) const MTA: u32 = 0x5200;
+pub(super) const RAL: u32 = 0x5400;
+pub(super) const RAH: u32 = 0x5404;
+pub(super) const VFTA: u32 = 0x5600;
+pub(super) const MRQC: u32 = 0x5818;
+pub(super) const RETA: u32 = 0x5c00;
+pub(super) const RSSRK: u32 = 0x5c80;
+
+/// Statistics that the model keeps; reading clears all of 0x4000 to 0x4124.
+pub(super) const MPC: u32 = 0x4010;
+pub(super) const GPRC: u32 = 0x4074;
+pub(super) const BPRC: u32 = 0x4078;
+pub(super) const MPRC: u32 = 0x407c;
+pub(super) const GPTC: u32 = 0x4080;
+pub(super) const GORC: u32 = 0x4088;
+pub(super) const GOTC: u32 = 0x4090;
+pub(super) const RNBC: u32 = 0x40a0;
+pub(super) const TSCTC: u32 = 0x40f8;
+const STATISTICS: std::ops::RangeInclusive<u32> = 0x4000..=0x4124;
+
+pub(super) const CTRL_MASTER_DISABLE: u32 = 1 << 2;
+pub(super) const CTRL_SLU: u32 = 1 << 6;
+pub(super) const CTRL_RST: u32 = 1 << 26;
+pub(super) const CTRL_VME: u32 = 1 << 30;
+pub(super) const STATUS_FD: u32 = 1 << 0;
+pub(super) const STATUS_LU: u32 = 1 << 1;
+pub(super) const STATUS_SPEED_1000: u32 = 2 << 6;
+pub(super) const STATUS_MASTER: u32 = 1 << 19;
+pub(super) const UNIT_EN: u32 = 1 << 1;
+pub(super) const QUEUE_ENABLE: u32 = 1 << 25;
+pub(super) const ICR_LSC: u32 = 1 << 2;
+pub(super) const GPIE_MSIX: u32 = 1 << 4;
+
+/// Queues of the 82576.
+pub(super) const QUEUES: u16 = 16;
+
+/// Offsets of a queue's registers behind its base.
+pub(super) mod queue {
+    pub(in crate::model) const BASE_LOW: u32 = 0x00;
+    pub(in crate::model) const BASE_HIGH: u32 = 0x04;
+    pub(in crate::model) const LENGTH: u32 = 0x08;
+    pub(in crate::model) const SRRCTL: u32 = 0x0c;
+    pub(in crate::model) const HEAD: u32 = 0x10;
+    pub(in crate::model) const TAIL: u32 = 0x18;
+    pub(in crate::model) const CONTROL: u32 = 0x28;
+}
+
+/// Which ring of which queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ring {
+    Rx(u16),
+    Tx(u16),
+}
+
+impl Ring {
+    /// Where its registers are; the first four queues have theirs in two places.
+    pub(super) fn base(self) -> u32 {
+        match self {
+            Ring::Rx(n) => 0xc000 + 0x40 * u32::from(n),
+            Ring::Tx(n) => 0xe000 + 0x40 * u32::from(n),
+        }
+    }
+
+    /// The ring and the offset of a register behind its base, for an address that is a ring's.
+    pub(super) fn of(offset: u32) -> Option<(Ring, u32)> {
+        let low = |base: u32| (((offset - base) / 0x100) as u16, (offset - base) % 0x100);
+        let high = |base: u32| (((offset - base) / 0x40) as u16, (offset - base) % 0x40);
+        let ((queue, register), rx) = match offset {
+            0x2800..0x2c00 => (low(0x2800), true),
+            0x3800..0x3c00 => (low(0x3800), false),
+            0xc000..0xc400 => (high(0xc000), true),
+            0xe000..0xe400 => (high(0xe000), false),
+            _ => return None,
+        };
+        (register < 0x40).then_some((if rx { Ring::Rx(queue) } else { Ring::Tx(queue) }, register))
+    }
+}
+
+/// Values of all registers.
+#[derive(Debug)]
+pub(super) struct File {
+    words: Vec<u32>,
+}
+
+impl File {
+    pub(super) fn new() -> File {
+        File { words: vec![0; (BAR_LEN / 4) as usize] }
+    }
+
+    /// One place for each register, whichever of its addresses is used.
+    pub(super) fn canonical(offset: u32) -> u32 {
+        Ring::of(offset).map_or(offset, |(ring, register)| ring.base() + register)
+    }
+
+    pub(super) fn get(&self, offset: u32) -> u32 {
+        self.words[(Self::canonical(offset) / 4) as usize]
+    }
+
+    pub(super) fn set(&mut self, offset: u32, value: u32) {
+        self.words[(Self::canonical(offset) / 4) as usize] = value;
+    }
+
+    pub(super) fn word_mut(&mut self, offset: u32) -> &mut u32 {
+        &mut self.words[(Self::canonical(offset) / 4) as usize]
+    }
+
+    pub(super) fn add(&mut self, offset: u32, value: u32) {
+        let sum = self.get(offset).saturating_add(value);
+        self.set(offset, sum);
+    }
+
+    /// Adds to a counter of two registers.
+    pub(super) fn add_pair(&mut self, offset: u32, value: u64) {
+        let before = u64::from(self.get(offset + 4)) << 32 | u64::from(self.get(offset));
+        let after = before.saturating_add(value);
+        self.set(offset, after as u32);
+        self.set(offset + 4, (after >> 32) as u32);
+    }
+
+    /// Reads a register as software does: statistics forget.
+    pub(super) fn read(&mut self, offset: u32) -> u32 {
+        let value = self.get(offset);
+        if STATISTICS.contains(&offset) {
+            self.set(offset, 0);
+        }
+        value
+    }
+
+    pub(super) fn ring(&self, ring: Ring, register: u32) -> u32 {
+        self.get(ring.base() + register)
+    }
+
+    pub(super) fn set_ring(&mut self, ring: Ring, register: u32, value: u32) {
+        self.set(ring.base() + register, value);
+    }
+
+    /// Descriptors of a ring.
+    pub(super) fn ring_len(&self, ring: Ring) -> u32 {
+        self.ring(ring, queue::LENGTH) / 16
+    }
+
+    /// Where the device finds a ring's descriptor.
+    pub(super) fn descriptor_at(&self, ring: Ring, index: u32) -> u64 {
+        let high = u64::from(self.ring(ring, queue::BASE_HIGH));
+        (high << 32 | u64::from(self.ring(ring, queue::BASE_LOW))) + u64::from(index) * 16
+    }
+
+    pub(super) fn enabled(&self, ring: Ring) -> bool {
+        self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0
+    }
+
+    pub(super) fn rss_key(&self) -> [u8; 40] {
+        let mut key = [0; 40];
+        for (i, word) in key.chunks_exact_mut(4).enumerate() {
+            word.copy_from_slice(&self.get(RSSRK + i as u32 * 4).to_le_bytes());
+        }
+        key
+    }
+
+    pub(super) fn redirection(&self, hash: u32) -> u16 {
+        let entry = hash & 127;
+        let word = self.get(RETA + (entry & !3));
+        u16::from(word.to_le_bytes()[(entry & 3) as usize] & 15)
+    }
+}
