@@ -231,6 +231,31 @@ load() {
     background "$1" peer sh -c "while wget -q -T 20 -O /dev/null http://$OURS/file; do :; done"
 }
 
+# flood FROM TO: the kernel sends short UDP datagrams from `lan` without end, as fast as it can.
+flood() {
+    neighbour=$(cat "/sys/bus/pci/devices/$B/net/"*/address 2>/dev/null || echo 52:54:00:00:00:0b)
+    pktgen kpktgend_0 rem_device_all "add_device lan"
+    pktgen lan "count 0" "pkt_size 60" "src_min $1" "src_max $1" "dst $2" "dst_mac $neighbour" \
+        "udp_dst_min 9" "udp_dst_max 9" "delay 0"
+    background flood peer sh -c "echo start >/proc/net/pktgen/pgctrl"
+    wait_for 5 flooding
+}
+
+# pktgen FILE SETTING...
+pktgen() {
+    file=$1
+    shift
+    for setting; do
+        peer sh -c "echo '$setting' >/proc/net/pktgen/$file"
+    done
+}
+
+flooding() {
+    sent=$(peer cat /sys/class/net/lan/statistics/tx_packets)
+    usleep 100000
+    [ "$(peer cat /sys/class/net/lan/statistics/tx_packets)" -gt "$((sent + 100))" ]
+}
+
 # ping_checked COUNT SIZE: the kernel pings us, every answer must come.
 ping_checked() {
     received=$(peer ping -c "$1" -s "$2" -i 0.1 -w 20 $OURS |
@@ -249,6 +274,8 @@ clean_up() {
         ip netns delete "$netns"
     done
     for address in $A $B; do
+        functions=/sys/bus/pci/devices/$address/sriov_numvfs
+        [ ! -e "$functions" ] || echo 0 >"$functions" 2>/dev/null || true
         [ "$(driver_of "$address")" != vfio-pci ] || vfio_unbind "$address"
         # A NIC that was in a namespace comes back a moment after that has gone.
         wait_for 10 netdev "$address"
