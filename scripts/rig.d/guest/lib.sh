@@ -219,7 +219,7 @@ make_site() {
 }
 
 # fetch [PATH]: by the kernel's client.
-fetch() { peer wget -q -T 20 -O - "http://$OURS/${1:-}"; }
+fetch() { peer timeout 40 wget -q -O - "http://$OURS/${1:-}"; }
 
 # fetch_checked: the whole file, and its sum must be right.
 fetch_checked() {
@@ -228,7 +228,7 @@ fetch_checked() {
 
 # load NAME: the kernel's client fetches the file again and again, until something fails.
 load() {
-    background "$1" peer sh -c "while wget -q -T 20 -O /dev/null http://$OURS/file; do :; done"
+    background "$1" peer sh -c "while timeout 40 wget -q -O /dev/null http://$OURS/file; do :; done"
 }
 
 # flood FROM TO: the kernel sends short UDP datagrams from `lan` without end, as fast as it can.
