@@ -21,9 +21,9 @@ step() {
 }
 
 fail() {
-    echo "failed: $*"
-    echo "$(cat /tmp/step): $*" >/tmp/step.new
-    mv /tmp/step.new /tmp/step
+    echo "failed: $*" >&2
+    # The first reason is the cause: in $(...) only the inner shell ends here.
+    [ -e /tmp/why ] || echo "$*" >/tmp/why
     exit 1
 }
 
@@ -35,7 +35,7 @@ skip() {
 # want WHAT GOT OPERATOR EXPECTED, such as: want "frames lost" 0 -eq 0
 want() {
     echo "   $1: $2 (want $3 $4)"
-    test "$2" "$3" "$4" || fail "$1 is '$2', not $3 '$4'"
+    test "$2" "$3" "$4" 2>/dev/null || fail "$1 is '$2', not $3 '$4'"
 }
 
 # wait_for SECONDS COMMAND...: until the command succeeds.
@@ -67,9 +67,9 @@ host() {
 
 # --- the NICs --------------------------------------------------------------------------------------
 
-# PCI function behind the root port of slot $1.
+# First PCI function behind the root port of slot $1; virtual ones are not called 00.0.
 behind() {
-    ls "/sys/bus/pci/devices/0000:00:$1.0" | grep '^0000:.*\.0$'
+    ls "/sys/bus/pci/devices/0000:00:$1.0" | grep '^0000:.*:00\.0$'
 }
 
 A=$(behind 10 || true)
