@@ -1,0 +1,287 @@
+# What scenarios are written in. Sourced by busybox's sh with `set -eu -o pipefail`: a command that
+# fails ends the scenario, and the step it was in is its result.
+#
+#   A  the peer: its PCI address; Linux's own driver has it, as `lan` in the network namespace `lan`
+#   B  under test: its PCI address; vfio-pci has it once `take_nic` has been called
+
+PEER=10.0.0.1
+OURS=10.0.0.2
+SITE=/tmp/site
+
+# This shell would take busybox's own commands of these names before those in PATH.
+ip() { /rig/bin/ip "$@"; }
+tc() { /rig/bin/tc "$@"; }
+
+# --- saying what happens -------------------------------------------------------------------------
+
+# Names what is being tried from here on.
+step() {
+    echo "== [$(cut -d ' ' -f 1 /proc/uptime)] $*"
+    echo "$*" >/tmp/step
+}
+
+fail() {
+    echo "failed: $*" >&2
+    # The first reason is the cause: in $(...) only the inner shell ends here.
+    [ -e /tmp/why ] || echo "$*" >/tmp/why
+    exit 1
+}
+
+skip() {
+    echo "$*" >/tmp/skip
+    exit 0
+}
+
+# want WHAT GOT OPERATOR EXPECTED, such as: want "frames lost" 0 -eq 0
+want() {
+    echo "   $1: $2 (want $3 $4)"
+    test "$2" "$3" "$4" 2>/dev/null || fail "$1 is '$2', not $3 '$4'"
+}
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+    limit=$(($1 * 10))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        limit=$((limit - 1))
+        [ "$limit" -gt 0 ] || fail "not within its time: $*"
+        usleep 100000
+    done
+}
+
+# refused COMMAND...: the command must fail.
+refused() {
+    ! "$@" || fail "was not refused: $*"
+}
+
+# --- the host --------------------------------------------------------------------------------------
+
+# host link a|b up|down, host unplug a|b: done by the machine's monitor.
+host() {
+    exec 9<>/dev/ttyS1
+    echo "do $*" >&9
+    read -r answer <&9
+    exec 9>&-
+    [ "$answer" = ok ] || fail "host $*: $answer"
+}
+
+# --- the NICs --------------------------------------------------------------------------------------
+
+# First PCI function behind the root port of slot $1; virtual ones are not called 00.0.
+behind() {
+    ls "/sys/bus/pci/devices/0000:00:$1.0" | grep '^0000:.*:00\.0$'
+}
+
+A=$(behind 10 || true)
+B=$(behind 11 || true)
+
+peer() { ip netns exec lan "$@"; }
+
+# The interface that the kernel made of a PCI function.
+netdev() { ls "/sys/bus/pci/devices/$1/net"; }
+
+driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")"; }
+
+group_of() { basename "$(readlink "/sys/bus/pci/devices/$1/iommu_group")"; }
+
+# plug ADDRESS NETNS IP: gives a kernel's interface to a namespace, with the namespace's name.
+plug() {
+    ip netns add "$2"
+    ip link set "$(netdev "$1")" name "$2" netns "$2"
+    ip -n "$2" link set lo up
+    ip -n "$2" link set "$2" mtu 1500
+    ip -n "$2" address add "$3/24" dev "$2"
+    ip -n "$2" link set "$2" up
+    wait_for 10 carrier "$2" "$2"
+}
+
+carrier() { ip netns exec "$1" cat "/sys/class/net/$2/carrier" | grep 1; }
+
+peer_up() {
+    step "the kernel brings its own NIC up"
+    plug "$A" lan "$PEER"
+}
+
+# Takes a function from its driver without any help of ours.
+vfio_bind() {
+    echo vfio-pci >"/sys/bus/pci/devices/$1/driver_override"
+    if [ -e "/sys/bus/pci/devices/$1/driver" ]; then
+        echo "$1" >"/sys/bus/pci/devices/$1/driver/unbind"
+    fi
+    echo "$1" >/sys/bus/pci/drivers_probe
+    want "driver of $1" "$(driver_of "$1")" = vfio-pci
+}
+
+# Gives a function back to the driver that its ids fit.
+vfio_unbind() {
+    [ -e "/sys/bus/pci/devices/$1" ] || return 0
+    echo >"/sys/bus/pci/devices/$1/driver_override"
+    if [ -e "/sys/bus/pci/devices/$1/driver" ]; then
+        echo "$1" >"/sys/bus/pci/devices/$1/driver/unbind"
+    fi
+    echo "$1" >/sys/bus/pci/drivers_probe
+}
+
+# --- the program under test ------------------------------------------------------------------------
+
+# Skips the scenario while the program says itself that none of its drivers fits the function $1. Any
+# other failure lets the scenario run and fail.
+needs_driver() {
+    if barewire nic info "$1" | grep '^supported  *no$'; then
+        skip "no driver of barewire fits $(cat "/sys/bus/pci/devices/$1/device")"
+    fi
+}
+
+# Skips while `barewire $1` is no command of the program.
+needs_command() {
+    barewire "$1" --help >/dev/null 2>&1 || skip "barewire has no command \`$1\`"
+}
+
+# Both NICs as most scenarios want them: the kernel on A, B bound to vfio-pci.
+take_nic() {
+    needs_command nic
+    needs_driver "$B"
+    step "barewire takes the NIC from the kernel"
+    barewire nic bind "$B"
+    want "driver of $B" "$(driver_of "$B")" = vfio-pci
+    peer_up
+}
+
+# background NAME COMMAND...: its output goes to $OUT/NAME, its pid to /tmp/NAME.pid.
+background() {
+    name=$1
+    shift
+    "$@" >"$OUT/$name" 2>&1 &
+    echo $! >"/tmp/$name.pid"
+}
+
+pid_of() { cat "/tmp/$1.pid"; }
+
+alive() { kill -0 "$(pid_of "$1")" 2>/dev/null; }
+
+# listening NAME: waits for the ready line of a background `barewire`.
+listening() {
+    wait_for 15 ready "$1"
+}
+
+ready() {
+    if grep -q '^listening on ' "$OUT/$1"; then return 0; fi
+    alive "$1" || fail "$1 has ended: $(tail -n 3 "$OUT/$1")"
+    return 1
+}
+
+# serve [OPTIONS...]: our server on B, with the files of make_site.
+serve() {
+    background serve barewire serve --device "pci:$B" --address $OURS/24 "$@" $SITE
+    listening serve
+}
+
+echo_server() {
+    background echo barewire echo --device "pci:$B" --address $OURS/24 "$@"
+    listening echo
+}
+
+# ended NAME SECONDS: waits until a background process has ended; its exit status is in $status.
+ended() {
+    wait_for "$2" gone "$1"
+    status=0
+    wait "$(pid_of "$1")" || status=$?
+}
+
+# True once the process has ended; a process nobody has waited for yet has ended too.
+gone() {
+    state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$(pid_of "$1")/status" 2>/dev/null)
+    [ -z "$state" ] || [ "$state" = Z ]
+}
+
+# stop NAME: SIGTERM, as a user's service manager does it; it must end with status 0.
+stop() {
+    kill -TERM "$(pid_of "$1")"
+    ended "$1" 15
+    want "exit status of $1" "$status" -eq 0
+}
+
+# counter NAME NAME-OF-COUNTER: a device counter that a background `barewire` with --stats told last.
+counter() {
+    value=$(sed -n "s/^stat $2 \([0-9]*\)$/\1/p" "$OUT/$1" | tail -n 1)
+    [ -n "$value" ] || fail "$1 told no counter $2"
+    echo "$value"
+}
+
+# --- traffic ---------------------------------------------------------------------------------------
+
+# make_site MIB: an index page and a file of random bytes.
+make_site() {
+    mkdir -p $SITE
+    echo "a page" >$SITE/index.html
+    dd if=/dev/urandom of=$SITE/file bs=1M count="$1" 2>/dev/null
+    SUM=$(sha256sum <$SITE/file)
+}
+
+# fetch PATH: by the kernel's client.
+fetch() { peer timeout 60 wget -q -O - "http://$OURS/$1"; }
+
+# The index page arrives.
+page() { [ "$(peer timeout 5 wget -q -O - "http://$OURS/")" = "a page" ]; }
+
+# fetch_checked: the whole file, and its sum must be right.
+fetch_checked() {
+    want "sum of the file" "$(fetch file | sha256sum)" = "$SUM"
+}
+
+# load NAME: the kernel's client fetches the file again and again, until something fails.
+load() {
+    background "$1" peer sh -c "while timeout 60 wget -q -O /dev/null http://$OURS/file; do :; done"
+}
+
+# flood FROM TO: the kernel sends short UDP datagrams from `lan` without end, as fast as it can.
+flood() {
+    neighbour=$(cat "/sys/bus/pci/devices/$B/net/"*/address 2>/dev/null || echo 52:54:00:00:00:0b)
+    pktgen kpktgend_0 rem_device_all "add_device lan"
+    pktgen lan "count 0" "pkt_size 60" "src_min $1" "src_max $1" "dst $2" "dst_mac $neighbour" \
+        "udp_dst_min 9" "udp_dst_max 9" "delay 0"
+    background flood peer sh -c "echo start >/proc/net/pktgen/pgctrl"
+    wait_for 5 flooding
+}
+
+# pktgen FILE SETTING...
+pktgen() {
+    file=$1
+    shift
+    for setting; do
+        peer sh -c "echo '$setting' >/proc/net/pktgen/$file"
+    done
+}
+
+flooding() {
+    sent=$(peer cat /sys/class/net/lan/statistics/tx_packets)
+    usleep 100000
+    [ "$(peer cat /sys/class/net/lan/statistics/tx_packets)" -gt "$((sent + 100))" ]
+}
+
+# ping_checked COUNT SIZE: the kernel pings us, every answer must come.
+ping_checked() {
+    received=$(peer ping -c "$1" -s "$2" -i 0.1 -w 20 $OURS |
+        sed -n 's/.* \([0-9]*\) packets received.*/\1/p') || true
+    want "answers to pings of $2 bytes" "${received:-0}" -eq "$1"
+}
+
+dmar_faults() { dmesg | grep -c 'DMAR: \[DMA' || true; }
+
+# --- afterwards ------------------------------------------------------------------------------------
+
+# Leaves nothing of a scenario behind: the next one in the same guest starts like the first.
+clean_up() {
+    kill -KILL -1 2>/dev/null || true
+    for netns in $(ip netns list | cut -d ' ' -f 1); do
+        ip netns delete "$netns"
+    done
+    for address in $A $B; do
+        functions=/sys/bus/pci/devices/$address/sriov_numvfs
+        [ ! -e "$functions" ] || echo 0 >"$functions" 2>/dev/null || true
+        [ "$(driver_of "$address")" != vfio-pci ] || vfio_unbind "$address"
+        # A NIC that was in a namespace comes back a moment after that has gone.
+        wait_for 10 netdev "$address"
+    done
+    rm -rf /tmp/*
+}
