@@ -21,9 +21,6 @@ use crate::net::to_io;
 /// Slots that one system call of `send_file` fills: 64 KiB of 2 KiB slots.
 const FILE_BURST: usize = 32;
 
-/// `send_file` leaves one part in this many of the pool to receiving and to others.
-const POOL_RESERVE: usize = 4;
-
 /// How soon `send_file` looks again when the pool had nothing to spare.
 const POOL_WAIT: Duration = Duration::from_millis(1);
 
@@ -263,12 +260,10 @@ impl AsyncTcpStream {
 
     /// Slots for `bytes` bytes, as far as the pool can spare them.
     fn take_slots(&self, bytes: usize, slots: &mut Vec<PacketBuf>) {
+        let spare = self.core().with_stack(|stack| stack.spare_slots());
         let pool = self.core().pool();
         let mut left = bytes;
-        while left > 0 && slots.len() < FILE_BURST {
-            if pool.free_slots() <= pool.total_slots() / POOL_RESERVE {
-                break;
-            }
+        while left > 0 && slots.len() < FILE_BURST.min(spare) {
             let Some(mut slot) = pool.alloc() else { break };
             slot.truncate(left);
             left -= slot.len();

@@ -22,7 +22,7 @@ const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
 /// Most payload pieces of a super-segment.
 const MAX_PIECES: u16 = 64;
 
-/// Most pieces of one wire segment; more are copied together into one slot.
+/// Most pieces of one wire segment; more are copied together.
 const WIRE_PIECES: usize = 16;
 
 /// What a segment needs besides its header and payload.
@@ -124,10 +124,10 @@ impl Egress {
             self.pool.count_copied(len as usize);
             cell.truncate(headers + len as usize);
         } else {
-            if !payload.take(len, tso_mss == 0, &mut parts) {
-                // More pieces than a frame should have: copied together, counted.
-                let Some(joined) = self.join(payload, len) else { return };
-                parts.push(joined);
+            // More pieces than a frame should have are copied together, counted.
+            if !payload.take(len, tso_mss == 0, &mut parts) && !self.join(payload, len, &mut parts)
+            {
+                return;
             }
             cell.truncate(headers);
         }
@@ -193,19 +193,30 @@ impl Egress {
         self.counters.tx_packets += 1;
     }
 
-    /// Copies the next `len` bytes into one slot.
-    fn join(&mut self, payload: &mut Payload<'_>, len: u32) -> Option<PacketSlice> {
-        let slot = self.pool.alloc().filter(|slot| slot.len() >= len as usize);
-        let Some(mut slot) = slot else {
-            self.counters.tx_no_buffer += 1;
-            payload.skip(len);
-            return None;
-        };
-        slot.truncate(len as usize);
-        payload.copy_to(&mut slot);
+    /// Copies the next `len` bytes together, into as few slots as hold them; false, and nothing in
+    /// `parts`, if the pool has not so many.
+    fn join<const N: usize>(
+        &mut self,
+        payload: &mut Payload<'_>,
+        len: u32,
+        parts: &mut ArrayVec<PacketSlice, N>,
+    ) -> bool {
+        let mut left = len as usize;
+        while left > 0 {
+            let Some(mut slot) = self.pool.alloc().filter(|_| !parts.is_full()) else {
+                self.counters.tx_no_buffer += 1;
+                payload.skip(left as u32);
+                parts.clear();
+                return false;
+            };
+            slot.truncate(left);
+            payload.copy_to(&mut slot);
+            left -= slot.len();
+            parts.push(slot.freeze());
+        }
         self.pool.count_copied(len as usize);
         self.counters.tx_joined += 1;
-        Some(slot.freeze())
+        true
     }
 }
 

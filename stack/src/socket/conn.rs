@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     /// In the list of connections that want to send, or waiting for a neighbour.
     pub(crate) in_tx_list: bool,
     pub(crate) in_event_list: bool,
+    /// A write had to wait because the connection has used its share of scarce memory.
+    pub(crate) held_back: bool,
     /// The flow is in the flow table and counted at its port.
     pub(crate) linked: bool,
 }
@@ -76,6 +78,7 @@ impl Connection {
             tos,
             in_tx_list: false,
             in_event_list: false,
+            held_back: false,
             linked: true,
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
 use barewire_driver::PacketSlice;
 
-use super::{SEND_RESERVE_PART, Socket, Stack};
+use super::{SEND_RESERVE_PART, SEND_SHARE_MIN_BYTES, SEND_SHARE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
@@ -73,7 +73,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if only
-    /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown, what ended the connection.
+    /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown,
+    /// what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
         let spare = self.spare_slots();
@@ -81,14 +82,51 @@ impl Stack {
             self.egress.counters.tx_memory_pressure += 1;
             return Err(SocketError::NoBuffers);
         }
+        let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
         let pool = &self.egress.pool;
-        let most = data.len().min(spare.saturating_mul(pool.slot_len()));
+        let most = data.len().min(spare.saturating_mul(pool.slot_len())).min(share);
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             return Err(SocketError::BadSocket);
         };
         let written = connection.tcb.write(pool, &data[..most]);
         self.settle(index, Outcome::Continue);
         written
+    }
+
+    /// Bytes that a connection may have unacknowledged while memory is scarce; all of them while it
+    /// is not.
+    fn send_share(&self) -> usize {
+        let pool = &self.egress.pool;
+        if pool.free_slots() >= pool.total_slots() / 2 {
+            return usize::MAX;
+        }
+        let bytes = pool.total_slots() * pool.slot_len() / SEND_SHARE_PART;
+        (bytes / self.sockets.len().max(1)).max(SEND_SHARE_MIN_BYTES)
+    }
+
+    /// What is left of a connection's share. `None`, and an event to come, if nothing is.
+    fn claim_share(&mut self, index: u32) -> Option<usize> {
+        let share = self.send_share();
+        let connection = self.connection_mut(index)?;
+        let left = share.saturating_sub(queued_bytes(connection));
+        if left == 0 && connection.tcb.write_room() > 0 {
+            connection.held_back = true;
+            self.egress.counters.tx_memory_pressure += 1;
+            return None;
+        }
+        Some(left.max(1))
+    }
+
+    /// Tells a connection that was held back that half of its share is free again.
+    #[cold]
+    pub(super) fn release_held_back(&mut self, index: u32) {
+        let share = self.send_share();
+        let Some(connection) = self.connection_mut(index) else { return };
+        if queued_bytes(connection) <= share / 2 {
+            connection.held_back = false;
+            let generation = self.sockets.generation(index).unwrap_or_default();
+            self.note_event(SocketId { index, generation });
+        }
     }
 
     /// Slots of the pool that writers may fill: all free ones but the
@@ -112,6 +150,9 @@ impl Stack {
             Ok(index) => index,
             Err(error) => return Err((error, data)),
         };
+        if self.claim_share(index).is_none() {
+            return Err((SocketError::WouldBlock, data));
+        }
         let mut data = Some(data);
         let written = self.with_tcb(index, |tcb| {
             (data.take().map_or(Ok(()), |data| tcb.write_owned(data)), Outcome::Continue)
@@ -129,7 +170,9 @@ impl Stack {
     /// [`SocketError::NotConnected`] and the like if this is no connection.
     pub fn write_room(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.write_room()).ok_or(SocketError::BadSocket)
+        let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
+        let left = self.send_share().saturating_sub(queued_bytes(connection));
+        Ok(connection.tcb.write_room().min(left))
     }
 
     /// Bytes that a read would give now (`SIOCINQ`).
@@ -147,8 +190,7 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        let queued = |c: &Connection| c.tcb.bytes_unacked() + c.tcb.bytes_unsent();
-        self.connection(index).map(queued).ok_or(SocketError::BadSocket)
+        self.connection(index).map(queued_bytes).ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.
@@ -323,6 +365,11 @@ impl Stack {
         let index = self.stream(id)?;
         self.connection(index).map(|c| c.tcb.info()).ok_or(SocketError::BadSocket)
     }
+}
+
+/// Bytes that the peer has not acknowledged, sent or not.
+fn queued_bytes(connection: &Connection) -> usize {
+    connection.tcb.bytes_unacked() + connection.tcb.bytes_unsent()
 }
 
 /// Takes `id` out of a port's list; true if the list is empty then.

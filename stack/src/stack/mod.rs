@@ -59,6 +59,14 @@ use barewire_driver::device::BURST_FRAMES;
 /// not acknowledge, their ACKs can still be received.
 pub const SEND_RESERVE_PART: usize = 8;
 
+/// While less than half of the pool is free, a connection may have at most its share of the pool
+/// unacknowledged: one part in this many, divided by the number of sockets. Peers that stop reading
+/// cannot take the memory that all others send from.
+pub const SEND_SHARE_PART: usize = 8;
+
+/// The least that a connection's share is, in bytes.
+pub const SEND_SHARE_MIN_BYTES: usize = 16 << 10;
+
 /// While fewer than one slot in this many is free, data for connections whose application has not
 /// read what it got before is dropped (its sender sends it again), so that readers that stall
 /// cannot keep the others from receiving.

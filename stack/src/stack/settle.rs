@@ -53,6 +53,9 @@ impl Stack {
         {
             self.events.push_back(SocketId { index, generation });
         }
+        if connection.held_back {
+            self.release_held_back(index);
+        }
     }
 
     /// The same without anybody to tell: a connection that is over is let go.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use barewire_driver::Features;
 use barewire_stack::sim::{Pair, PairConfig};
 use barewire_stack::tcp::Readiness;
-use barewire_stack::{Event, SocketError};
+use barewire_stack::{Event, SocketError, SocketId, Stack};
 
 use super::{pair_with, pattern, read_all};
 
@@ -235,4 +235,77 @@ fn readers_that_stall_do_not_keep_the_others_from_receiving() {
         });
         assert_eq!(received, pattern(400_000));
     }
+}
+
+/// Writes as much as the server's stack takes of `data` from `at` on; gives where it ends.
+fn write_on(stack: &mut Stack, socket: SocketId, data: &[u8], mut at: usize) -> usize {
+    loop {
+        match stack.write(socket, &data[at..]) {
+            Ok(0) | Err(SocketError::WouldBlock | SocketError::NoBuffers) => return at,
+            Ok(n) => at += n,
+            Err(error) => panic!("write: {error}"),
+        }
+    }
+}
+
+#[test]
+fn clients_that_stop_reading_do_not_keep_the_others_from_being_sent_to() {
+    let mut config = PairConfig::default();
+    // Slots for four full send buffers.
+    config.server.pool.slots = 2048;
+    config.client.stack.tcp.recv_buffer_bytes = 4096;
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 64);
+    let data = pattern(1 << 20);
+    let mut stalled: Vec<_> = (0..40).map(|_| (pair.connect(listener), 0)).collect();
+    for _ in 0..20 {
+        for ((_, server), at) in &mut stalled {
+            *at = write_on(pair.server(), *server, &data, *at);
+        }
+        pair.run_for(Duration::from_millis(100));
+    }
+    assert!(pair.server().counters().tx_memory_pressure > 0);
+    assert!(pair.server().spare_slots() > 0, "stalled clients have taken everything");
+    let (client, server) = pair.connect(listener);
+    let (mut sent, mut received) = (0, Vec::new());
+    pair.run_until(|p| {
+        sent = write_on(p.server(), server, &data[..200_000], sent);
+        received.extend(read_all(p.client(), client).0);
+        received.len() == 200_000
+    });
+    assert_eq!(received, data[..200_000]);
+    // One that was held back is told when it may go on.
+    let ((client, server), at) = stalled[39];
+    while pair.server().poll_event().is_some() {}
+    let mut told = false;
+    pair.run_until(|p| {
+        read_all(p.client(), client);
+        let events = std::iter::from_fn(|| p.server().poll_event());
+        told |= events.into_iter().any(|event| event.socket == server);
+        told
+    });
+    assert!(write_on(pair.server(), server, &data, at) > at);
+}
+
+#[test]
+fn small_pieces_fill_segments_larger_than_a_slot() {
+    let mut config = PairConfig::default();
+    config.cable.mtu = 9000;
+    (config.client.mtu, config.server.mtu) = (9000, 9000);
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let data = pattern(60_000);
+    for piece in data.chunks(300) {
+        let slice = pair.client().pool().copy_from(piece).unwrap().freeze();
+        pair.client().write_owned(client, slice).unwrap();
+    }
+    let mut received = Vec::new();
+    pair.run_until(|p| {
+        received.extend(read_all(p.server(), server).0);
+        received.len() >= data.len()
+    });
+    assert_eq!(received, data);
+    assert!(pair.client().counters().tx_joined > 0, "pieces were copied together");
+    assert_eq!(pair.client().counters().tx_no_buffer, 0);
 }

@@ -7,11 +7,11 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use barewire::http::{Deadline, FileReader, Timer, Transport};
+use barewire::http::{Deadline, Timer, Transport};
 use barewire::{AsyncTcpStream, Core};
 
-/// How long is waited for the pool when sending has used its share of it.
-const POOL_WAIT: Duration = Duration::from_millis(1);
+/// Bytes of a file that have to leave within the time that a slow client has.
+const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// Time as a core's engine keeps it.
 pub(super) struct CoreTimer(pub(super) Core);
@@ -32,15 +32,13 @@ impl Timer for CoreTimer {
 /// A connection on its own core: nothing crosses a thread, files are not copied.
 pub(super) struct StreamTransport {
     stream: AsyncTcpStream,
-    core: Core,
     deadline: Deadline<CoreTimer>,
-    reader: FileReader,
 }
 
 impl StreamTransport {
     pub(super) fn new(stream: AsyncTcpStream, core: Core) -> StreamTransport {
         let deadline = Deadline::new(CoreTimer(core.clone()));
-        StreamTransport { stream, core, deadline, reader: FileReader::new() }
+        StreamTransport { stream, deadline }
     }
 }
 
@@ -60,26 +58,11 @@ impl Transport for StreamTransport {
     }
 
     async fn send_file(&mut self, file: &File, offset: u64, len: u64) -> io::Result<()> {
-        let pool = self.core.pool();
         let (mut at, end) = (offset, offset + len);
         while at < end {
-            match self.reader.read(pool, file, at, end - at) {
-                Ok(burst) => {
-                    for slice in burst {
-                        at += slice.len() as u64;
-                        self.deadline.run(self.stream.write_owned(slice)).await?;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let core = &self.core;
-                    let wait = async move {
-                        core.sleep(POOL_WAIT).await;
-                        Ok(())
-                    };
-                    self.deadline.run(wait).await?;
-                }
-                Err(error) => return Err(error),
-            }
+            let next = (end - at).min(PROGRESS_BYTES);
+            self.deadline.run(self.stream.send_file(file, at, next)).await?;
+            at += next;
         }
         Ok(())
     }
