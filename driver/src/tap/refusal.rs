@@ -85,7 +85,21 @@ pub(super) fn create_commands(config: &TapConfig) -> String {
     )
 }
 
+/// For an interface that cannot be attached to as it is. Only a tap is told to be deleted: a name
+/// may have been that of a network card.
 fn recreate_commands(config: &TapConfig) -> String {
+    if !is_tap(&config.name) {
+        return format!("{} is no tap interface: give another name, such as tap:bw0", config.name);
+    }
+    delete_and_create_commands(config)
+}
+
+/// The kernel shows these flags for tun and tap interfaces only.
+fn is_tap(name: &str) -> bool {
+    std::path::Path::new("/sys/class/net").join(name).join("tun_flags").exists()
+}
+
+fn delete_and_create_commands(config: &TapConfig) -> String {
     format!("sudo ip link delete {} && {}", config.name, create_commands(config))
 }
 
@@ -127,13 +141,15 @@ mod tests {
             (new, errno::EPERM, create),
             (old, errno::EPERM, "belongs to another user"),
             (old, errno::EBUSY, "another process uses bw0"),
-            (old, errno::EINVAL, "sudo ip link delete bw0 && sudo ip tuntap add"),
+            (old, errno::EINVAL, "bw0 is no tap interface: give another name"),
             (Step::Configure("setting the MTU"), errno::EPERM, "sudo ip link set bw0 up"),
         ] {
             let told = told(step, code);
             assert!(told.contains(remedy), "{step:?} {code}: {told}");
         }
         assert!(!told(Step::Open, errno::EMFILE).contains("to mend it"));
+        let again = delete_and_create_commands(&config());
+        assert!(again.starts_with("sudo ip link delete bw0 && sudo ip tuntap add"), "{again}");
     }
 
     #[test]

@@ -378,6 +378,11 @@ fn draw_host(rng: &mut Rng, number: u8, calm: bool) -> HostConfig {
     if calm {
         return config;
     }
+    if rng.chance(0.5) {
+        // Sequence numbers wrap, or become negative as signed numbers, in the middle of transfers.
+        let below = if rng.chance(0.5) { 0 } else { 1 << 31 };
+        config.stack.share = config.stack.share.isn_below(below);
+    }
     let tcp = &mut config.stack.tcp;
     // So that whoever waits for a peer that is gone learns of it.
     tcp.keepalive = Some(Keepalive {

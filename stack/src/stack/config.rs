@@ -67,6 +67,9 @@ pub struct Share {
     pub(crate) secrets: Secrets,
     pub(crate) engine: u16,
     pub(crate) engines: u16,
+    /// Simulations begin where sequence numbers are about to wrap.
+    #[cfg(feature = "sim")]
+    pub(crate) isn_below: Option<u32>,
 }
 
 impl Share {
@@ -90,7 +93,21 @@ impl Share {
             cookies: rng.next_u128(),
             ports: (rng.next_u64(), rng.next_u64()),
         };
-        Share { ports, secrets, engine, engines }
+        Share {
+            ports,
+            secrets,
+            engine,
+            engines,
+            #[cfg(feature = "sim")]
+            isn_below: None,
+        }
+    }
+
+    /// Has connections of the first second begin their sequence numbers within 256 KiB below
+    /// `number`, so that short transfers cross it. They are predictable then: for simulations only.
+    #[cfg(feature = "sim")]
+    pub fn isn_below(self, number: u32) -> Share {
+        Share { isn_below: Some(number), ..self }
     }
 
     /// This stack's place among its host's.
