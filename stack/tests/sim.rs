@@ -113,6 +113,8 @@ fn foul_weather_never_shows_in_a_stream() {
         assert!(sum(|r| r.figures.graceful) > 2_000);
         assert!(sum(|r| r.retransmissions) > 2_000);
         assert!(sum(|r| r.figures.errors) > 100);
+        // Bad luck on a bad wire is rare: more of it is a fault of the stack's.
+        assert!(sum(|r| r.figures.unexplained) < 40);
         assert!(sum(|r| r.figures.datagrams_received) > 1_000);
         assert!(sum(|r| r.figures.pongs) > 1_000);
     }

@@ -193,6 +193,7 @@ impl PacketSlice {
     /// # Panics
     /// If it does not.
     pub fn slice(&self, range: std::ops::Range<usize>) -> PacketSlice {
+        assert!(range.end <= self.len(), "a range beyond the slice");
         let mut part = self.clone();
         part.truncate(range.end);
         part.advance(range.start);

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use thiserror::Error;
@@ -94,16 +95,23 @@ pub struct PoolCounters {
     pub bytes_copied: u64,
 }
 
+/// Numbers the pools of the process. It wraps after 2^32 of them, over which nobody keeps a slot.
+static NEXT_POOL_ID: AtomicU32 = AtomicU32::new(0);
+
 /// A slot that has been given to a device for receiving: no reference to its bytes exists until
 /// [`Pool::complete`] takes it back. Dropping one strands the slot, and the audit shows it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a posted slot is only freed through Pool::complete"]
-pub struct PostedSlot(u32);
+pub struct PostedSlot {
+    slot: u32,
+    /// Its pool's [`Inner::id`].
+    pool: u32,
+}
 
 impl PostedSlot {
     /// The slot's index in its pool.
     pub fn index(&self) -> u32 {
-        self.0
+        self.slot
     }
 }
 
@@ -151,6 +159,8 @@ enum SlotState {
 }
 
 pub(super) struct Inner {
+    /// Tells this pool from every other one of the process.
+    id: u32,
     pub(super) shared: Arc<Shared>,
     state: Box<[Cell<SlotState>]>,
     free_slots: RefCell<Vec<u32>>,
@@ -186,6 +196,7 @@ impl Pool {
         let shared =
             Arc::new(Shared { region, returns: ArrayQueue::new(total as usize), slots, slot_len });
         let inner = Inner {
+            id: NEXT_POOL_ID.fetch_add(1, Ordering::Relaxed),
             shared,
             state: vec![Cell::new(SlotState::Free); total as usize].into_boxed_slice(),
             // Low indices are handed out first, so that a quiet pool stays in few pages.
@@ -281,22 +292,35 @@ impl Pool {
         inner.state[slot as usize].set(SlotState::Posted);
         // This handle keeps `Inner` alive, so the count cannot reach zero here.
         inner.owners.set(inner.owners.get() - 1);
-        Ok(PostedSlot(slot))
+        Ok(PostedSlot { slot, pool: inner.id })
     }
 
     /// Takes a slot back from a device, `len` bytes of it filled from its start. A length beyond
     /// the slot (a device's lie) is cut to the slot.
+    ///
+    /// # Panics
+    /// If the slot is another pool's.
     pub fn complete(&self, slot: PostedSlot, len: usize) -> PacketBuf {
+        let slot = self.own(&slot);
         let inner = self.inner();
-        assert_eq!(inner.state[slot.0 as usize].get(), SlotState::Posted, "slot of another pool");
-        inner.state[slot.0 as usize].set(SlotState::Free);
-        let capacity = self.capacity_of(slot.0);
-        self.first_owner(slot.0, len.min(capacity) as u16)
+        debug_assert_eq!(inner.state[slot as usize].get(), SlotState::Posted);
+        inner.state[slot as usize].set(SlotState::Free);
+        let capacity = self.capacity_of(slot);
+        self.first_owner(slot, len.min(capacity) as u16)
+    }
+
+    /// The index of a posted slot, which must be one of this pool's: it is an offset into its memory.
+    fn own(&self, posted: &PostedSlot) -> u32 {
+        assert_eq!(posted.pool, self.inner().id, "a posted slot of another pool");
+        posted.slot
     }
 
     /// The address of a posted slot's memory, for the device that owns it.
+    ///
+    /// # Panics
+    /// If the slot is another pool's.
     pub fn posted_addr(&self, slot: &PostedSlot) -> *mut u8 {
-        self.inner().shared.slot_base(slot.0)
+        self.inner().shared.slot_base(self.own(slot))
     }
 
     /// The memory that all slots and cells lie in: what a device is given to reach, once.

@@ -218,3 +218,23 @@ fn returns_refill_an_exhausted_pool() {
     drop(remotes);
     assert!(pool.alloc().is_some(), "alloc takes home what other threads dropped");
 }
+
+#[test]
+fn a_posted_slot_means_nothing_to_another_pool() {
+    let (a, b) = (small(), small());
+    let of_a = a.post(a.alloc().unwrap()).unwrap();
+    let of_b = b.post(b.alloc().unwrap()).unwrap();
+    let address = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.posted_addr(&of_a)));
+    assert!(address.is_err(), "an offset into another pool's memory");
+    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.complete(of_a, 8)));
+    assert!(taken.is_err(), "a writable buffer over a slot that a device has");
+    drop(b.complete(of_b, 0));
+    assert!(b.audit().all_free());
+}
+
+#[test]
+#[should_panic(expected = "a range beyond the slice")]
+fn a_slice_of_more_than_there_is_panics() {
+    let slice = small().copy_from(b"0123456789").unwrap().freeze();
+    let _ = slice.slice(0..100);
+}

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use barewire_driver::Pool;
 use barewire_driver::sys::Clock;
+use slab::Slab;
 use thiserror::Error;
 
 use super::executor::Executor;
@@ -81,7 +82,7 @@ struct Inner {
     engines: u16,
     mailbox: Arc<Mailbox>,
     stopping: Cell<bool>,
-    until_stop: RefCell<Vec<Waker>>,
+    until_stop: RefCell<Slab<Waker>>,
 }
 
 /// A handle on the engine that the calling task runs on. Cloning it is cheap.
@@ -261,17 +262,7 @@ impl Core {
     /// Completes when the engine has been asked to stop. Tasks have a short time from then on to
     /// end by themselves.
     pub async fn stopping(&self) {
-        std::future::poll_fn(|cx| {
-            if self.is_stopping() {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.0.until_stop.borrow_mut();
-            if !waiting.iter().any(|w| w.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        Stopping { core: self, place: None }.await;
     }
 
     /// True once the engine has been asked to stop.
@@ -394,7 +385,7 @@ impl Core {
     pub(crate) fn announce_stop(&self) {
         self.0.stopping.set(true);
         let waiting = std::mem::take(&mut *self.0.until_stop.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Wakes everybody who waits for any socket.
@@ -461,5 +452,41 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         self.withdraw();
+    }
+}
+
+/// What [`Core::stopping`] waits with: one place among those that are woken, given back when the
+/// wait is given up.
+struct Stopping<'a> {
+    core: &'a Core,
+    place: Option<usize>,
+}
+
+impl Future for Stopping<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.core.is_stopping() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.core.0.until_stop.borrow_mut();
+        match self.place.and_then(|place| waiting.get_mut(place)) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                let place = waiting.insert(cx.waker().clone());
+                drop(waiting);
+                self.place = Some(place);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        // Once the engine stops, all wakers have been taken together.
+        if let Some(place) = self.place.filter(|_| !self.core.is_stopping()) {
+            self.core.0.until_stop.borrow_mut().try_remove(place);
+        }
     }
 }

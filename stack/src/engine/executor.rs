@@ -217,12 +217,13 @@ impl Executor {
     /// Drops all tasks and refuses new ones.
     pub(crate) fn drop_all(&self) {
         self.closed.set(true);
-        // One at a time: dropping a task may look at the executor.
-        loop {
-            let key = self.tasks.borrow().iter().next().map(|(key, _)| key);
-            let Some(key) = key else { break };
-            let task = self.tasks.borrow_mut().remove(key);
-            self.drop_guarded(task.work);
+        // One at a time: dropping a task may look at the executor. None is added meanwhile.
+        let keys: Vec<usize> = self.tasks.borrow().iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let task = self.tasks.borrow_mut().try_remove(key);
+            if let Some(task) = task {
+                self.drop_guarded(task.work);
+            }
         }
         self.collect_remote();
         self.local.woken.borrow_mut().clear();

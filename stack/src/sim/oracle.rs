@@ -70,6 +70,8 @@ pub struct Figures {
     pub graceful: u64,
     /// Endpoints that ended with an error.
     pub errors: u64,
+    /// Errors in foul weather that nothing an application did explains.
+    pub unexplained: u64,
     /// Calls of `connect` that ended with an error.
     pub connects_failed: u64,
     /// Datagrams that were sent.
@@ -300,14 +302,12 @@ impl Oracle {
     /// At the end of a run every endpoint has read to the end, left on purpose, or been told why
     /// not; and what it was told has a reason. On a `calm` wire only the applications give one.
     pub(super) fn settle(&mut self, calm: bool) {
-        let mut wrong = Vec::new();
+        let (mut wrong, mut unexplained) = (Vec::new(), 0);
         for (&party, e) in &self.parties {
             if !(e.eof || e.left_early || e.aborted || e.error.is_some()) {
                 wrong.push(format!("{}: neither ended nor failed", self.name(party)));
             }
             let reason = match e.error {
-                // Nobody to answer for it: it was never accepted, or it said nothing.
-                Some(_) if !calm => true,
                 None => true,
                 Some(SocketError::ConnectionRefused) => e.peer.is_none(),
                 Some(_) => match e.peer.and_then(|peer| self.parties.get(&peer)) {
@@ -315,10 +315,14 @@ impl Oracle {
                     None => true,
                 },
             };
-            if !reason {
+            if !reason && !calm {
+                // The wire may be the reason: counted, for whoever knows how often it should be.
+                unexplained += 1;
+            } else if !reason {
                 wrong.push(format!("{}: failed for no reason", self.name(party)));
             }
         }
+        self.figures.unexplained += unexplained;
         for what in wrong {
             self.complain(what);
         }

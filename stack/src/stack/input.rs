@@ -14,7 +14,7 @@ use super::{RECV_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
-use crate::tcp::{Segment, TimeWaitOutcome};
+use crate::tcp::{Segment, Tcb, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::wire::arp::ArpPacket;
 use crate::wire::ethernet::{EthernetHeader, ethertype};
@@ -449,7 +449,8 @@ impl Stack {
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                let no_memory = segment.payload_len > 0 && self.must_shed(index);
+                let no_memory =
+                    segment.payload_len > 0 && self.must_shed(index, segment.header.seq);
                 self.egress.counters.rx_memory_pressure += u64::from(no_memory);
                 return self.deliver_to(index, Segment { no_memory, ..segment });
             }
@@ -496,11 +497,13 @@ impl Stack {
         }
     }
 
-    /// True if there is no memory for more data of a connection that has unread data already.
-    fn must_shed(&self, index: u32) -> bool {
+    /// True if there is no memory for this data: it waits behind a gap, or behind data that the
+    /// application has not read.
+    fn must_shed(&self, index: u32, seq: u32) -> bool {
         let pool = &self.egress.pool;
+        let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
         pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART
-            && self.connection(index).is_some_and(|c| c.tcb.bytes_readable() > 0)
+            && self.connection(index).is_some_and(|c| waits(&c.tcb))
     }
 
     /// A segment for a flow in TIME-WAIT.

@@ -67,10 +67,10 @@ pub const SEND_SHARE_PART: usize = 8;
 /// The least that a connection's share is, in bytes.
 pub const SEND_SHARE_MIN_BYTES: usize = 16 << 10;
 
-/// While fewer than one slot in this many is free, data for connections whose application has not
-/// read what it got before is dropped (its sender sends it again), so that readers that stall
-/// cannot keep the others from receiving.
-pub const RECV_RESERVE_PART: usize = 16;
+/// While fewer than one slot in this many is free, received data that would have to wait, behind a
+/// gap or behind data that the application has not read, is dropped (its sender sends it again), so
+/// that neither readers that stall nor senders of gaps keep the others from receiving and sending.
+pub const RECV_RESERVE_PART: usize = 4;
 
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use barewire_driver::{PacketSlice, Pool};
 
 use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN};
+use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
@@ -243,6 +244,8 @@ impl Tcb {
     /// without an owner until it is closed or its time is over.
     pub fn close(&mut self, now: Instant) -> Outcome {
         self.status |= Status::APP_CLOSED;
+        // Nobody will read what waits behind a gap.
+        self.assembler = None;
         match self.state {
             State::Closed | State::Listen => return Outcome::Closed,
             State::SynSent => return self.finish(),
@@ -271,6 +274,11 @@ impl Tcb {
             self.timers.set(Timer::Lifetime, now + patience);
         }
         Outcome::Continue
+    }
+
+    /// True if a segment with this sequence number leaves no gap before it.
+    pub fn continues_at(&self, seq: u32) -> bool {
+        SeqNum::new(seq).before_eq(self.rcv.nxt)
     }
 
     /// Ends the connection at once: RST, and everything queued is dropped.

@@ -99,6 +99,11 @@ impl Tcb {
         let read_shut = self.status.contains(Status::READ_SHUT);
         if no_memory && !read_shut {
             self.dropped = Some(DropReason::ReceiveMemory);
+            if seq.after(self.rcv.nxt) {
+                // What waits behind a gap was never acknowledged: the peer still has it, and the
+                // memory is needed by others (RFC 9293 §3.10.7.4 leaves keeping it to choice).
+                self.assembler = None;
+            }
             return;
         }
         if seq.after(self.rcv.nxt) {

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use barewire_driver::Features;
+use barewire_driver::{Features, MacAddr};
 use barewire_stack::sim::{Pair, PairConfig};
 use barewire_stack::tcp::Readiness;
+use barewire_stack::wire::ethernet::{EthernetHeader, ethertype};
+use barewire_stack::wire::ipv4::Ipv4Header;
+use barewire_stack::wire::tcp::{TcpFlags, TcpHeader};
+use barewire_stack::wire::{protocol, pseudo_header};
 use barewire_stack::{Event, SocketError, SocketId, Stack};
 
 use super::{pair_with, pattern, read_all};
@@ -308,4 +312,59 @@ fn small_pieces_fill_segments_larger_than_a_slot() {
     assert_eq!(received, data);
     assert!(pair.client().counters().tx_joined > 0, "pieces were copied together");
     assert_eq!(pair.client().counters().tx_no_buffer, 0);
+}
+
+/// A segment of one byte from the client's port `from`, in a frame for the server.
+fn one_byte(from: u16, seq: u32, ack: u32) -> Vec<u8> {
+    let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let mut frame = vec![0; 55];
+    let (dst_mac, src_mac) = (MacAddr::local(2), MacAddr::local(1));
+    EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 }.emit(&mut frame);
+    Ipv4Header::new(src, dst, protocol::TCP, 21).emit(&mut frame[14..]);
+    let flags = TcpFlags::ACK;
+    let header = TcpHeader { src_port: from, dst_port: 80, seq, ack, flags, ..Default::default() };
+    header.emit(&mut frame[34..]);
+    let mut sum = pseudo_header(src.into(), dst.into(), protocol::TCP, 21);
+    sum.add(&frame[34..]);
+    frame[50..52].copy_from_slice(&sum.finish().to_be_bytes());
+    frame
+}
+
+#[test]
+fn data_behind_gaps_does_not_take_the_memory_of_others() {
+    let mut config = PairConfig::default();
+    config.server.pool.slots = 1024;
+    for host in [&mut config.client, &mut config.server] {
+        host.stack.tcp.timestamps = false;
+    }
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 16);
+    let bombs: Vec<_> = (0..8).map(|_| pair.connect(listener)).collect();
+    let handshakes: Vec<_> =
+        pair.segments().iter().filter(|s| s.host == 0 && s.len == 0).map(|s| s.header).collect();
+    let iface = pair.host(1).iface();
+    for i in 0..400 {
+        for (client, _) in &bombs {
+            let port = pair.client().local_addr(*client).unwrap().port();
+            let Some(last) = handshakes.iter().rev().find(|h| h.src_port == port) else { panic!() };
+            let now = pair.now();
+            let frame = one_byte(port, last.seq.wrapping_add(2 + 2 * i), last.ack);
+            pair.server().handle_bytes(now, iface, &frame).unwrap();
+        }
+        pair.settle();
+    }
+    assert!(pair.server().counters().rx_memory_pressure > 0, "{:?}", pair.server().counters());
+    assert!(pair.server().spare_slots() > 0, "there is memory left to send from");
+    let (client, server) = pair.connect(listener);
+    let data = pattern(100_000);
+    let (mut up, mut down) = (0, 0);
+    let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
+    pair.run_until(|p| {
+        up = write_on(p.client(), client, &data, up);
+        down = write_on(p.server(), server, &data, down);
+        at_server.extend(read_all(p.server(), server).0);
+        at_client.extend(read_all(p.client(), client).0);
+        at_server.len() == data.len() && at_client.len() == data.len()
+    });
+    assert!(at_server == data && at_client == data);
 }

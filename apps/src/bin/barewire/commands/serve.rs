@@ -81,6 +81,12 @@ fn directory(dir: &std::path::Path) -> anyhow::Result<PathBuf> {
             "give a directory that exists and that this user may read",
         )
     })?;
+    if let Err(error) = std::fs::read_dir(&path)
+        && path.is_dir()
+    {
+        let what = format!("{} cannot be read: {error}", path.display());
+        return Err(Advice::new(what, "give a directory that this user may read").into());
+    }
     if !path.is_dir() {
         let what = format!("{} is no directory", path.display());
         return Err(Advice::new(what, "give the directory that the file is in").into());
