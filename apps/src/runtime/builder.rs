@@ -37,6 +37,9 @@ pub enum StartError {
         /// Queues that there are.
         queues: u16,
     },
+    /// The address cannot be a host's on a network.
+    #[error("{0} is no address of a host on a network: give one such as `10.77.0.2/24`")]
+    Address(Cidr),
     /// The gateway is on none of the networks of the addresses given.
     #[error("the gateway {0} is on none of the networks of the addresses given")]
     Gateway(IpAddr),
@@ -218,6 +221,9 @@ impl Builder {
         if addresses.is_empty() {
             return Err(StartError::NoAddress);
         }
+        if let Some(&bad) = addresses.iter().find(|cidr| !is_host(cidr)) {
+            return Err(StartError::Address(bad));
+        }
         match self.config.gateway {
             Some(gateway) if !addresses.iter().any(|cidr| cidr.contains(gateway)) => {
                 Err(StartError::Gateway(gateway))
@@ -239,5 +245,27 @@ impl Builder {
             IpAddr::V4(addr) => Some((addr, cidr.prefix())),
             IpAddr::V6(_) => None,
         }
+    }
+}
+
+/// True for addresses that others on the network can reach one host at.
+fn is_host(cidr: &Cidr) -> bool {
+    let addr = cidr.addr();
+    let one = !(addr.is_loopback() || addr.is_unspecified() || addr.is_multicast());
+    one && Some(addr) != cidr.broadcast() && addr != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_no_host_can_have_are_refused() {
+        for bad in ["127.0.0.1/8", "0.0.0.0/0", "224.0.0.1/24", "10.77.0.255/24"] {
+            let builder = Builder::new().address(bad.parse().unwrap());
+            assert!(matches!(builder.check(), Err(StartError::Address(_))), "{bad}");
+        }
+        assert!(Builder::new().address("10.77.0.2/24".parse().unwrap()).check().is_ok());
+        assert!(matches!(Builder::new().check(), Err(StartError::NoAddress)));
     }
 }
