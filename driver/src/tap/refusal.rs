@@ -88,19 +88,17 @@ pub(super) fn create_commands(config: &TapConfig) -> String {
 /// For an interface that cannot be attached to as it is. Only a tap is told to be deleted: a name
 /// may have been that of a network card.
 fn recreate_commands(config: &TapConfig) -> String {
-    if !is_tap(&config.name) {
+    if is_no_tap(&config.name) {
         return format!("{} is no tap interface: give another name, such as tap:bw0", config.name);
     }
-    delete_and_create_commands(config)
-}
-
-/// The kernel shows these flags for tun and tap interfaces only.
-fn is_tap(name: &str) -> bool {
-    std::path::Path::new("/sys/class/net").join(name).join("tun_flags").exists()
-}
-
-fn delete_and_create_commands(config: &TapConfig) -> String {
     format!("sudo ip link delete {} && {}", config.name, create_commands(config))
+}
+
+/// True for an interface that is certainly none: the kernel shows these flags for tun and tap only.
+/// In a network namespace other than the one that sysfs was mounted in, it is not shown at all.
+fn is_no_tap(name: &str) -> bool {
+    let interface = std::path::Path::new("/sys/class/net").join(name);
+    interface.exists() && !interface.join("tun_flags").exists()
 }
 
 fn configure_commands(config: &TapConfig) -> String {
@@ -141,15 +139,22 @@ mod tests {
             (new, errno::EPERM, create),
             (old, errno::EPERM, "belongs to another user"),
             (old, errno::EBUSY, "another process uses bw0"),
-            (old, errno::EINVAL, "bw0 is no tap interface: give another name"),
+            (old, errno::EINVAL, "sudo ip link delete bw0 && sudo ip tuntap add"),
             (Step::Configure("setting the MTU"), errno::EPERM, "sudo ip link set bw0 up"),
         ] {
             let told = told(step, code);
             assert!(told.contains(remedy), "{step:?} {code}: {told}");
         }
         assert!(!told(Step::Open, errno::EMFILE).contains("to mend it"));
-        let again = delete_and_create_commands(&config());
-        assert!(again.starts_with("sudo ip link delete bw0 && sudo ip tuntap add"), "{again}");
+    }
+
+    #[test]
+    fn nobody_is_told_to_delete_an_interface_that_is_no_tap() {
+        let config = TapConfig::new("lo");
+        let error = io::Error::from_raw_os_error(errno::EINVAL);
+        let told = refusal(Step::Attach { existed: true }, error, &config).to_string();
+        assert!(told.contains("lo is no tap interface: give another name"), "{told}");
+        assert!(!told.contains("delete"), "{told}");
     }
 
     #[test]
