@@ -324,6 +324,14 @@ impl Device for CapturedDevice {
         self.inner.link()
     }
 
+    fn poll_link(&self) -> Option<LinkState> {
+        self.inner.poll_link()
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        self.inner.statistics()
+    }
+
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         self.inner.flow_queue(remote, local)
     }
