@@ -37,6 +37,7 @@ use bitflags::bitflags;
 use thiserror::Error;
 
 use crate::mem::{PacketSlice, Pool};
+use crate::rss::Steering;
 
 /// Most frames that one burst is asked to hold; a queue may give or take fewer.
 pub const BURST_FRAMES: usize = 64;
@@ -484,6 +485,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// the frames of a tap follow the queue that the flow was last sent from.
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         let _ = (remote, local);
+        None
+    }
+    /// How the device deals flows out, where that is fixed and known: engines then take a flow
+    /// where it arrives.
+    fn steering(&self) -> Option<Steering> {
         None
     }
     /// A queue pair, to be opened on the thread that will use it.

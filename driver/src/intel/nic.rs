@@ -23,7 +23,7 @@ use crate::device::{
 };
 use crate::intel::format::Format;
 use crate::intel::tx::{MAX_SEGMENTS, TxLimits};
-use crate::rss;
+use crate::rss::{self, Steering};
 use crate::sys;
 
 /// Bytes of the Ethernet header, of a VLAN tag and of the frame check sequence.
@@ -462,6 +462,13 @@ impl<F: Family> Device for NicDevice<F> {
         put(&local.port().to_be_bytes());
         let hash = rss::toeplitz(&self.0.config.rss_key, &input[..len]);
         Some(QueueId(u16::from(state.table[hash as usize % regs::RETA_LEN])))
+    }
+
+    fn steering(&self) -> Option<Steering> {
+        let dealt = self.0.config.queues > 1;
+        let hashes = !self.0.family.missing().contains(Features::RSS_HASH);
+        let table = self.0.lock().table;
+        (dealt && hashes).then(|| Steering::new(&self.0.config.rss_key, table))
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

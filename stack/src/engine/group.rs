@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use barewire_driver::mem::PoolConfig;
+use barewire_driver::rss::Steering;
 use barewire_driver::sys::{self, Clock};
 use barewire_driver::{DeviceError, Features, MacAddr, Pool, PoolError, QueueSeed};
 use thiserror::Error;
@@ -68,6 +69,8 @@ pub struct EngineConfig {
     pub clock: Clock,
     /// Seeds everything random; `None` asks the operating system.
     pub seed: Option<u128>,
+    /// How the device deals flows out to the engines, where that is known.
+    pub steering: Option<Arc<Steering>>,
 }
 
 impl Default for EngineConfig {
@@ -88,6 +91,7 @@ impl Default for EngineConfig {
             grace: Duration::from_secs(1),
             clock: Clock::monotonic(),
             seed: None,
+            steering: None,
         }
     }
 }
@@ -181,6 +185,7 @@ impl Engines {
         let (started, outcomes) = sync_channel(queues.len());
         for (queue, share) in queues.into_iter().zip(Share::group(seed, count)) {
             let index = share.engine();
+            let share = share.steered_by(config.steering.clone());
             let plan = Plan {
                 config: config.clone(),
                 mac,

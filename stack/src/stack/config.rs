@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use barewire_driver::rss::Steering;
+
 use crate::reassembly::ReassemblyLimits;
 use crate::rng::Rng;
 use crate::socket::ports::PortRegistry;
@@ -67,6 +69,8 @@ pub struct Share {
     pub(crate) secrets: Secrets,
     pub(crate) engine: u16,
     pub(crate) engines: u16,
+    /// How the device deals flows out, where that is known.
+    pub(crate) steering: Option<Arc<Steering>>,
 }
 
 impl Share {
@@ -90,7 +94,13 @@ impl Share {
             cookies: rng.next_u128(),
             ports: (rng.next_u64(), rng.next_u64()),
         };
-        Share { ports, secrets, engine, engines }
+        Share { ports, secrets, engine, engines, steering: None }
+    }
+
+    /// Flows belong to the engine that the device gives them to. All of a host's stacks have to be
+    /// told the same.
+    pub fn steered_by(self, steering: Option<Arc<Steering>>) -> Share {
+        Share { steering, ..self }
     }
 
     /// This stack's place among its host's.

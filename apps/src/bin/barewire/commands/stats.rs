@@ -37,6 +37,7 @@ fn counted(engines: &[&EngineStats]) -> Vec<(String, u64)> {
     }
     let sum = |of: fn(&EngineStats) -> u64| engines.iter().map(|engine| of(engine)).sum();
     counters.push(("forwarded_in".to_owned(), sum(|engine| engine.run.forwarded_in)));
+    counters.push(("forwarded_arp".to_owned(), sum(|engine| engine.run.forwarded_arp)));
     counters.push(("forwarded_out".to_owned(), sum(|engine| engine.run.forwarded_out)));
     counters.push(("forward_dropped".to_owned(), sum(|engine| engine.run.forward_dropped)));
     counters.push(("sleeps".to_owned(), sum(|engine| engine.run.sleeps)));
