@@ -296,6 +296,19 @@ fn an_engine_that_dies_fails_whoever_waits_and_says_why() {
             let kind = within(LONG, move || waiter.join().unwrap());
             assert_eq!(kind, ErrorKind::ConnectionAborted);
         }
+        let told = within(LONG, {
+            let server = server.clone();
+            move || {
+                loop {
+                    match server.failure() {
+                        Some(failure) => break failure,
+                        None => thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+            }
+        });
+        assert!(told.contains(said), "{told}");
+        assert_eq!(client.failure(), None);
         let late = TcpStream::connect_on(&server, at(CLIENT, 80)).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::ConnectionAborted);
         let report = server.stop();

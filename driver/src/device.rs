@@ -37,6 +37,7 @@ use bitflags::bitflags;
 use thiserror::Error;
 
 use crate::mem::{PacketSlice, Pool};
+use crate::rss::Steering;
 
 /// Most frames that one burst is asked to hold; a queue may give or take fewer.
 pub const BURST_FRAMES: usize = 64;
@@ -385,6 +386,10 @@ pub struct QueueCounters {
     pub rx_no_buffer: u64,
     /// Received frames that broke the device's contract (length, metadata) and were dropped.
     pub rx_malformed: u64,
+    /// Received frames whose transport checksum the device found right.
+    pub rx_checksum_good: u64,
+    /// Received frames whose transport checksum the device found wrong.
+    pub rx_checksum_bad: u64,
     /// Frames that the device refused and that were dropped.
     pub tx_errors: u64,
     /// Times a frame had to wait because the device had no room.
@@ -463,11 +468,28 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn queues(&self) -> u16;
     /// State of the link.
     fn link(&self) -> LinkState;
+    /// The link's state if it has changed since the last call; the first call always tells. A
+    /// device that does not watch its link tells nothing. Costs a register's read: for every few
+    /// hundred milliseconds.
+    fn poll_link(&self) -> Option<LinkState> {
+        None
+    }
+    /// The hardware's own counters under their data-sheet names, since the device was opened; none
+    /// where there is no hardware. 32-bit ones run over after 2^32 frames or octets unless this is
+    /// called before.
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// The queue on which TCP and UDP frames from `remote` to `local` arrive, where the device
     /// deals flows out by a fixed function. `None` where it is not known: the kernel, for one, lets
     /// the frames of a tap follow the queue that the flow was last sent from.
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         let _ = (remote, local);
+        None
+    }
+    /// How the device deals flows out, where that is fixed and known: engines then take a flow
+    /// where it arrives.
+    fn steering(&self) -> Option<Steering> {
         None
     }
     /// A queue pair, to be opened on the thread that will use it.

@@ -4,7 +4,8 @@
 //! RSS specification publishes: an engine that computes it for a 4-tuple knows on which queue the
 //! flow's frames will arrive.
 
-use std::net::Ipv4Addr;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The key of the RSS specification's verification suite, which most drivers load by default.
 pub const DEFAULT_KEY: [u8; 40] = [
@@ -35,6 +36,52 @@ pub fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
         }
     }
     hash
+}
+
+/// Bytes that are hashed for a TCP or UDP flow over IPv4: both addresses, both ports.
+const TUPLE_V4: usize = 12;
+
+/// How a device deals TCP and UDP flows over IPv4 out to its queues: what it computes, computed here
+/// by table, for every packet if need be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Steering {
+    /// What each value of each byte of the input adds to the hash. It is linear: the hash of the
+    /// whole is the sum, carry-less, of the hashes of its bytes.
+    sums: Box<[[u32; 256]; TUPLE_V4]>,
+    table: [u8; TABLE_LEN as usize],
+}
+
+impl Steering {
+    /// The device hashes with `key` and finds the queue in `table` by the hash's low seven bits.
+    pub fn new(key: &[u8; 40], table: [u8; TABLE_LEN as usize]) -> Steering {
+        let mut sums = Box::new([[0; 256]; TUPLE_V4]);
+        for (at, row) in sums.iter_mut().enumerate() {
+            for (value, sum) in (0..=u8::MAX).zip(row) {
+                let mut input = [0; TUPLE_V4];
+                input[at] = value;
+                *sum = toeplitz(key, &input);
+            }
+        }
+        Steering { sums, table }
+    }
+
+    /// The queue on which the flow's frames from `remote` arrive.
+    pub fn queue_v4(&self, remote: SocketAddrV4, local: SocketAddrV4) -> u16 {
+        let mut input = [0; TUPLE_V4];
+        input[..4].copy_from_slice(&remote.ip().octets());
+        input[4..8].copy_from_slice(&local.ip().octets());
+        input[8..10].copy_from_slice(&remote.port().to_be_bytes());
+        input[10..].copy_from_slice(&local.port().to_be_bytes());
+        let pairs = self.sums.iter().zip(input);
+        let hash = pairs.fold(0, |hash, (row, byte)| hash ^ row[usize::from(byte)]);
+        u16::from(self.table[(hash % TABLE_LEN) as usize])
+    }
+}
+
+impl fmt::Debug for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
 /// The hash of a TCP or UDP flow over IPv4, seen from the receiver.
@@ -80,6 +127,19 @@ pub fn hash_frame(first: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_give_what_the_hash_gives() {
+        let table = std::array::from_fn(|i| i as u8);
+        let steering = Steering::new(&DEFAULT_KEY, table);
+        for n in 0..1000u32 {
+            let remote = SocketAddrV4::new(Ipv4Addr::from(n.wrapping_mul(0x9e37_79b9)), n as u16);
+            let local = SocketAddrV4::new(Ipv4Addr::from(!n), 65_535 - n as u16);
+            let ports = Some((remote.port(), local.port()));
+            let hash = hash_v4(*remote.ip(), *local.ip(), ports);
+            assert_eq!(u32::from(steering.queue_v4(remote, local)), hash % TABLE_LEN);
+        }
+    }
 
     /// The verification suite of the RSS specification, for IPv4.
     #[test]

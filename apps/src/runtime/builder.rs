@@ -198,7 +198,9 @@ impl Builder {
         let seeds = (0..self.cores)
             .map(|queue| device.queue(QueueId(queue)))
             .collect::<Result<Vec<_>, DeviceError>>()?;
-        let engines = Engines::start(&self.config, device.mac(), seeds)?;
+        let steering = device.steering().map(Arc::new);
+        let config = EngineConfig { steering, ..self.config };
+        let engines = Engines::start(&config, device.mac(), seeds)?;
         Ok(Barewire::new(engines, device))
     }
 

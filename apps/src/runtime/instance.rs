@@ -140,6 +140,12 @@ impl Barewire {
         Stats { engines: self.engines().stats() }
     }
 
+    /// Why it no longer works, if an engine has ended by itself: its device is gone, most often.
+    /// Sockets fail from then on; what is left to do is [`Barewire::stop`].
+    pub fn failure(&self) -> Option<String> {
+        self.engines().failure()
+    }
+
     /// Stops in order and waits until that is done: nothing more is accepted, calls that wait fail,
     /// handlers end or are dropped, connections close, and every buffer is counted. Called again
     /// it gives the same report.

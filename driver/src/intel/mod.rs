@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use link::FlowControl;
 
 use crate::bus::{BusError, Function};
-use crate::device::{Device, DeviceError, LinkState, MacAddr};
+use crate::device::{Device, DeviceError, MacAddr};
 use crate::ring::{MAX_DESCRIPTORS, MIN_DESCRIPTORS, valid_ring_len};
 use crate::rss;
 
@@ -115,6 +115,8 @@ pub struct NicConfig {
     pub flow_control: FlowControl,
     /// Least microseconds between two interrupts of a queue.
     pub interrupt_interval_us: u16,
+    /// For tests of the IOMMU: names an address where nothing is mapped for every frame to send.
+    pub send_unmapped: bool,
 }
 
 impl NicConfig {
@@ -133,6 +135,7 @@ impl NicConfig {
             rss_table: std::array::from_fn(|i| (i % deal) as u8),
             flow_control: FlowControl::Off,
             interrupt_interval_us: 10,
+            send_unmapped: false,
         }
     }
 
@@ -174,15 +177,15 @@ pub trait Nic: Device {
     /// Whether anybody has seen this kind of device work.
     fn support(&self) -> Support;
 
-    /// The hardware's counters under their data-sheet names, since the device was opened. The
-    /// 32-bit ones run over after 2^32 frames or octets unless this is called before.
-    fn statistics(&self) -> Vec<(&'static str, u64)>;
-
-    /// Becomes readable when the link may have changed: then call [`Nic::poll_link`].
+    /// Becomes readable when the link may have changed: then call [`Device::poll_link`].
     fn link_event_fd(&self) -> Option<RawFd>;
 
-    /// The link's state if it has changed since the last call (the first call always tells).
-    fn poll_link(&self) -> Option<LinkState>;
+    /// Makes the device fire each of its interrupt vectors once, and says of each whether it has
+    /// arrived. The link's interrupt is deaf meanwhile.
+    ///
+    /// # Errors
+    /// [`DeviceError::Config`] while a queue is running; [`DeviceError::Os`].
+    fn test_vectors(&self) -> Result<Vec<bool>, DeviceError>;
 
     /// Takes frames for everybody, or only those addressed to this device.
     ///

@@ -23,7 +23,7 @@ use crate::device::{
 };
 use crate::intel::format::Format;
 use crate::intel::tx::{MAX_SEGMENTS, TxLimits};
-use crate::rss;
+use crate::rss::{self, Steering};
 use crate::sys;
 
 /// Bytes of the Ethernet header, of a VLAN tag and of the frame check sequence.
@@ -34,6 +34,9 @@ pub(crate) const FCS_LEN: u32 = 4;
 /// Most payload of a frame that is cut up: an IP packet's length has 16 bits, and 240 bytes are for
 /// its headers.
 const TSO_MAX_BYTES: u32 = 65_535 - 240;
+
+/// How long a vector that was fired may take to arrive.
+const VECTOR_WAIT_NS: u64 = 1_000_000_000;
 
 /// Where a queue's rings are for the device.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,11 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn disarm(&self, queue: u16);
     /// Acknowledges the interrupt that tells of the link.
     fn acknowledge_link(&self);
+    /// Prepares the device for firing vectors by hand; `end_vector_test` takes that back.
+    fn begin_vector_test(&self, vectors: u16);
+    /// Fires one vector.
+    fn fire_vector(&self, vector: u16);
+    fn end_vector_test(&self);
     /// Least microseconds between two interrupts of a queue.
     fn set_moderation(&self, queue: u16, interval_us: u16);
     fn context_index(&self, queue: u16) -> u8;
@@ -232,6 +240,28 @@ impl<F: Family> Core<F> {
         }
     }
 
+    /// Fires every vector once and waits for its eventfd.
+    fn test_vectors(&self) -> Result<Vec<bool>, BusError> {
+        let state = self.lock();
+        if state.running.contains(&true) {
+            let why = "vectors can be tested only while no queue is running";
+            return Err(BusError::Unsupported(why.into()));
+        }
+        let function = self.hw().function();
+        let count = function.vectors();
+        let vectors = function.enable_vectors(count)?;
+        self.family.begin_vector_test(count);
+        let fire = |(vector, fd): (u16, RawFd)| {
+            sys::drain_eventfd(fd);
+            self.family.fire_vector(vector);
+            let ready = sys::poll_readable(&[fd], Some(VECTOR_WAIT_NS));
+            ready.is_ok_and(|ready| ready > 0) && sys::drain_eventfd(fd)
+        };
+        let fired = (0..count).zip(vectors).map(fire).collect();
+        self.family.end_vector_test();
+        Ok(fired)
+    }
+
     /// Writes the filters to RAL/RAH, MTA, VFTA and RCTL (82576 §7.1.1).
     fn apply_filters(&self, filters: &Filters) {
         if !self.family.owns_filters() {
@@ -362,6 +392,48 @@ impl<F: Family> Device for NicDevice<F> {
         link::state(self.0.hw())
     }
 
+    fn poll_link(&self) -> Option<LinkState> {
+        let core = &self.0;
+        if let Some(fd) = self.link_event_fd()
+            && sys::drain_eventfd(fd)
+        {
+            core.family.acknowledge_link();
+        }
+        let now = link::state(core.hw());
+        let mut state = core.lock();
+        if state.last_link.replace(now) == Some(now) {
+            return None;
+        }
+        if now.up && core.family.owns_filters() {
+            // Without the PHY's answer the link works all the same, without pause frames.
+            let _ = link::resolve_flow_control(core.hw(), state.flow_control);
+        }
+        Some(now)
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        let core = &self.0;
+        let registers = core.family.statistics();
+        let mut state = core.lock();
+        for (total, statistic) in state.totals.iter_mut().zip(registers) {
+            let low = core.hw().read(Reg::new(statistic.name, statistic.low));
+            let high = match statistic.pair {
+                true => core.hw().read(Reg::new(statistic.name, statistic.low + 4)),
+                false => 0,
+            };
+            // A device that is gone reads all ones, which nothing counted.
+            if low == u32::MAX && core.hw().is_gone() {
+                break;
+            }
+            let value = u64::from(high) << 32 | u64::from(low);
+            match statistic.running {
+                true => *total += u64::from(low.wrapping_sub(*total as u32)),
+                false => *total = total.saturating_add(value),
+            }
+        }
+        registers.iter().map(|statistic| statistic.name).zip(state.totals.iter().copied()).collect()
+    }
+
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         let state = self.0.lock();
         if self.0.config.queues == 1 {
@@ -392,6 +464,13 @@ impl<F: Family> Device for NicDevice<F> {
         Some(QueueId(u16::from(state.table[hash as usize % regs::RETA_LEN])))
     }
 
+    fn steering(&self) -> Option<Steering> {
+        let dealt = self.0.config.queues > 1;
+        let hashes = !self.0.family.missing().contains(Features::RSS_HASH);
+        let table = self.0.lock().table;
+        (dealt && hashes).then(|| Steering::new(&self.0.config.rss_key, table))
+    }
+
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
         let mut state = self.0.lock();
         let taken = state.taken.get_mut(usize::from(id.0));
@@ -408,50 +487,12 @@ impl<F: Family> Nic for NicDevice<F> {
         self.0.support
     }
 
-    fn statistics(&self) -> Vec<(&'static str, u64)> {
-        let core = &self.0;
-        let registers = core.family.statistics();
-        let mut state = core.lock();
-        for (total, statistic) in state.totals.iter_mut().zip(registers) {
-            let low = core.hw().read(Reg::new(statistic.name, statistic.low));
-            let high = match statistic.pair {
-                true => core.hw().read(Reg::new(statistic.name, statistic.low + 4)),
-                false => 0,
-            };
-            // A device that is gone reads all ones, which nothing counted.
-            if low == u32::MAX && core.hw().is_gone() {
-                break;
-            }
-            let value = u64::from(high) << 32 | u64::from(low);
-            match statistic.running {
-                true => *total += u64::from(low.wrapping_sub(*total as u32)),
-                false => *total = total.saturating_add(value),
-            }
-        }
-        registers.iter().map(|statistic| statistic.name).zip(state.totals.iter().copied()).collect()
-    }
-
     fn link_event_fd(&self) -> Option<RawFd> {
         self.0.vector(self.0.config.queues)
     }
 
-    fn poll_link(&self) -> Option<LinkState> {
-        let core = &self.0;
-        if let Some(fd) = self.link_event_fd()
-            && sys::drain_eventfd(fd)
-        {
-            core.family.acknowledge_link();
-        }
-        let now = link::state(core.hw());
-        let mut state = core.lock();
-        if state.last_link.replace(now) == Some(now) {
-            return None;
-        }
-        if now.up && core.family.owns_filters() {
-            // Without the PHY's answer the link works all the same, without pause frames.
-            let _ = link::resolve_flow_control(core.hw(), state.flow_control);
-        }
-        Some(now)
+    fn test_vectors(&self) -> Result<Vec<bool>, DeviceError> {
+        self.0.test_vectors().map_err(super::device_error)
     }
 
     fn set_promiscuous(&self, on: bool) -> Result<(), DeviceError> {

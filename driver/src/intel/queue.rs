@@ -15,7 +15,7 @@ use super::rx::RxRing;
 use super::tx::TxRing;
 use super::{NicConfig, device_error};
 use crate::barrier;
-use crate::bus::DmaMapping;
+use crate::bus::{DmaMapping, Iova};
 use crate::device::{
     Arm, Capabilities, DeviceError, Features, Queue, QueueCounters, QueueError, QueueSeed, RxBurst,
     TxBurst,
@@ -38,6 +38,9 @@ const NO_INTERRUPT_WAIT_NS: u64 = 100_000;
 /// Longest sleep: nothing interrupts when the kernel wants the device back or when it is pulled
 /// out, so that a queue without traffic has to look.
 const LOOK_WAIT_NS: u64 = 1_000_000_000;
+
+/// An address bit that every IOMMU translates (they have 39 at least) and no mapping reaches.
+const NOTHING_MAPPED: u64 = 1 << 38;
 
 /// A queue on its way to its thread.
 pub(crate) struct NicSeed<F: Family> {
@@ -116,9 +119,14 @@ impl<F: Family> NicQueue<F> {
             buffer_len: pool.slot_len() as u32,
         };
         let limits = self.core.tx_limits(self.queue);
+        // `send_unmapped` is far from whatever is mapped: addresses are handed out from the lowest.
+        let sent = match config.send_unmapped {
+            true => Iova(packets.iova().0 | NOTHING_MAPPED),
+            false => packets.iova(),
+        };
         let running = Running {
             rx: RxRing::new(rx, pool, packets.iova(), granted),
-            tx: TxRing::new(tx, (headers, rings.iova()), (pool, packets.iova()), granted, limits),
+            tx: TxRing::new(tx, (headers, rings.iova()), (pool, sent), granted, limits),
             _mappings: [rings, packets],
         };
         Ok((running, places))

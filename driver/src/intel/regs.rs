@@ -273,6 +273,7 @@ pub(crate) const STATISTICS: &[Statistic] = &[
     Statistic::one("MPTC", 0x40f0),
     Statistic::one("BPTC", 0x40f4),
     Statistic::one("TSCTC", 0x40f8),
+    Statistic::one("TSCTFC", 0x40fc),
     Statistic::one("IAC", 0x4100),
 ];
 

@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use super::format::{self, Format};
 use crate::barrier;
 use crate::bus::Iova;
-use crate::device::{Features, QueueCounters, RxBurst};
+use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
 use crate::mem::{PacketSlice, Pool, PostedSlot, prefetch_read};
 use crate::ring::Descriptors;
 
@@ -150,7 +150,10 @@ impl<F: Format> RxRing<F> {
             }
         }
         burst.push_segment(segment);
-        burst.finish_frame(format::rx_meta(descriptor, self.granted));
+        let meta = format::rx_meta(descriptor, self.granted);
+        counters.rx_checksum_good += u64::from(meta.checksum == RxChecksum::Good);
+        counters.rx_checksum_bad += u64::from(meta.checksum == RxChecksum::Bad);
+        burst.finish_frame(meta);
         true
     }
 

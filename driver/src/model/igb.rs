@@ -403,6 +403,10 @@ impl State {
                 self.file.set(reg::EIMS, self.file.get(reg::EIMS) | value);
                 return self.send_vectors(raised);
             }
+            reg::EICS => {
+                let bits = (0..32).filter(|bit| value & 1 << bit != 0);
+                return bits.fold(0, |sent, bit| sent | self.raise_vector(bit));
+            }
             reg::EIMC => self.file.set(reg::EIMS, self.file.get(reg::EIMS) & !value),
             reg::EICR => self.file.set(reg::EICR, self.file.get(reg::EICR) & !value),
             reg::RCTL => {

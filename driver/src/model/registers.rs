@@ -14,6 +14,7 @@ pub(super) const IMC: u32 = 0x00d8;
 pub(super) const RCTL: u32 = 0x0100;
 pub(super) const TCTL: u32 = 0x0400;
 pub(super) const GPIE: u32 = 0x1514;
+pub(super) const EICS: u32 = 0x1520;
 pub(super) const EIMS: u32 = 0x1524;
 pub(super) const EIMC: u32 = 0x1528;
 pub(super) const EIAC: u32 = 0x152c;

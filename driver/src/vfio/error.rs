@@ -202,7 +202,7 @@ impl VfioError {
     }
 
     /// The same for opening the device called `name`.
-    pub(crate) fn on_open(self, name: impl Into<String>) -> DeviceError {
+    pub fn on_open(self, name: impl Into<String>) -> DeviceError {
         let (source, fix) = self.into_parts();
         DeviceError::Os { what: format!("opening {}", name.into()), source, fix }
     }

@@ -78,7 +78,8 @@ B=$(behind 11 || true)
 peer() { ip netns exec lan "$@"; }
 
 # The interface that the kernel made of a PCI function.
-netdev() { ls "/sys/bus/pci/devices/$1/net"; }
+# Fails while there is none: a NIC comes back from a namespace a moment after that has gone.
+netdev() { ls "/sys/bus/pci/devices/$1/net" | grep .; }
 
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")"; }
 

@@ -7,11 +7,12 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use barewire_driver::mem::PoolConfig;
+use barewire_driver::rss::Steering;
 use barewire_driver::sys::{self, Clock};
 use barewire_driver::{DeviceError, Features, MacAddr, Pool, PoolError, QueueSeed};
 use thiserror::Error;
@@ -68,6 +69,8 @@ pub struct EngineConfig {
     pub clock: Clock,
     /// Seeds everything random; `None` asks the operating system.
     pub seed: Option<u128>,
+    /// How the device deals flows out to the engines, where that is known.
+    pub steering: Option<Arc<Steering>>,
 }
 
 impl Default for EngineConfig {
@@ -88,6 +91,7 @@ impl Default for EngineConfig {
             grace: Duration::from_secs(1),
             clock: Clock::monotonic(),
             seed: None,
+            steering: None,
         }
     }
 }
@@ -140,6 +144,8 @@ pub struct Engines {
     /// Held while a port is looked for and taken on every engine.
     binding: Mutex<()>,
     backlog_max: usize,
+    /// Why the first engine that ended by itself did so.
+    failure: Arc<OnceLock<String>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -174,10 +180,12 @@ impl Engines {
             next: AtomicUsize::new(0),
             binding: Mutex::default(),
             backlog_max: config.limits.backlog,
+            failure: Arc::default(),
         };
         let (started, outcomes) = sync_channel(queues.len());
         for (queue, share) in queues.into_iter().zip(Share::group(seed, count)) {
             let index = share.engine();
+            let share = share.steered_by(config.steering.clone());
             let plan = Plan {
                 config: config.clone(),
                 mac,
@@ -185,6 +193,7 @@ impl Engines {
                 seed: seed.wrapping_add(u128::from(index) + 1),
                 share,
                 mailboxes: mailboxes.clone(),
+                failed: engines.failure.clone(),
             };
             let started = started.clone();
             let spawned = thread::Builder::new()
@@ -212,6 +221,12 @@ impl Engines {
     /// True once an engine has stopped, or died: its sockets fail.
     pub fn is_stopped(&self) -> bool {
         self.mailboxes.iter().any(|mailbox| mailbox.is_dead())
+    }
+
+    /// Why the first engine that ended by itself did so: its device is gone, most often. `None`
+    /// while all run, and after a stop that was asked for.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 
     /// Runs `f` on the thread of engine `index` and waits until it has returned.
@@ -379,6 +394,7 @@ struct Plan {
     seed: u128,
     share: Share,
     mailboxes: Vec<Arc<Mailbox>>,
+    failed: Arc<OnceLock<String>>,
 }
 
 impl Plan {
@@ -386,6 +402,7 @@ impl Plan {
     fn run(self, started: &SyncSender<Result<(), EngineError>>) -> EngineReport {
         let index = self.share.engine();
         let mailbox = self.mailboxes[usize::from(index)].clone();
+        let failed = self.failed.clone();
         let outcome = self.build();
         let (engine, pool) = match outcome {
             Ok(built) => built,
@@ -403,6 +420,10 @@ impl Plan {
             let stats = EngineStats { index, ..EngineStats::default() };
             (stats, 0, Some("the engine panicked".to_owned()))
         });
+        if let Some(failure) = &failure {
+            // Only the first one is told.
+            let _ = failed.set(failure.clone());
+        }
         let deadline = std::time::Instant::now() + RETURNS_WAIT;
         while !pool.audit().all_free() && std::time::Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -411,7 +432,7 @@ impl Plan {
     }
 
     fn build(self) -> Result<(Engine, Pool), EngineError> {
-        let Plan { config, mac, queue, seed, share, mailboxes } = self;
+        let Plan { config, mac, queue, seed, share, mailboxes, failed: _ } = self;
         let (index, engines) = (share.engine(), share.engines());
         if let Some(&core) = config.pin.get(usize::from(index)) {
             sys::pin_to_core(core).map_err(|source| EngineError::Pin { core, source })?;

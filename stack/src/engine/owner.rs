@@ -5,10 +5,11 @@
 //!     stack.poll_forward ─▶ RemoteBufs ─▶ inbox ─▶ copy into its own pool ─▶ handle_forwarded
 //! ```
 //!
-//! Which engine owns a flow is one function that every stack computes from the 4-tuple, so nobody
-//! is asked. ARP goes to all engines, since each has its own neighbour cache. A device that spreads
-//! flows by a function of its own (a tap, the kernel's hash) therefore makes the engines slower,
-//! never wrong: what lands elsewhere is carried over and counted.
+//! Which engine owns a flow is one function of the 4-tuple that every stack computes, so nobody is
+//! asked: the device's where it is fixed and known (RSS), else a hash of ours. ARP goes to all
+//! engines, since each has its own neighbour cache. A device that spreads flows by a function that
+//! is not known (a tap, the kernel's hash) therefore makes the engines slower, never wrong: what
+//! lands elsewhere is carried over and counted.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::core::Core;
 use super::mailbox::{Forwarded, Mailbox};
 use super::remotes::into_remote;
 use super::stats::LoopCounters;
-use crate::stack::Stack;
+use crate::stack::{ForwardKind, Stack};
 
 /// Hands at most `budget` frames to the engines that own them; returns how many.
 pub(super) fn send_out(
@@ -55,6 +56,7 @@ pub(super) fn take_in(core: &Core, counters: &mut LoopCounters, budget: usize) -
             continue;
         };
         counters.forwarded_in += 1;
+        counters.forwarded_arp += u64::from(frame.kind == ForwardKind::Arp);
         let (now, iface) = (core.now(), core.iface());
         core.with_stack(|stack| {
             stack.handle_forwarded(now, iface, frame.kind, &packet, frame.checksum_good);

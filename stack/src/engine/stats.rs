@@ -31,6 +31,8 @@ pub struct LoopCounters {
     pub forwarded_out: u64,
     /// Frames taken over from other engines.
     pub forwarded_in: u64,
+    /// ARP frames among them: every engine gets those, for each has its own neighbour cache.
+    pub forwarded_arp: u64,
     /// Frames for other engines that were dropped because memory or their inbox was full.
     pub forward_dropped: u64,
 }

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use barewire_driver::rss::Steering;
+
 use crate::reassembly::ReassemblyLimits;
 use crate::rng::Rng;
 use crate::socket::ports::PortRegistry;
@@ -70,6 +72,8 @@ pub struct Share {
     /// Simulations begin where sequence numbers are about to wrap.
     #[cfg(feature = "sim")]
     pub(crate) isn_below: Option<u32>,
+    /// How the device deals flows out, where that is known.
+    pub(crate) steering: Option<Arc<Steering>>,
 }
 
 impl Share {
@@ -98,6 +102,7 @@ impl Share {
             secrets,
             engine,
             engines,
+            steering: None,
             #[cfg(feature = "sim")]
             isn_below: None,
         }
@@ -108,6 +113,12 @@ impl Share {
     #[cfg(feature = "sim")]
     pub fn isn_below(self, number: u32) -> Share {
         Share { isn_below: Some(number), ..self }
+    }
+
+    /// Flows belong to the engine that the device gives them to. All of a host's stacks have to be
+    /// told the same.
+    pub fn steered_by(self, steering: Option<Arc<Steering>>) -> Share {
+        Share { steering, ..self }
     }
 
     /// This stack's place among its host's.

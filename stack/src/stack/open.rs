@@ -1,6 +1,6 @@
 //! Making, binding and connecting sockets.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 
 use siphasher::sip::SipHasher13;
@@ -237,9 +237,14 @@ impl Stack {
 
     /// The engine that a flow belongs to: every engine computes the same.
     pub(crate) fn owner(&self, key: &FlowKey) -> u16 {
-        match self.share.engines {
-            1 => 0,
-            engines => (key.hash(self.share.secrets.flows) >> 32) as u16 % engines,
+        match (self.share.engines, &self.share.steering) {
+            (1, _) => 0,
+            (engines, Some(steering)) => {
+                let remote = SocketAddrV4::new(key.remote, key.remote_port);
+                let local = SocketAddrV4::new(key.local, key.local_port);
+                steering.queue_v4(remote, local) % engines
+            }
+            (engines, None) => (key.hash(self.share.secrets.flows) >> 32) as u16 % engines,
         }
     }
 

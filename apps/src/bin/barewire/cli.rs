@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Send back whatever arrives, over TCP and UDP.
     Echo(EchoArgs),
+    /// Fetch a file over HTTP.
+    Fetch(FetchArgs),
     /// Send ICMP echo requests and time the answers.
     Ping(PingArgs),
     /// List what `--device` can name on this machine.
@@ -50,10 +52,29 @@ pub(crate) enum NicCommand {
         /// Where it is, such as 0000:01:00.0.
         address: PciAddress,
     },
-    /// Tell everything that is known of a card.
+    /// Tell everything that is known of a card. One that is bound and idle is opened for a moment
+    /// to read its address and its link.
     Info {
         /// Where it is, such as 0000:01:00.0.
         address: PciAddress,
+    },
+    /// Print the hardware's counters: the kernel's while the kernel has the card, else those of the
+    /// card itself over a short time in which it receives.
+    Stats {
+        /// Where it is, such as 0000:01:00.0.
+        address: PciAddress,
+        /// For how long it receives.
+        #[arg(long, default_value_t = Seconds(1.0))]
+        seconds: Seconds,
+    },
+    /// Test a card that is bound and idle: fires every interrupt vector and waits for it.
+    Test {
+        /// Where it is, such as 0000:01:00.0.
+        address: PciAddress,
+        /// Instead of that, make the card read one frame from where nothing is mapped: the IOMMU
+        /// has to stop it, and the kernel to log it.
+        #[arg(long)]
+        unmapped_dma: bool,
     },
 }
 
@@ -79,6 +100,9 @@ pub(crate) struct DeviceArgs {
     /// Write every frame to this file, for Wireshark or tcpdump.
     #[arg(long, value_name = "FILE.pcapng")]
     pub(crate) capture: Option<PathBuf>,
+    /// Largest IP packet in bytes; the device's own by default. The network has to take it, too.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..=9216))]
+    pub(crate) mtu: Option<u16>,
     /// Lose, repeat, reorder or damage frames on purpose, such as `seed=1,loss=2%,reorder=1%`.
     #[arg(long, value_name = "SPEC")]
     pub(crate) faults: Option<String>,
@@ -100,6 +124,9 @@ pub(crate) struct ServeArgs {
     /// TCP port to listen on.
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
+    /// At the end, print what queues, engines and the hardware have counted: `stat NAME VALUE`.
+    #[arg(long)]
+    pub(crate) stats: bool,
     /// Directory whose files are served; `index.html` stands for a directory.
     pub(crate) dir: PathBuf,
 }
@@ -111,6 +138,9 @@ pub(crate) struct EchoArgs {
     /// TCP and UDP port to listen on.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
+    /// At the end, print what queues, engines and the hardware have counted: `stat NAME VALUE`.
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 #[derive(Args, Debug)]
@@ -131,6 +161,63 @@ pub(crate) struct PingArgs {
     /// Seconds to wait for each answer.
     #[arg(long, short = 'W', default_value_t = Seconds(1.0))]
     pub(crate) timeout: Seconds,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FetchArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// What to fetch, such as http://10.77.0.1/file.
+    pub(crate) url: Url,
+    /// The file to write; standard output by default.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Seconds without a byte after which it is given up.
+    #[arg(long, short = 'W', default_value_t = Seconds(30.0))]
+    pub(crate) timeout: Seconds,
+}
+
+/// An `http:` URL (RFC 9110 §4.2.1), as far as fetching needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// An address, or a name that this machine's resolver knows.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Path and query, as they go into the request.
+    pub(crate) target: String,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Url, String> {
+        let example = "write it as http://10.77.0.1/file";
+        let rest = text
+            .strip_prefix("http://")
+            .ok_or_else(|| format!("only http:// can be fetched; {example}"))?;
+        let rest = rest.split('#').next().unwrap_or_default();
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(at);
+        if authority.contains(['@', '[']) {
+            return Err(format!("`{authority}` is no host with a port; {example}"));
+        }
+        let (host, port) = match authority.split_once(':') {
+            Some((host, port)) => {
+                let port = port.parse().ok().filter(|&port| port != 0);
+                (host, port.ok_or_else(|| format!("`{authority}` has no valid port"))?)
+            }
+            None => (authority, 80),
+        };
+        if host.is_empty() {
+            return Err(format!("the host is missing; {example}"));
+        }
+        // What is no visible ASCII would end the request line, or begin another header.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a URL has no blanks; write them as %20".into());
+        }
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Url { host: host.to_owned(), port, target: format!("{slash}{target}") })
+    }
 }
 
 /// An address with the length of its prefix.
@@ -269,6 +356,37 @@ mod tests {
         let error = parse("barewire nic unbind eth0").unwrap_err();
         assert!(error.contains("`eth0` is not a PCI address"), "{error}");
         assert!(matches!(parse("barewire doctor"), Ok(Command::Doctor)));
+    }
+
+    #[test]
+    fn a_url_is_a_host_a_port_and_what_to_ask_for() {
+        for (text, host, port, target) in [
+            ("http://10.77.0.1/file", "10.77.0.1", 80, "/file"),
+            ("http://host:8080", "host", 8080, "/"),
+            ("http://host?q=1#part", "host", 80, "/?q=1"),
+        ] {
+            let url = Url { host: host.into(), port, target: target.into() };
+            assert_eq!(text.parse(), Ok(url));
+        }
+        for (text, says) in [
+            ("https://host/", "only http://"),
+            ("http:///file", "host is missing"),
+            ("http://host:0/", "no valid port"),
+            ("http://me@host/", "no host with a port"),
+            ("http://host/a b", "%20"),
+            ("http://host/a\r\nX: y", "%20"),
+        ] {
+            let error = text.parse::<Url>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_is_bounded() {
+        let line = "barewire echo --device tap:bw0 --address 10.77.0.2/24 --mtu";
+        let Ok(Command::Echo(args)) = parse(&format!("{line} 9000")) else { panic!("{line}") };
+        assert_eq!(args.device.mtu, Some(9000));
+        assert!(parse(&format!("{line} 67")).is_err());
     }
 
     #[test]

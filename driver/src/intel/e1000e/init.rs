@@ -77,7 +77,7 @@ impl E1000e {
         Ok(mac)
     }
 
-    fn mask_all(&self) {
+    pub(super) fn mask_all(&self) {
         self.hw.write(IMC, u32::MAX);
         let _ = self.hw.read(ICR);
     }
@@ -159,7 +159,7 @@ impl E1000e {
     }
 
     /// §7.4.2: vector n for both rings of queue n, the one behind for the link.
-    fn init_interrupts(&self) {
+    pub(super) fn init_interrupts(&self) {
         if !self.chip.has_vectors() {
             return;
         }

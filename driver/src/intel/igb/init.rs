@@ -109,7 +109,7 @@ impl Igb {
     }
 
     /// §4.5.3: no interrupt before the driver is ready for it.
-    fn mask_all(&self) {
+    pub(super) fn mask_all(&self) {
         self.hw.write(EIMC, u32::MAX);
         self.hw.write(IMC, u32::MAX);
         self.hw.write(EICR, u32::MAX);

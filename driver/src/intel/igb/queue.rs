@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::regs::{EICR, EIMC, EIMS, VF_STATISTICS, dctl, srrctl};
+use super::regs::{EIAC, EIAM, EICR, EICS, EIMC, EIMS, VF_STATISTICS, dctl, srrctl};
 use super::{Chip, Igb};
 use crate::bus::BusError;
 use crate::device::Features;
@@ -111,6 +111,24 @@ impl Family for Igb {
             let _ = self.hw.read(ICR);
         }
         self.hw.write(EIMS, Igb::vector_bit(self.config.queues));
+    }
+
+    fn begin_vector_test(&self, vectors: u16) {
+        self.mask_all();
+        let all = 1u32.checked_shl(vectors.into()).map_or(u32::MAX, |end| end - 1);
+        self.hw.write(EIAC, all);
+        self.hw.write(EIAM, all);
+    }
+
+    fn fire_vector(&self, vector: u16) {
+        self.hw.write(EIMS, Igb::vector_bit(vector));
+        self.hw.write(EICS, Igb::vector_bit(vector));
+        self.hw.flush();
+    }
+
+    fn end_vector_test(&self) {
+        self.mask_all();
+        self.init_interrupts();
     }
 
     fn set_moderation(&self, queue: u16, interval_us: u16) {

@@ -6,6 +6,8 @@ use crate::intel::regs::Statistic;
 
 /// §8.8.1 extended interrupt cause; writing ones clears.
 pub(super) const EICR: Reg = Reg::new("EICR", 0x1580);
+/// §8.8.2 extended interrupt cause set: fires vectors.
+pub(super) const EICS: Reg = Reg::new("EICS", 0x1520);
 /// §8.8.3 extended interrupt mask set.
 pub(super) const EIMS: Reg = Reg::new("EIMS", 0x1524);
 /// §8.8.4 extended interrupt mask clear.

@@ -176,6 +176,33 @@ fn link_changes_are_told_and_interrupt() {
 }
 
 #[test]
+fn every_vector_can_be_fired_while_no_queue_runs() {
+    let model = IgbModel::new(MAC).unwrap();
+    let nic = open(Arc::new(model.clone()), small(2)).unwrap();
+    assert_eq!(nic.test_vectors().unwrap(), vec![true; 10]);
+    // The device works as before: the link's interrupt and the queues' arrive.
+    let fd = nic.link_event_fd().unwrap();
+    nic.poll_link();
+    model.set_cable(false);
+    assert_eq!(crate::sys::poll_readable(&[fd], Some(0)).unwrap(), 1);
+    let pool = pool(128);
+    let mut queue = nic.queue(QueueId(0)).unwrap().open();
+    queue.start(&pool, Features::all()).unwrap();
+    let refused = nic.test_vectors().unwrap_err().to_string();
+    assert!(refused.contains("while no queue is running"), "{refused}");
+    assert_eq!(model.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_frame_that_is_sent_from_nowhere_is_caught() {
+    let mut rig = Rig::new(NicConfig { send_unmapped: true, ..small(1) });
+    rig.push(&[&tcp(1, b"nowhere")], TxFrame::default());
+    rig.send();
+    let violations = rig.model.violations();
+    assert_eq!(violations.len(), 1, "{violations:?}");
+}
+
+#[test]
 fn pause_frames_are_used_when_both_sides_offer_them() {
     const RFCE: u32 = 1 << 27;
     const TFCE: u32 = 1 << 28;

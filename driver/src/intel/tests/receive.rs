@@ -112,12 +112,15 @@ fn checksums_are_judged_by_the_device() {
 #[test]
 fn flows_spread_over_queues_as_the_device_tells() {
     let mut rig = Rig::new(small(4));
+    let steering = rig.nic.steering().unwrap();
     let mut counts = [0; 4];
     for port in 1000..1064 {
         rig.model.receive(&tcp(port, b"flow"));
         let remote = SocketAddr::new(IpAddr::from([10, 0, 0, 2]), port);
         let local = SocketAddr::new(IpAddr::from([10, 0, 0, 1]), 80);
         let queue = usize::from(rig.nic.flow_queue(remote, local).unwrap().0);
+        let (SocketAddr::V4(remote), SocketAddr::V4(local)) = (remote, local) else { panic!() };
+        assert_eq!(usize::from(steering.queue_v4(remote, local)), queue);
         assert_eq!(rig.receive_on(queue).len(), 1, "port {port}");
         assert!(rig.burst.frames()[0].rss_hash.is_some());
         counts[queue] += 1;

@@ -30,6 +30,7 @@ use crate::device::{
     QueueError, QueueId, QueueSeed, RxBurst, TxBurst,
 };
 use crate::mem::{PacketSlice, Pool};
+use crate::rss::Steering;
 use crate::sys::Clock;
 use pcapng::{Direction, Packet};
 
@@ -324,8 +325,20 @@ impl Device for CapturedDevice {
         self.inner.link()
     }
 
+    fn poll_link(&self) -> Option<LinkState> {
+        self.inner.poll_link()
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        self.inner.statistics()
+    }
+
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         self.inner.flow_queue(remote, local)
+    }
+
+    fn steering(&self) -> Option<Steering> {
+        self.inner.steering()
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

@@ -31,6 +31,7 @@ use crate::device::{
     QueueError, QueueId, QueueSeed, RxBurst, RxFrame, TxBurst, TxFrame,
 };
 use crate::mem::Pool;
+use crate::rss::Steering;
 use crate::sys::Clock;
 use lane::{Frame, Lane};
 
@@ -284,8 +285,20 @@ impl Device for FaultyDevice {
         self.inner.link()
     }
 
+    fn poll_link(&self) -> Option<LinkState> {
+        self.inner.poll_link()
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        self.inner.statistics()
+    }
+
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         self.inner.flow_queue(remote, local)
+    }
+
+    fn steering(&self) -> Option<Steering> {
+        self.inner.steering()
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {

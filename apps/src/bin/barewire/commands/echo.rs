@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
-use barewire::{AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, Core};
+use barewire::{AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, Barewire, Core};
 
-use super::start::{BACKLOG, PAUSE, start, wait_until_ready};
+use super::start::{BACKLOG, PAUSE, run_until, start, wait_until_ready};
+use super::stats;
 use crate::cli::EchoArgs;
 use crate::output::{self, LiveLine, Rates};
 use crate::signals::Stop;
@@ -41,25 +42,29 @@ pub(crate) fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
         "listening on {address}  TCP and UDP echo on {}",
         args.device.device
     ))?;
-    show_until(&stop, &totals);
-    bw.stop().check().context("the engines did not stop cleanly")?;
+    show_until(&stop, &bw, &totals)?;
+    let report = bw.stop();
+    report.check().context("the engines did not stop cleanly")?;
     output::line(format_args!(
         "echoed {} over {} connections and in {} datagrams",
         output::bytes(totals.bytes.load(Ordering::Relaxed)),
         output::count(totals.connections.load(Ordering::Relaxed)),
         output::count(totals.datagrams.load(Ordering::Relaxed)),
     ))?;
+    if args.stats {
+        stats::print(&report, &**bw.device())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_until(stop: &Stop, totals: &Totals) {
+fn show_until(stop: &Stop, bw: &Barewire, totals: &Totals) -> anyhow::Result<()> {
     let mut line = LiveLine::new();
     let mut rates = Rates::new([0], Instant::now());
-    while !stop.wait(Duration::from_secs(1)) {
+    run_until(stop, bw, || {
         let bytes = totals.bytes.load(Ordering::Relaxed);
         let [rate] = rates.per_second([bytes], Instant::now());
         line.show(&format!("{} echoed  {} now", output::bytes(bytes), output::bits(rate)));
-    }
+    })
 }
 
 async fn echo_core(

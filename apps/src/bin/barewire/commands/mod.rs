@@ -3,10 +3,13 @@
 mod devices;
 mod doctor;
 mod echo;
+mod fetch;
 mod nic;
+mod nic_device;
 mod ping;
 mod serve;
 mod start;
+mod stats;
 mod transport;
 
 use std::process::ExitCode;
@@ -21,6 +24,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Echo(args) => echo::run(args),
+        Command::Fetch(args) => fetch::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Devices => devices::run(),
         Command::Doctor => doctor::run(),

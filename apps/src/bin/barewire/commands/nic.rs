@@ -1,10 +1,13 @@
 //! `barewire nic`: taking a network card from the kernel, giving it back, describing it.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use barewire_driver::drivers;
 use barewire_driver::pci::{self, Bound, Config, PciAddress, PciFunction, System};
 
+use super::{nic_device, stats};
 use crate::cli::NicCommand;
 use crate::output;
 
@@ -25,13 +28,59 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             let card = pci::find(&system, address)?;
             let mut lines = described(&system, &card);
             lines.extend(config_lines(&system, address));
+            if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
+                lines.extend(nic_device::info_lines(address));
+            }
             lines
+        }
+        NicCommand::Stats { address, seconds } => {
+            let card = pci::find(&system, address)?;
+            return stats(&system, &card, seconds.duration());
+        }
+        NicCommand::Test { address, unmapped_dma: true } => {
+            nic_device::send_unmapped(address)?;
+            vec![format!("{address} was told to read from where nothing is mapped; see `dmesg`")]
+        }
+        NicCommand::Test { address, unmapped_dma: false } => {
+            let (lines, all) = nic_device::test_vectors(address)?;
+            lines.into_iter().try_for_each(output::line)?;
+            return Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
     };
     for line in lines {
         output::line(line)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The hardware's counters, from whoever has the card.
+fn stats(system: &System, card: &PciFunction, time: Duration) -> anyhow::Result<ExitCode> {
+    if card.is_bound() {
+        for (name, value) in nic_device::statistics(card.address, time)? {
+            stats::print_one(name, value)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    for interface in &card.interfaces {
+        let dir = system.sys.join("class/net").join(&interface.name).join("statistics");
+        for (name, value) in kernel_counters(&dir) {
+            stats::print_one(&format!("{}.{name}", interface.name), value)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's counters of an interface, by name.
+fn kernel_counters(dir: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut counters: Vec<_> = entries
+        .filter_map(|entry| {
+            let value = std::fs::read_to_string(entry.path()).ok()?.trim().parse().ok()?;
+            Some((entry.file_name().into_string().ok()?, value))
+        })
+        .collect();
+    counters.sort();
+    counters
 }
 
 /// What happened, and what is left to do.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::start::start;
+use super::start::{start, watch};
 use crate::cli::PingArgs;
 use crate::output::{self, Advice};
 use crate::signals::Stop;
@@ -71,6 +71,7 @@ pub(crate) fn run(args: PingArgs) -> anyhow::Result<ExitCode> {
             }
             Err(error) => output::line(format_args!("seq={}: {error}", tally.sent))?,
         }
+        watch(&bw)?;
         let last = args.count != 0 && tally.sent == args.count;
         if last || stop.wait(args.interval.duration().saturating_sub(begin.elapsed())) {
             break;
@@ -82,7 +83,7 @@ pub(crate) fn run(args: PingArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The host's IPv4 address, by the machine's own resolver if it is a name.
-fn resolve(host: &str) -> anyhow::Result<IpAddr> {
+pub(super) fn resolve(host: &str) -> anyhow::Result<IpAddr> {
     let next = "give an IPv4 address, or a name that `getent ahostsv4` finds";
     let found = (host, 0)
         .to_socket_addrs()

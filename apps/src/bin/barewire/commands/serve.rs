@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use barewire::http::{Counters, Figures, Limits, Site, serve_connection};
-use barewire::{AsyncTcpListener, Core};
+use barewire::{AsyncTcpListener, Barewire, Core};
 
-use super::start::{BACKLOG, PAUSE, drain, start, wait_until_ready};
+use super::start::{BACKLOG, PAUSE, drain, run_until, start, wait_until_ready};
+use super::stats;
 use super::transport::StreamTransport;
 use crate::cli::ServeArgs;
 use crate::output::{self, Advice, LiveLine, Rates};
@@ -65,11 +66,15 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         args.device.device,
     ))?;
     let begin = Instant::now();
-    show_until(&stop, &shared);
+    show_until(&stop, &bw, &shared)?;
     shared.stopping.store(true, Ordering::Relaxed);
     let drained = drain(GRACE, || shared.figures().under_way() == 0);
-    bw.stop().check().context("the engines did not stop cleanly")?;
+    let report = bw.stop();
+    report.check().context("the engines did not stop cleanly")?;
     output::line(summary(&shared.figures(), begin.elapsed(), drained))?;
+    if args.stats {
+        stats::print(&report, &**bw.device())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,15 +140,15 @@ async fn accept(core: Core, listener: AsyncTcpListener, site: Rc<Site>, shared: 
 }
 
 /// Shows figures once a second until the end is asked for.
-fn show_until(stop: &Stop, shared: &Shared) {
+fn show_until(stop: &Stop, bw: &Barewire, shared: &Shared) -> anyhow::Result<()> {
     let mut line = LiveLine::new();
     let mut rates = Rates::new([0, 0], Instant::now());
-    while !stop.wait(Duration::from_secs(1)) {
+    run_until(stop, bw, || {
         let figures = shared.figures();
         let now = Instant::now();
         let per_second = rates.per_second([figures.requests, figures.bytes_sent], now);
         line.show(&live(&figures, per_second));
-    }
+    })
 }
 
 fn live(figures: &Figures, [requests, sent]: [f64; 2]) -> String {

@@ -9,6 +9,8 @@ use barewire::{Barewire, DeviceSpec};
 use barewire_driver::vfio::NOIOMMU_WARNING;
 
 use crate::cli::{DeviceArgs, Idle};
+use crate::output::{self, Advice};
+use crate::signals::Stop;
 
 /// Completed connections that may wait for `accept`.
 pub(super) const BACKLOG: usize = 1024;
@@ -18,6 +20,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest time for every core to listen.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the device is looked at while nothing else is to be done.
+const WATCH_STEP: Duration = Duration::from_millis(200);
 
 /// How often is looked whether everything under way has ended.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
@@ -38,6 +43,9 @@ pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
     if let Some(gateway) = args.gateway {
         builder = builder.gateway(gateway);
     }
+    if let Some(mtu) = args.mtu {
+        builder = builder.mtu(mtu);
+    }
     if let Some(path) = &args.capture {
         builder = builder.capture(path);
     }
@@ -54,6 +62,45 @@ pub(super) fn wait_until_ready(
 ) -> anyhow::Result<()> {
     for _ in 0..cores {
         started.recv_timeout(START_LIMIT).context("an engine did not start in time")??;
+    }
+    Ok(())
+}
+
+/// Waits until the end is asked for, and calls `each_second` meanwhile. What the link does is
+/// logged.
+///
+/// # Errors
+/// When an engine has ended by itself.
+pub(super) fn run_until(
+    stop: &Stop,
+    bw: &Barewire,
+    mut each_second: impl FnMut(),
+) -> anyhow::Result<()> {
+    let mut shown = Instant::now();
+    loop {
+        watch(bw)?;
+        if stop.wait(WATCH_STEP) {
+            return Ok(());
+        }
+        if shown.elapsed() >= Duration::from_secs(1) {
+            shown = Instant::now();
+            each_second();
+        }
+    }
+}
+
+/// One look at the device.
+///
+/// # Errors
+/// When an engine has ended by itself: nothing more will come of it.
+pub(super) fn watch(bw: &Barewire) -> anyhow::Result<()> {
+    if let Some(failure) = bw.failure() {
+        let what = format!("{} can no longer be used: {failure}", bw.device().name());
+        let next = "look at `dmesg` for what happened to it, and start again when it is back";
+        return Err(Advice::new(what, next).into());
+    }
+    if let Some(link) = bw.device().poll_link() {
+        tracing::info!("link of {} is {}", bw.device().name(), output::link(link));
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 
+use barewire_driver::LinkState;
+
 /// A failure, with what to do next.
 #[derive(Debug)]
 pub(crate) struct Advice {
@@ -38,6 +40,15 @@ pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// The state of a link, in words.
+pub(crate) fn link(state: LinkState) -> String {
+    match (state.up, state.speed_mbps) {
+        (false, _) => "down".to_owned(),
+        (true, None) => "up".to_owned(),
+        (true, Some(mbps)) => format!("up, {mbps} Mbit/s"),
+    }
 }
 
 /// Prints why the command failed.
