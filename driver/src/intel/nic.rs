@@ -352,13 +352,24 @@ pub(crate) fn station_words(mac: MacAddr) -> (u32, u32) {
     (u32::from_le_bytes([a, b, c, d]), high)
 }
 
-/// Reads the address that the device loaded from its EEPROM; `None` if it has none.
-pub(crate) fn read_station(hw: &Hw) -> Option<MacAddr> {
+/// Reads the address that the device loaded from its EEPROM.
+///
+/// # Errors
+/// [`BusError::Unsupported`] if it has none.
+pub(crate) fn read_station(hw: &Hw) -> Result<MacAddr, BusError> {
     let (low, high) = (hw.read(RAL), hw.read(RAH));
     let [a, b, c, d] = low.to_le_bytes();
     let [e, f, ..] = high.to_le_bytes();
     let mac = MacAddr([a, b, c, d, e, f]);
-    (mac != MacAddr::default() && !mac.is_group()).then_some(mac)
+    if mac == MacAddr::default() || mac.is_group() {
+        return Err(BusError::Unsupported(format!(
+            "{} has no address: {} reads {low:#010x} and {} {high:#010x}",
+            hw.function().address(),
+            RAL.name,
+            RAH.name,
+        )));
+    }
+    Ok(mac)
 }
 
 /// The bit of the multicast table that an address falls on, with RCTL.MO = 0: bits 47 to 36

@@ -215,6 +215,7 @@ impl Stack {
         }
         let mut expired = Vec::new();
         self.reassembler.handle_timeout(now, &mut expired);
+        self.egress.counters.reassembly_expired = self.reassembler.counters().timed_out;
         let message = Icmpv4Message::TimeExceeded(TimeExceeded::Reassembly);
         for Expired { header, payload } in expired {
             let Some(iface) = self.egress.owner_of(header.dst) else { continue };

@@ -30,6 +30,7 @@ mod settle;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use barewire_driver::device::BURST_FRAMES;
 use barewire_driver::{PacketSlice, Pool, TxBurst};
 
 use crate::addr::Cidr;
@@ -51,9 +52,6 @@ use crate::timer::Wheel;
 
 pub use config::{Limits, Share, StackConfig};
 pub use input::{Forward, ForwardKind};
-
-/// Frames that one `poll_transmit` fills a burst up to.
-use barewire_driver::device::BURST_FRAMES;
 
 /// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
 /// not acknowledge, their ACKs can still be received.

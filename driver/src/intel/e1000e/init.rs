@@ -15,8 +15,8 @@ use crate::device::MacAddr;
 use crate::intel::igb::bring_up::{reset, stop_dma};
 use crate::intel::nic::{clear_filters, read_station};
 use crate::intel::regs::{
-    self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RETA, RFCTL, RSSRK,
-    RXCSUM, TCTL, VET, rctl, rxcsum, tctl,
+    self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RCTL, RETA, RFCTL, RSSRK, RXCSUM, TCTL,
+    VET, rctl, rxcsum, tctl,
 };
 use crate::intel::{PACKET_BUFFER, link};
 
@@ -53,16 +53,7 @@ impl E1000e {
         thread::sleep(PHY_CONFIGURED);
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw).ok_or_else(|| {
-            BusError::Unsupported(format!(
-                "{} has no address: {} reads {:#010x} and {} {:#010x}",
-                hw.function().address(),
-                RAL.name,
-                hw.read(RAL),
-                RAH.name,
-                hw.read(RAH)
-            ))
-        })?;
+        let mac = read_station(hw)?;
         hw.set(CTRL_EXT, common::ctrl_ext::DRV_LOAD);
         self.apply_errata();
         clear_filters(hw, mac, self.config.vlan);

@@ -19,8 +19,8 @@ use crate::device::MacAddr;
 use crate::intel::hw::{Hw, Until};
 use crate::intel::nic::{ETHERNET_LEN, FCS_LEN, VLAN_LEN, clear_filters, read_station};
 use crate::intel::regs::{
-    CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RAH, RAL, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET,
-    ctrl, ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
+    CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
+    ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
 use crate::intel::{PACKET_BUFFER, link, regs as common};
 
@@ -87,16 +87,7 @@ impl Igb {
         reset(hw)?;
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw).ok_or_else(|| {
-            BusError::Unsupported(format!(
-                "{} has no address: {} reads {:#010x} and {} {:#010x}",
-                hw.function().address(),
-                RAL.name,
-                hw.read(RAL),
-                RAH.name,
-                hw.read(RAH)
-            ))
-        })?;
+        let mac = read_station(hw)?;
         hw.set(CTRL_EXT, ctrl_ext::DRV_LOAD);
         clear_filters(hw, mac, self.config.vlan);
         self.clear_second_addresses();
