@@ -25,6 +25,9 @@ pub struct Limits {
     pub backlog: usize,
     /// Packets to other engines that wait.
     pub forwards: usize,
+    /// RSTs a second for segments that belong to no connection, about. The exact number differs
+    /// from second to second, so that nobody can measure by it what others do.
+    pub resets_per_s: u32,
     /// Reassembly of IP fragments.
     pub reassembly: ReassemblyLimits,
 }
@@ -38,6 +41,7 @@ impl Default for Limits {
             orphans: 16 << 10,
             backlog: 4096,
             forwards: 1024,
+            resets_per_s: 1000,
             reassembly: ReassemblyLimits::default(),
         }
     }

@@ -518,6 +518,10 @@ impl Stack {
         let Some(entry) = self.time_wait.get_mut(index) else { return over };
         match entry.state.handle_segment(now, segment.header, segment.payload_len) {
             TimeWaitOutcome::Drop => AfterTimeWait::Answered,
+            TimeWaitOutcome::Limited => {
+                self.egress.counters.time_wait_replies_limited += 1;
+                AfterTimeWait::Answered
+            }
             TimeWaitOutcome::Ack(reply) => {
                 self.egress.emit_control(key, reply);
                 AfterTimeWait::Answered

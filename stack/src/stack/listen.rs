@@ -9,7 +9,8 @@ use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
 use crate::tcp::{
-    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Outcome, Segment, Tcb, cookie, reset_for,
+    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, cookie,
+    reset_for,
 };
 use crate::wire::tcp::TcpHeader;
 use std::net::SocketAddr;
@@ -104,7 +105,7 @@ impl Stack {
             let Some(entry) = self.half_open.get_mut(index) else { continue };
             if entry.listener == id && std::mem::take(&mut entry.turned_away) {
                 let (key, reply) = (entry.key, entry.state.syn_ack(now, &config));
-                return self.egress.emit_control(key, reply);
+                return self.answer_for(id, key, reply);
             }
         }
     }
@@ -143,6 +144,13 @@ impl Stack {
         })
     }
 
+    /// Sends a segment of a half-open connection, with its listener's `IP_TTL` and `IP_TOS`.
+    fn answer_for(&mut self, id: SocketId, key: FlowKey, reply: TcpHeader) {
+        let Some(listener) = self.listener_mut(id) else { return };
+        let (ttl, tos) = (listener.template.ttl, listener.template.tos);
+        self.egress.emit_control_as(key, reply, ttl, tos);
+    }
+
     fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
         match self.get_mut(id)? {
             Socket::Listener(listener) => Some(listener),
@@ -170,22 +178,33 @@ impl Stack {
             return;
         }
         let config = listener.template.config.clone();
-        let state = HalfOpen::new(now, header, &config, open);
-        let reply = state.syn_ack(now, &config);
-        if self.remember_half_open(id, key, state) {
-            self.egress.emit_control(key, reply);
-        } else {
-            self.answer_with_cookie(id, key, header);
+        let no_room = self.half_open_is_full(id);
+        match config.syn_cookies {
+            SynCookies::Off if no_room => self.egress.counters.half_open_full += 1,
+            SynCookies::Auto if no_room => self.answer_with_cookie(id, key, header),
+            SynCookies::Always => self.answer_with_cookie(id, key, header),
+            SynCookies::Off | SynCookies::Auto => {
+                let state = HalfOpen::new(now, header, &config, open);
+                if self.remember_half_open(id, key, state) {
+                    self.answer_for(id, key, state.syn_ack(now, &config));
+                }
+            }
         }
+    }
+
+    /// True if a listener, or the table, has no room for another half-open connection.
+    fn half_open_is_full(&mut self, id: SocketId) -> bool {
+        let table_is_full = self.half_open.is_full();
+        let Some(listener) = self.listener_mut(id) else { return true };
+        table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN)
     }
 
     /// Puts a half-open connection into the table; false if its listener or the table has no room.
     fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
-        let table_is_full = self.half_open.is_full();
-        let Some(listener) = self.listener_mut(id) else { return false };
-        if table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN) {
+        if self.half_open_is_full(id) {
             return false;
         }
+        let Some(listener) = self.listener_mut(id) else { return false };
         listener.half_open += 1;
         let timer = LazyTimer::default();
         let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
@@ -204,9 +223,9 @@ impl Stack {
         let Some(listener) = self.listener_mut(id) else { return };
         listener.cookie_sent = Some(now);
         let config = listener.template.config.clone();
-        let reply = cookie::syn_ack(header, iss, open.mss, &config);
+        let reply = HalfOpen::cookie_syn_ack(now, header, &config, Open { iss, ..open });
         self.egress.counters.cookies_sent += 1;
-        self.egress.emit_control(key, reply);
+        self.answer_for(id, key, reply);
     }
 
     /// An ACK for a listener, of no connection that is known: perhaps a cookie comes back. True if
@@ -232,7 +251,7 @@ impl Stack {
             self.egress.counters.cookies_refused += 1;
             return false;
         };
-        let open = crate::tcp::Open { iss, ..self.open_values(&key) };
+        let open = Open { iss, ..self.open_values(&key) };
         let state = HalfOpen::from_cookie(now, header, mss, &config, open);
         if full {
             self.egress.counters.accept_overflow += 1;
@@ -262,11 +281,10 @@ impl Stack {
         let outcome = entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
         match outcome {
             HalfOpenOutcome::Drop => {}
-            HalfOpenOutcome::Reply(reply) => self.egress.emit_control(key, reply),
-            HalfOpenOutcome::Reset(reply) => {
-                self.egress.counters.tcp_resets_sent += 1;
-                self.egress.emit_control(key, reply);
-            }
+            HalfOpenOutcome::Limited => self.egress.counters.half_open_replies_limited += 1,
+            HalfOpenOutcome::Deferred => self.egress.counters.accept_deferred += 1,
+            HalfOpenOutcome::Reply(reply) => self.answer_for(id, key, reply),
+            HalfOpenOutcome::Reset(reply) => self.send_reset(key, reply),
             HalfOpenOutcome::Remove => {
                 self.drop_half_open(index);
             }
@@ -346,7 +364,7 @@ impl Stack {
         match timeout {
             HalfOpenTimeout::NotYet => self.arm_half_open(index),
             HalfOpenTimeout::Resend(reply) => {
-                self.egress.emit_control(key, reply);
+                self.answer_for(id, key, reply);
                 self.arm_half_open(index);
             }
             HalfOpenTimeout::GiveUp => {
@@ -359,8 +377,18 @@ impl Stack {
     /// Answers a segment that belongs to nothing with RST, unless it is one.
     pub(super) fn refuse(&mut self, key: FlowKey, header: &TcpHeader, payload_len: u32) {
         if let Some(reply) = reset_for(header, payload_len) {
+            self.send_reset(key, reply);
+        }
+    }
+
+    /// Sends an RST for a segment that no connection wants, if the rate allows it.
+    pub(super) fn send_reset(&mut self, key: FlowKey, reply: TcpHeader) {
+        let (now, most) = (self.egress.now, self.limits.resets_per_s);
+        if self.resets.allow(now, most, &mut self.egress.rng) {
             self.egress.counters.tcp_resets_sent += 1;
             self.egress.emit_control(key, reply);
+        } else {
+            self.egress.counters.tcp_resets_limited += 1;
         }
     }
 }

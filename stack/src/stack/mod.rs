@@ -25,6 +25,7 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod resets;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -113,6 +114,7 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
+    resets: resets::ResetLimit,
     /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
     pub(crate) port_counter: u64,
     scratch: Vec<PacketSlice>,
@@ -142,6 +144,7 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
+            resets: resets::ResetLimit::default(),
             port_counter: 0,
             share,
             scratch: Vec::new(),

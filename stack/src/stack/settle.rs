@@ -29,8 +29,7 @@ impl Stack {
     #[cold]
     fn refuse_segment(&mut self, index: u32, header: TcpHeader) {
         if let Some(key) = self.connection(index).map(|c| c.key) {
-            self.egress.counters.tcp_resets_sent += 1;
-            self.egress.emit_control(key, header);
+            self.send_reset(key, header);
         }
     }
 

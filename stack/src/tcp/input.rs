@@ -157,7 +157,7 @@ impl Tcb {
     fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let Some(mut compact) = self.time_wait() else { return self.finish() };
         match compact.handle_segment(now, segment.header, segment.payload_len) {
-            TimeWaitOutcome::Drop => self.dropped = Some(DropReason::OutsideWindow),
+            TimeWaitOutcome::Drop | TimeWaitOutcome::Limited => self.dropped = Some(DropReason::OutsideWindow),
             TimeWaitOutcome::Ack(_) => {
                 self.dropped = Some(DropReason::OutsideWindow);
                 self.timers.set(Timer::Lifetime, compact.deadline(now));
@@ -300,7 +300,9 @@ impl Tcb {
         }
     }
 
-    /// RFC 5961 §5 and §7: at most so many challenge ACKs a second.
+    /// RFC 5961 §5 and §7: at most so many challenge ACKs a second. The count is the connection's
+    /// own: one that all shared would tell an attacker, by what is left of it for a connection of
+    /// his, whether he has hit another's numbers.
     pub(super) fn challenge(&mut self, now: Instant) {
         let second = (now.as_millis() / 1000) as u32;
         if self.challenges.second != second {
@@ -310,6 +312,8 @@ impl Tcb {
         if self.challenges.sent < self.config.challenge_acks_per_s {
             self.challenges.sent += 1;
             self.pending |= Pending::ACK;
+        } else {
+            self.dropped = Some(DropReason::ChallengeLimit);
         }
     }
 

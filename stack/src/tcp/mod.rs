@@ -41,6 +41,7 @@ use bitflags::bitflags;
 
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
+pub use cookie::SynCookies;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use isn::{isn, timestamp_offset};
 pub use seq::{SeqNum, WindowScale};
@@ -106,8 +107,10 @@ pub struct TcpConfig {
     pub syn_ack_retries: u8,
     /// Retransmissions of data before the connection times out (RFC 9293 §3.8.3 R2).
     pub data_retries: u8,
-    /// How long an ACK may wait for company; zero turns delaying off (`TCP_QUICKACK`).
+    /// How long an ACK may wait for company; zero turns delaying off.
     pub delayed_ack: Duration,
+    /// Acknowledges every segment at once (`TCP_QUICKACK`).
+    pub quick_ack: bool,
     /// Turns Nagle's algorithm off (`TCP_NODELAY`).
     pub nodelay: bool,
     /// Holds partial segments back for at most 200 ms (`TCP_CORK`).
@@ -134,6 +137,16 @@ pub struct TcpConfig {
     pub linger: Linger,
     /// Challenge ACKs a second that one connection sends at most (RFC 5961 §7).
     pub challenge_acks_per_s: u16,
+    /// When a listener answers SYNs with cookies (RFC 4987 §3.6).
+    pub syn_cookies: SynCookies,
+    /// How long a listener waits for the first data of a connection before `accept` gives it out
+    /// without (`TCP_DEFER_ACCEPT`); zero does not wait.
+    pub defer_accept: Duration,
+    /// How long whoever waits for data, room or a connection in the socket's name does so
+    /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None` is for ever. The stack itself never waits.
+    pub recv_timeout: Option<Duration>,
+    /// See `recv_timeout`.
+    pub send_timeout: Option<Duration>,
 }
 
 impl Default for TcpConfig {
@@ -150,6 +163,7 @@ impl Default for TcpConfig {
             syn_ack_retries: 5,
             data_retries: 15,
             delayed_ack: Duration::from_millis(40),
+            quick_ack: false,
             nodelay: false,
             cork: false,
             keepalive: None,
@@ -163,6 +177,10 @@ impl Default for TcpConfig {
             time_wait: Duration::from_secs(60),
             linger: Linger::Background,
             challenge_acks_per_s: 10,
+            syn_cookies: SynCookies::Auto,
+            defer_accept: Duration::ZERO,
+            recv_timeout: None,
+            send_timeout: None,
         }
     }
 }
@@ -294,6 +312,8 @@ pub enum DropReason {
     ReadShut,
     /// The connection is in CLOSED.
     Closed,
+    /// A segment that deserved a challenge ACK came when this second's were used up.
+    ChallengeLimit,
 }
 
 /// Figures about a connection (`TCP_INFO`).

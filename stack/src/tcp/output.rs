@@ -366,6 +366,9 @@ impl Tcb {
         }
         self.last_sent = now;
         self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
         let active = self.state == State::SynSent;
         let answering = |status| active || self.status.contains(status);
         let mut header = TcpHeader {

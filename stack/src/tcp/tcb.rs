@@ -341,7 +341,7 @@ impl Tcb {
         }
         self.arm_keepalive();
         self.arm_user_timeout();
-        if self.config.delayed_ack.is_zero() && self.timers.is_set(Timer::DelayedAck) {
+        if self.acks_at_once() && self.timers.is_set(Timer::DelayedAck) {
             self.pending |= Pending::ACK;
         }
         if !self.status.contains(Status::CORK) {
