@@ -109,6 +109,12 @@ counters! {
     half_open_full,
     /// Segments for half-open connections left unanswered because one was answered just before.
     half_open_replies_limited,
+    /// Connections opened by a SYN with a good fast open cookie, its data taken (RFC 7413).
+    fast_open_accepted,
+    /// SYNs with a fast open cookie that was not good, taken without their data.
+    fast_open_refused,
+    /// SYNs with a good fast open cookie, taken without their data because the queue was full.
+    fast_open_full,
     /// Handshakes completed without data, for which `TCP_DEFER_ACCEPT` waits.
     accept_deferred,
     /// Half-open connections given up.
@@ -121,6 +127,8 @@ counters! {
     time_wait_replies_limited,
     /// Closed connections aborted because too many had no application any more.
     orphans_aborted,
+    /// Connections reset because their peer left data unread while memory was scarce.
+    stalled_aborted,
     /// UDP datagrams taken in.
     udp_datagrams_received,
     /// UDP datagrams sent.

@@ -51,6 +51,12 @@ pub enum SocketOption {
     /// `TCP_DEFER_ACCEPT`: how long a listener keeps a connection from `accept` until its first data
     /// is there; zero does not wait.
     DeferAccept(Duration),
+    /// `TCP_FASTOPEN`: how many connections of a listener may be open by a cookie alone (RFC 7413);
+    /// zero turns fast open off.
+    FastOpen(u32),
+    /// `TCP_FASTOPEN_CONNECT`: `connect` waits for the first write, which goes with the SYN, if the
+    /// server has given a cookie before.
+    FastOpenConnect(bool),
     /// `TCP_CONGESTION`.
     Congestion(Algorithm),
     /// `IP_TTL`, 1 to 255.
@@ -85,6 +91,8 @@ pub enum OptionName {
     UserTimeout,
     Linger2,
     DeferAccept,
+    FastOpen,
+    FastOpenConnect,
     Congestion,
     Ttl,
     Tos,

@@ -467,7 +467,7 @@ impl Stack {
         match listener {
             Some(_) if flags.contains(TcpFlags::RST) => {}
             Some(id) if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) => {
-                self.handle_syn(id, key, header, iss_above);
+                self.handle_syn(id, key, segment, iss_above);
             }
             Some(id) if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) => {
                 if !self.handle_cookie(id, key, segment) {

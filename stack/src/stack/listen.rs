@@ -64,6 +64,7 @@ impl Stack {
             turned_away: Default::default(),
             cookie_sent: None,
             in_event_list: false,
+            fast_open: Default::default(),
         };
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Listener(Box::new(listener));
@@ -145,13 +146,13 @@ impl Stack {
     }
 
     /// Sends a segment of a half-open connection, with its listener's `IP_TTL` and `IP_TOS`.
-    fn answer_for(&mut self, id: SocketId, key: FlowKey, reply: TcpHeader) {
+    pub(super) fn answer_for(&mut self, id: SocketId, key: FlowKey, reply: TcpHeader) {
         let Some(listener) = self.listener_mut(id) else { return };
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         self.egress.emit_control_as(key, reply, ttl, tos);
     }
 
-    fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
+    pub(super) fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
         match self.get_mut(id)? {
             Socket::Listener(listener) => Some(listener),
             Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_) => None,
@@ -165,9 +166,10 @@ impl Stack {
         &mut self,
         id: SocketId,
         key: FlowKey,
-        header: &TcpHeader,
+        segment: Segment<'_>,
         iss_above: Option<u32>,
     ) {
+        let header = segment.header;
         let (now, mut open) = (self.egress.now, self.open_values(&key));
         if let Some(last) = iss_above {
             open.iss = last.wrapping_add(64_000).wrapping_add(open.iss % 64_000);
@@ -178,6 +180,11 @@ impl Stack {
             return;
         }
         let config = listener.template.config.clone();
+        let (place, cookie) = self.judge_fast_open(id, &key, header.options.fast_open, &config);
+        if let Some(place) = place {
+            let state = HalfOpen::new(now, header, &config, open);
+            return self.open_by_cookie(id, key, state, segment, (place, cookie));
+        }
         let no_room = self.half_open_is_full(id);
         match config.syn_cookies {
             SynCookies::Off if no_room => self.egress.counters.half_open_full += 1,
@@ -186,7 +193,9 @@ impl Stack {
             SynCookies::Off | SynCookies::Auto => {
                 let state = HalfOpen::new(now, header, &config, open);
                 if self.remember_half_open(id, key, state) {
-                    self.answer_for(id, key, state.syn_ack(now, &config));
+                    let mut reply = state.syn_ack(now, &config);
+                    reply.options.fast_open = cookie;
+                    self.answer_for(id, key, reply);
                 }
             }
         }
@@ -305,12 +314,20 @@ impl Stack {
     /// Moves a connection whose handshake ends with `segment` into the accept queue.
     fn establish(&mut self, id: SocketId, key: FlowKey, tcb: Tcb, segment: Segment<'_>) {
         let now = self.egress.now;
-        let Some(listener) = self.listener_mut(id) else { return };
+        if let Some(index) = self.enqueue_accepted(id, key, tcb) {
+            self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+        }
+    }
+
+    /// Puts a new connection into the socket table and at the end of its listener's accept queue;
+    /// gives its index.
+    pub(super) fn enqueue_accepted(&mut self, id: SocketId, key: FlowKey, tcb: Tcb) -> Option<u32> {
+        let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
         let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
             self.egress.counters.sockets_full += 1;
-            return;
+            return None;
         };
         self.share.ports.open_connection(key.local_port, false);
         self.flows.set(key, Tag::Connection(index));
@@ -318,7 +335,7 @@ impl Stack {
             listener.accept_queue.push_back(SocketId { index, generation });
         }
         self.note_event(id);
-        self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+        Some(index)
     }
 
     fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {

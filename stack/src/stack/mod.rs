@@ -20,6 +20,7 @@
 mod calls;
 mod config;
 mod datagram;
+mod fast_open;
 mod icmp;
 mod input;
 mod listen;
@@ -27,8 +28,11 @@ mod open;
 mod options;
 mod resets;
 mod settle;
+mod shed;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use barewire_driver::device::BURST_FRAMES;
@@ -48,6 +52,7 @@ use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
 use crate::tcp::Readiness;
+use crate::tcp::fast_open::Cache;
 use crate::time::Instant;
 use crate::timer::Wheel;
 
@@ -115,6 +120,10 @@ pub struct Stack {
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
     resets: resets::ResetLimit,
+    /// Where the search for stalled connections goes on.
+    shed_hand: u32,
+    /// Cookies that servers have given.
+    fast_open: Rc<RefCell<Cache>>,
     /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
     pub(crate) port_counter: u64,
     scratch: Vec<PacketSlice>,
@@ -145,6 +154,8 @@ impl Stack {
             forwards: VecDeque::new(),
             orphans: 0,
             resets: resets::ResetLimit::default(),
+            shed_hand: 0,
+            fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             port_counter: 0,
             share,
             scratch: Vec::new(),

@@ -17,6 +17,9 @@ const MIN_BUFFER_BYTES: u32 = 2048;
 /// Largest buffers that may be asked for: what a scaled window can express (RFC 7323 §2.3).
 const MAX_BUFFER_BYTES: u32 = 1 << 30;
 
+/// Most connections of a listener that may be open by a fast open cookie alone.
+const MAX_FAST_OPEN_QUEUE: u32 = 65_536;
+
 impl Stack {
     /// Sets an option; on a connection it takes effect at once.
     ///
@@ -134,6 +137,8 @@ fn set_tcp(config: &mut TcpConfig, option: SocketOption) -> Result<(), SocketErr
         }
         SocketOption::Linger2(time) => config.fin_wait_2 = time,
         SocketOption::DeferAccept(time) => config.defer_accept = time,
+        SocketOption::FastOpen(queue) => config.fast_open_queue = queue.min(MAX_FAST_OPEN_QUEUE),
+        SocketOption::FastOpenConnect(on) => config.fast_open_connect = on,
         SocketOption::Congestion(algorithm) => config.congestion = algorithm,
         SocketOption::ReuseAddr(_)
         | SocketOption::ReusePort(_)
@@ -183,6 +188,8 @@ fn get_tcp(config: &TcpConfig, name: OptionName) -> Result<SocketOption, SocketE
         OptionName::UserTimeout => SocketOption::UserTimeout(config.user_timeout),
         OptionName::Linger2 => SocketOption::Linger2(config.fin_wait_2),
         OptionName::DeferAccept => SocketOption::DeferAccept(config.defer_accept),
+        OptionName::FastOpen => SocketOption::FastOpen(config.fast_open_queue),
+        OptionName::FastOpenConnect => SocketOption::FastOpenConnect(config.fast_open_connect),
         OptionName::Congestion => SocketOption::Congestion(config.congestion),
         OptionName::ReuseAddr
         | OptionName::ReusePort
@@ -221,6 +228,8 @@ fn set_datagram(socket: &mut DatagramSocket, option: SocketOption) -> Result<(),
         | SocketOption::UserTimeout(_)
         | SocketOption::Linger2(_)
         | SocketOption::DeferAccept(_)
+        | SocketOption::FastOpen(_)
+        | SocketOption::FastOpenConnect(_)
         | SocketOption::Congestion(_) => return Err(SocketError::NoProtocolOption),
     }
     Ok(())
@@ -250,6 +259,8 @@ fn get_datagram(socket: &DatagramSocket, name: OptionName) -> Result<SocketOptio
         | OptionName::UserTimeout
         | OptionName::Linger2
         | OptionName::DeferAccept
+        | OptionName::FastOpen
+        | OptionName::FastOpenConnect
         | OptionName::Congestion => return Err(SocketError::NoProtocolOption),
     })
 }

@@ -261,7 +261,7 @@ impl Stack {
         let now = self.egress.now;
         self.leave_tx_list(index);
         let lost = self.with_tcb(index, |tcb| {
-            if tcb.state().is_opening() {
+            if tcb.is_connecting() {
                 return (0, tcb.fail(SocketError::HostUnreachable));
             }
             let mut pieces = Vec::new();

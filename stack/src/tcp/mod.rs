@@ -18,6 +18,7 @@ mod assembler;
 mod calls;
 mod congestion;
 pub mod cookie;
+pub mod fast_open;
 mod half_open;
 mod input;
 mod isn;
@@ -142,6 +143,12 @@ pub struct TcpConfig {
     /// How long a listener waits for the first data of a connection before `accept` gives it out
     /// without (`TCP_DEFER_ACCEPT`); zero does not wait.
     pub defer_accept: Duration,
+    /// Connections of a listener that may be opened by a fast open cookie and whose handshake has
+    /// not ended (`TCP_FASTOPEN`); zero turns fast open off.
+    pub fast_open_queue: u32,
+    /// `connect` waits for the first write and sends it with the SYN, where a cookie allows it
+    /// (`TCP_FASTOPEN_CONNECT`).
+    pub fast_open_connect: bool,
     /// How long whoever waits for data, room or a connection in the socket's name does so
     /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None` is for ever. The stack itself never waits.
     pub recv_timeout: Option<Duration>,
@@ -179,6 +186,8 @@ impl Default for TcpConfig {
             challenge_acks_per_s: 10,
             syn_cookies: SynCookies::Auto,
             defer_accept: Duration::ZERO,
+            fast_open_queue: 0,
+            fast_open_connect: false,
             recv_timeout: None,
             send_timeout: None,
         }
