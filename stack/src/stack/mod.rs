@@ -25,6 +25,9 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod poll_flags;
+mod raw;
+mod settings;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -52,6 +55,9 @@ use crate::timer::Wheel;
 
 pub use config::{Limits, Share, StackConfig};
 pub use input::{Forward, ForwardKind};
+pub use poll_flags::PollFlags;
+pub use raw::{RawError, SentPacket};
+pub use settings::{Kind, Setting, SettingError, Settings, Value};
 
 /// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
 /// not acknowledge, their ACKs can still be received.

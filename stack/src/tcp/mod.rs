@@ -115,6 +115,9 @@ pub struct TcpConfig {
     pub data_retries: u8,
     /// How long an ACK may wait for company; zero turns delaying off (`TCP_QUICKACK`).
     pub delayed_ack: Duration,
+    /// Data segments at the start of a connection whose ACK is not delayed: the peer's congestion
+    /// window is small then.
+    pub quick_acks: u8,
     /// Turns Nagle's algorithm off (`TCP_NODELAY`).
     pub nodelay: bool,
     /// Holds partial segments back for at most 200 ms (`TCP_CORK`).
@@ -159,6 +162,7 @@ impl Default for TcpConfig {
             syn_ack_retries: 5,
             data_retries: 15,
             delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
             nodelay: false,
             cork: false,
             keepalive: None,
