@@ -76,6 +76,10 @@ pub const SEND_SHARE_MIN_BYTES: usize = 16 << 10;
 /// that neither readers that stall nor senders of gaps keep the others from receiving and sending.
 pub const RECV_RESERVE_PART: usize = 4;
 
+/// While fewer than one slot in this many is free, no socket buffer grows, and autotuned receive
+/// buffers shrink.
+pub const GROWTH_RESERVE_PART: usize = 2;
+
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]

@@ -40,7 +40,7 @@ impl Tcb {
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
     fn is_roomy(&self) -> bool {
-        self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1)
+        self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 
     /// Takes the pending error (`SO_ERROR`).
@@ -52,7 +52,7 @@ impl Tcb {
 
     /// Bytes that a write would take now.
     pub fn write_room(&self) -> usize {
-        let buffer = self.config.send_buffer_bytes as usize;
+        let buffer = self.snd.buffer as usize;
         if self.sendq.chunks() >= CHUNKS_MIN + buffer / BYTES_PER_CHUNK_MIN {
             return 0;
         }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use bitflags::bitflags;
 
 use super::assembler::Assembler;
+use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::Controller;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
@@ -91,6 +92,8 @@ bitflags! {
         const CORK = 1 << 12;
         const USER_TIMEOUT = 1 << 13;
         const KEEPALIVE = 1 << 14;
+        /// The last segment found packet memory scarce.
+        const MEMORY_SCARCE = 1 << 15;
     }
 }
 
@@ -107,6 +110,8 @@ pub(super) struct Send {
     pub(super) wl2: SeqNum,
     /// End of the last segment that was sent smaller than the MSS (Nagle).
     pub(super) small_end: SeqNum,
+    /// `SO_SNDBUF`, or what autotuning has made of it.
+    pub(super) buffer: u32,
     /// Payload of a full segment.
     pub(super) mss: u16,
     pub(super) scale: WindowScale,
@@ -120,8 +125,9 @@ pub(super) struct Receive {
     pub(super) edge: SeqNum,
     /// Last.ACK.sent of RFC 7323.
     pub(super) acked: SeqNum,
-    /// `SO_RCVBUF`.
+    /// `SO_RCVBUF`, or what autotuning has made of it.
     pub(super) buffer: u32,
+    pub(super) tuning: Tuning,
     /// The MSS that we announced.
     pub(super) our_mss: u16,
     /// The largest wire segment that the peer has sent: what a full segment of its is.
@@ -218,6 +224,7 @@ impl Tcb {
                 wl1: SeqNum::default(),
                 wl2: iss,
                 small_end: iss,
+                buffer: send_start(&config),
                 mss,
                 scale: WindowScale::NONE,
             },
@@ -225,7 +232,8 @@ impl Tcb {
                 nxt: SeqNum::default(),
                 edge: SeqNum::default(),
                 acked: SeqNum::default(),
-                buffer: config.recv_buffer_bytes,
+                buffer: recv_start(&config),
+                tuning: Tuning::default(),
                 our_mss,
                 peer_segment: MSS_DEFAULT.min(our_mss),
                 // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
@@ -323,6 +331,7 @@ impl Tcb {
         }
         self.last_heard = now;
         self.soft_error = None;
+        self.begin_tuning(now);
         self.arm_keepalive();
     }
 
@@ -354,7 +363,7 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
-        self.rcv.buffer = self.config.recv_buffer_bytes;
+        self.retune();
         self.status.set(Status::NODELAY, self.config.nodelay);
         self.status.set(Status::CORK, self.config.cork);
         self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
