@@ -177,7 +177,7 @@ impl Default for TcpConfig {
             initial_window_segments: 10,
             rto_min: Duration::from_millis(200),
             rto_initial: Duration::from_secs(1),
-            rto_max: Duration::from_secs(60),
+            rto_max: Duration::from_secs(120),
             syn_retries: 6,
             syn_ack_retries: 5,
             data_retries: 15,

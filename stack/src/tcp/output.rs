@@ -153,7 +153,7 @@ impl Tcb {
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
-                let wait = self.rtt.rto_after(self.probes, &self.config);
+                let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
                 self.timers.set(timer, now + wait);
             }
             None => {}
@@ -415,7 +415,7 @@ impl Tcb {
             self.status |= Status::PROBED;
         }
         self.last_sent = now;
-        let wait = self.rtt.rto_after(self.probes, &self.config);
+        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
         let header = self.header(now, self.snd.nxt, TcpFlags::ACK);
         Transmit { header, payload_len: n, mss: self.snd.mss }
@@ -474,6 +474,9 @@ impl Tcb {
     /// How far the right edge of the receive window could move.
     pub(super) fn window_growth(&self) -> u32 {
         let free = self.rcv.buffer.saturating_sub(self.recvq.len());
+        // What the field cannot say is no growth: without scaling a large buffer would look, for
+        // ever, like room that the peer has to be told of.
+        let free = free.min(self.rcv.scale.bytes(u16::MAX));
         free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
     }
 

@@ -166,6 +166,9 @@ pub struct Tcb {
     pub(super) retries: u8,
     /// Probes since the peer last answered.
     pub(super) probes: u8,
+    /// Zero-window probes since the window closed: their interval doubles also while the peer
+    /// answers (RFC 9293 §3.8.6.1).
+    pub(super) persist_backoff: u8,
     /// The last write said that more is to come (`MSG_MORE`).
     pub(super) more_to_come: bool,
     pub(super) dropped: Option<DropReason>,
@@ -248,6 +251,7 @@ impl Tcb {
             controller: Controller::new(config.congestion, u32::from(mss)),
             retries: 0,
             probes: 0,
+            persist_backoff: 0,
             more_to_come: false,
             dropped: None,
             error: None,

@@ -215,7 +215,8 @@ impl Segment {
             tcp[DATA_OFFSET] = ((tcp.len() / 4) << 4) as u8;
         }
         // The first byte of the stream has sequence number 1, after the SYN.
-        let offset = header.seq.wrapping_sub(flow.peer_isn).wrapping_sub(1);
+        let first = header.seq.wrapping_add(u32::from(self.flags.contains(TcpFlags::SYN)));
+        let offset = first.wrapping_sub(flow.peer_isn).wrapping_sub(1);
         let len = self.len.value().unwrap_or_default();
         tcp.extend((0..len).map(|i| pattern(offset.wrapping_add(i))));
         if tcp.len() > usize::from(u16::MAX) - Ipv4Header::LEN {
