@@ -200,6 +200,10 @@ fn tcp(rng: &mut Rng, tcp: &mut TcpConfig) {
     tcp.window_scale = rng.chance(0.7);
     tcp.send_buffer_bytes = 4096 << rng.below(8);
     tcp.recv_buffer_bytes = 4096 << rng.below(8);
+    (tcp.send_autotune, tcp.recv_autotune) = (rng.chance(0.5), rng.chance(0.5));
+    if rng.chance(0.3) {
+        tcp.quick_acks = rng.below(32) as u8;
+    }
     if rng.chance(0.3) {
         tcp.initial_window_segments = 1 + rng.below(16) as u8;
     }

@@ -10,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
-use super::{RECV_RESERVE_PART, Socket, Stack};
+use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
-use crate::tcp::{Segment, Tcb, TimeWaitOutcome};
+use crate::tcp::{Memory, Segment, Tcb, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::wire::arp::ArpPacket;
 use crate::wire::ethernet::{EthernetHeader, ethertype};
@@ -441,18 +441,20 @@ impl Stack {
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         let payload = transport.pieces;
-        let no_memory = false;
-        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments, no_memory });
+        let memory = Memory::Plenty;
+        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments, memory });
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                let no_memory =
-                    segment.payload_len > 0 && self.must_shed(index, segment.header.seq);
-                self.egress.counters.rx_memory_pressure += u64::from(no_memory);
-                return self.deliver_to(index, Segment { no_memory, ..segment });
+                let memory = if segment.payload_len > 0 {
+                    self.memory_for(index, segment.header.seq)
+                } else {
+                    Memory::Plenty
+                };
+                return self.deliver_to(index, Segment { memory, ..segment });
             }
             Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
             Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
@@ -497,13 +499,21 @@ impl Stack {
         }
     }
 
-    /// True if there is no memory for this data: it waits behind a gap, or behind data that the
-    /// application has not read.
-    fn must_shed(&self, index: u32, seq: u32) -> bool {
+    /// Whether there is memory for this data. When little is left, none for what has to wait: behind
+    /// a gap, or behind data that the application has not read.
+    fn memory_for(&mut self, index: u32, seq: u32) -> Memory {
         let pool = &self.egress.pool;
+        let (free, total) = (pool.free_slots(), pool.total_slots());
+        if free >= total / GROWTH_RESERVE_PART {
+            return Memory::Plenty;
+        }
         let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
-        pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART
-            && self.connection(index).is_some_and(|c| waits(&c.tcb))
+        if free < total / RECV_RESERVE_PART && self.connection(index).is_some_and(|c| waits(&c.tcb))
+        {
+            self.egress.counters.rx_memory_pressure += 1;
+            return Memory::Exhausted;
+        }
+        Memory::Scarce
     }
 
     /// A segment for a flow in TIME-WAIT.

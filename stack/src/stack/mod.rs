@@ -25,6 +25,9 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod poll_flags;
+mod raw;
+mod settings;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -52,6 +55,9 @@ use crate::timer::Wheel;
 
 pub use config::{Limits, Share, StackConfig};
 pub use input::{Forward, ForwardKind};
+pub use poll_flags::PollFlags;
+pub use raw::{RawError, SentPacket};
+pub use settings::{Kind, Setting, SettingError, Settings, Value};
 
 /// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
 /// not acknowledge, their ACKs can still be received.
@@ -69,6 +75,10 @@ pub const SEND_SHARE_MIN_BYTES: usize = 16 << 10;
 /// gap or behind data that the application has not read, is dropped (its sender sends it again), so
 /// that neither readers that stall nor senders of gaps keep the others from receiving and sending.
 pub const RECV_RESERVE_PART: usize = 4;
+
+/// While fewer than one slot in this many is free, no socket buffer grows, and autotuned receive
+/// buffers shrink.
+pub const GROWTH_RESERVE_PART: usize = 2;
 
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]

@@ -115,9 +115,11 @@ fn set_tcp(config: &mut TcpConfig, option: SocketOption) -> Result<(), SocketErr
         }
         SocketOption::SendBuffer(bytes) => {
             config.send_buffer_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES);
+            config.send_autotune = false;
         }
         SocketOption::RecvBuffer(bytes) => {
             config.recv_buffer_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES);
+            config.recv_autotune = false;
         }
         SocketOption::NoDelay(on) => config.nodelay = on,
         SocketOption::Cork(on) => config.cork = on,

@@ -190,6 +190,7 @@ impl Tcb {
                     window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
                     after_timeout,
                 });
+                self.tune_send();
                 true
             }
             OnAck::Resend { restart_timer } => {

@@ -40,7 +40,7 @@ impl Tcb {
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
     fn is_roomy(&self) -> bool {
-        self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1)
+        self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 
     /// Takes the pending error (`SO_ERROR`).
@@ -52,7 +52,7 @@ impl Tcb {
 
     /// Bytes that a write would take now.
     pub fn write_room(&self) -> usize {
-        let buffer = self.config.send_buffer_bytes as usize;
+        let buffer = self.snd.buffer as usize;
         if self.sendq.chunks() >= CHUNKS_MIN + buffer / BYTES_PER_CHUNK_MIN {
             return 0;
         }
@@ -88,6 +88,12 @@ impl Tcb {
             0 => Err(SocketError::NoBuffers),
             n => Ok(n),
         }
+    }
+
+    /// Says whether the next write will be followed by more (`MSG_MORE`): a partial segment waits
+    /// for it, as under `TCP_CORK`.
+    pub fn expect_more(&mut self, more: bool) {
+        self.more_to_come = more;
     }
 
     /// Queues a slice without copying it. A slice is taken whole while there is any room, so the

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::isn::{Purpose, flow_hasher};
 use super::seq::{SeqNum, WindowScale};
-use super::{TcpConfig, tcb};
+use super::{TcpConfig, autotune, tcb};
 use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 
@@ -71,7 +71,7 @@ pub fn check(
 /// The SYN-ACK that carries a cookie as its sequence number, ports left zero. It offers the MSS
 /// alone.
 pub fn syn_ack(syn: &TcpHeader, iss: u32, our_mss: u16, config: &TcpConfig) -> TcpHeader {
-    let window = config.recv_buffer_bytes;
+    let window = autotune::recv_start(config);
     TcpHeader {
         seq: iss,
         ack: (SeqNum::new(syn.seq) + 1).get(),

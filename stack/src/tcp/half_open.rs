@@ -13,7 +13,7 @@ use super::input::older;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{MSS_DEFAULT, Status, Tcb, announced_mss, ts_clock};
-use super::{Open, TcpConfig, reset_with_seq};
+use super::{Open, TcpConfig, autotune, reset_with_seq};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
@@ -113,7 +113,7 @@ impl HalfOpen {
 
     /// The SYN-ACK, ports left zero.
     pub fn syn_ack(&self, now: Instant, config: &TcpConfig) -> TcpHeader {
-        let buffer = config.recv_buffer_bytes;
+        let buffer = autotune::recv_start(config);
         let mut header = self.ack(now, config);
         header.seq = self.iss;
         header.flags |= TcpFlags::SYN;
@@ -147,7 +147,7 @@ impl HalfOpen {
 
     /// The window that the SYN-ACK offered.
     fn offered(&self, config: &TcpConfig) -> u32 {
-        config.recv_buffer_bytes.min(u32::from(u16::MAX))
+        autotune::recv_start(config).min(u32::from(u16::MAX))
     }
 
     /// RFC 9293 §3.10.7.4 for SYN-RECEIVED after a passive open, as RFC 5961 amends it.

@@ -15,6 +15,7 @@
 
 mod ack;
 mod assembler;
+mod autotune;
 mod calls;
 mod congestion;
 pub mod cookie;
@@ -90,8 +91,14 @@ pub enum Algorithm {
 pub struct TcpConfig {
     /// Bytes that may wait for the application to read (`SO_RCVBUF`); also bounds the window.
     pub recv_buffer_bytes: u32,
+    /// The receive buffer begins with 256 KiB and grows up to `recv_buffer_bytes` where the path
+    /// needs more; otherwise it has that size at once. `SO_RCVBUF` turns this off.
+    pub recv_autotune: bool,
     /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`).
     pub send_buffer_bytes: u32,
+    /// The send buffer begins with 256 KiB and follows the congestion window up to
+    /// `send_buffer_bytes`; otherwise it has that size at once. `SO_SNDBUF` turns this off.
+    pub send_autotune: bool,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window_segments: u8,
     /// Lower bound of the retransmission timeout.
@@ -108,6 +115,9 @@ pub struct TcpConfig {
     pub data_retries: u8,
     /// How long an ACK may wait for company; zero turns delaying off (`TCP_QUICKACK`).
     pub delayed_ack: Duration,
+    /// Data segments at the start of a connection whose ACK is not delayed: the peer's congestion
+    /// window is small then.
+    pub quick_acks: u8,
     /// Turns Nagle's algorithm off (`TCP_NODELAY`).
     pub nodelay: bool,
     /// Holds partial segments back for at most 200 ms (`TCP_CORK`).
@@ -140,8 +150,10 @@ impl Default for TcpConfig {
     /// What the RFCs say, and what Linux does where they leave the choice.
     fn default() -> Self {
         TcpConfig {
-            recv_buffer_bytes: 1 << 20,
-            send_buffer_bytes: 1 << 20,
+            recv_buffer_bytes: 6 << 20,
+            recv_autotune: true,
+            send_buffer_bytes: 4 << 20,
+            send_autotune: true,
             initial_window_segments: 10,
             rto_min: Duration::from_millis(200),
             rto_initial: Duration::from_secs(1),
@@ -150,6 +162,7 @@ impl Default for TcpConfig {
             syn_ack_retries: 5,
             data_retries: 15,
             delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
             nodelay: false,
             cork: false,
             keepalive: None,
@@ -178,8 +191,20 @@ pub struct Segment<'a> {
     pub payload_len: u32,
     /// Wire segments that the device joined into this one, at least 1: for counting ACKs.
     pub wire_segments: u16,
-    /// Packet memory is too scarce to keep the payload: it counts as lost, the rest as received.
-    pub no_memory: bool,
+    /// How much packet memory there is to keep the payload in.
+    pub memory: Memory,
+}
+
+/// What packet memory allows a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// Buffers may grow.
+    #[default]
+    Plenty,
+    /// Buffers must not grow.
+    Scarce,
+    /// This payload cannot be kept: it counts as lost, the rest of the segment as received.
+    Exhausted,
 }
 
 /// What the device and the moment allow one transmission to be.

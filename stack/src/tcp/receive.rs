@@ -8,7 +8,7 @@ use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
-use super::{DropReason, Outcome, Segment};
+use super::{DropReason, Memory, Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::tcp::TcpFlags;
 
@@ -86,7 +86,7 @@ impl Tcb {
 
     /// Takes text that lies at least partly beyond rcv.nxt.
     pub(super) fn take_text(&mut self, now: Instant, seq: SeqNum, segment: Segment<'_>) {
-        let Segment { payload, payload_len, wire_segments, no_memory, .. } = segment;
+        let Segment { payload, payload_len, wire_segments, memory, .. } = segment;
         let wire_segments = u32::from(wire_segments.max(1));
         let size = payload_len.div_ceil(wire_segments).min(u32::from(self.rcv.our_mss)) as u16;
         self.rcv.peer_segment = self.rcv.peer_segment.max(size);
@@ -97,7 +97,8 @@ impl Tcb {
         }
         let limit = recvq::pinned_max(self.rcv.buffer);
         let read_shut = self.status.contains(Status::READ_SHUT);
-        if no_memory && !read_shut {
+        self.status.set(Status::MEMORY_SCARCE, memory != Memory::Plenty);
+        if memory == Memory::Exhausted && !read_shut {
             self.dropped = Some(DropReason::ReceiveMemory);
             if seq.after(self.rcv.nxt) {
                 // What waits behind a gap was never acknowledged: the peer still has it, and the
@@ -123,6 +124,7 @@ impl Tcb {
         if self.assembler.as_ref().is_some_and(|a| a.is_empty()) {
             self.assembler = None;
         }
+        self.tune_receive(now);
         self.schedule_ack(now, had_gap);
     }
 

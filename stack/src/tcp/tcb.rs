@@ -14,6 +14,7 @@ use std::rc::Rc;
 use bitflags::bitflags;
 
 use super::assembler::Assembler;
+use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::Controller;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
@@ -37,9 +38,6 @@ pub(crate) const MSS_MIN: u16 = 64;
 
 /// Bytes of each segment that the timestamps option takes, padded.
 const TIMESTAMPS_LEN: u16 = 12;
-
-/// Segments at the start of a connection whose ACK is not delayed: the peer's window is small then.
-pub(crate) const QUICK_ACKS: u8 = 16;
 
 /// How long an idle connection keeps the memory of its empty queues.
 pub(crate) const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -94,6 +92,8 @@ bitflags! {
         const CORK = 1 << 12;
         const USER_TIMEOUT = 1 << 13;
         const KEEPALIVE = 1 << 14;
+        /// The last segment found packet memory scarce.
+        const MEMORY_SCARCE = 1 << 15;
     }
 }
 
@@ -110,6 +110,8 @@ pub(super) struct Send {
     pub(super) wl2: SeqNum,
     /// End of the last segment that was sent smaller than the MSS (Nagle).
     pub(super) small_end: SeqNum,
+    /// `SO_SNDBUF`, or what autotuning has made of it.
+    pub(super) buffer: u32,
     /// Payload of a full segment.
     pub(super) mss: u16,
     pub(super) scale: WindowScale,
@@ -123,8 +125,9 @@ pub(super) struct Receive {
     pub(super) edge: SeqNum,
     /// Last.ACK.sent of RFC 7323.
     pub(super) acked: SeqNum,
-    /// `SO_RCVBUF`.
+    /// `SO_RCVBUF`, or what autotuning has made of it.
     pub(super) buffer: u32,
+    pub(super) tuning: Tuning,
     /// The MSS that we announced.
     pub(super) our_mss: u16,
     /// The largest wire segment that the peer has sent: what a full segment of its is.
@@ -162,6 +165,8 @@ pub struct Tcb {
     pub(super) retries: u8,
     /// Probes since the peer last answered.
     pub(super) probes: u8,
+    /// The last write said that more is to come (`MSG_MORE`).
+    pub(super) more_to_come: bool,
     pub(super) dropped: Option<DropReason>,
     pub(super) error: Option<SocketError>,
     /// RFC 5461: what a timeout is reported as.
@@ -216,6 +221,7 @@ impl Tcb {
                 wl1: SeqNum::default(),
                 wl2: iss,
                 small_end: iss,
+                buffer: send_start(&config),
                 mss,
                 scale: WindowScale::NONE,
             },
@@ -223,12 +229,13 @@ impl Tcb {
                 nxt: SeqNum::default(),
                 edge: SeqNum::default(),
                 acked: SeqNum::default(),
-                buffer: config.recv_buffer_bytes,
+                buffer: recv_start(&config),
+                tuning: Tuning::default(),
                 our_mss,
                 peer_segment: MSS_DEFAULT.min(our_mss),
                 // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
                 scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: QUICK_ACKS,
+                quick_acks: config.quick_acks,
                 dup_acks: 0,
             },
             ts_recent: 0,
@@ -238,6 +245,7 @@ impl Tcb {
             controller: Controller::new(config.congestion, u32::from(mss)),
             retries: 0,
             probes: 0,
+            more_to_come: false,
             dropped: None,
             error: None,
             soft_error: None,
@@ -319,6 +327,7 @@ impl Tcb {
         }
         self.last_heard = now;
         self.soft_error = None;
+        self.begin_tuning(now);
         self.arm_keepalive();
     }
 
@@ -350,7 +359,7 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
-        self.rcv.buffer = self.config.recv_buffer_bytes;
+        self.retune();
         self.status.set(Status::NODELAY, self.config.nodelay);
         self.status.set(Status::CORK, self.config.cork);
         self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());

@@ -28,7 +28,8 @@ fn blocks_are_as_small_as_promised() {
 
 #[test]
 fn an_active_open_offers_and_takes_options() {
-    let config = TcpConfig { recv_buffer_bytes: 1 << 20, ..TcpConfig::default() };
+    let config =
+        TcpConfig { recv_buffer_bytes: 1 << 20, recv_autotune: false, ..TcpConfig::default() };
     let mut t = Trace::connecting(config);
     t.tx("S 0 win 65535 mss 1460 ws 5 ts 100000/0");
     t.rx("SA 0 ack 1 win 500 mss 1400 ws 3 ts 77/100000");
@@ -43,7 +44,8 @@ fn an_active_open_offers_and_takes_options() {
 
 #[test]
 fn the_offered_scale_holds_when_the_buffer_changes_before_the_answer() {
-    let config = TcpConfig { recv_buffer_bytes: 1 << 20, ..TcpConfig::default() };
+    let config =
+        TcpConfig { recv_buffer_bytes: 1 << 20, recv_autotune: false, ..TcpConfig::default() };
     let mut t = Trace::connecting(config);
     t.tx("S 0 ws 5");
     t.tcb.update_config(|c| c.recv_buffer_bytes = 1 << 24);
@@ -71,7 +73,7 @@ fn a_passive_open_answers_only_what_was_offered() {
     let now = Instant::from_millis(1_000);
     let full = HalfOpen::new(now, &syn(all_options()), &config, OPEN).syn_ack(now, &config);
     assert_eq!(full.options.mss, Some(1460));
-    assert_eq!(full.options.window_scale, Some(5));
+    assert_eq!(full.options.window_scale, Some(7), "for 6 MiB");
     assert_eq!(full.options.timestamps, Some(Timestamps { val: 1_050, ecr: 77 }));
     let none = HalfOpen::new(now, &syn(TcpOptions::default()), &config, OPEN);
     let none = none.syn_ack(now, &config).options;
@@ -90,7 +92,7 @@ fn a_passive_open_hands_everything_over() {
     t.state("ESTABLISHED");
     t.read(10);
     let info = t.tcb.info();
-    assert_eq!((info.mss, info.timestamps, info.window_scales), (1388, true, Some((3, 5))));
+    assert_eq!((info.mss, info.timestamps, info.window_scales), (1388, true, Some((3, 7))));
     assert_eq!((info.snd_wnd_bytes, info.srtt), (800, Some(Duration::from_millis(30))));
     t.tx("A 1 ack 11 ts 1080/80");
     t.end();
