@@ -173,4 +173,11 @@ impl StackConfig {
             share: Share::alone(seed ^ 0x5eed),
         }
     }
+
+    /// The same configuration with another seed. Secrets follow from it, so this is for a stack
+    /// that is its host's only one.
+    pub fn reseed(&mut self, seed: u128) {
+        self.seed = seed;
+        self.share = Share::alone(seed ^ 0x5eed);
+    }
 }

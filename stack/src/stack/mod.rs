@@ -26,7 +26,10 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod poll_flags;
+mod raw;
 mod resets;
+mod settings;
 mod settle;
 mod shed;
 
@@ -58,6 +61,9 @@ use crate::timer::Wheel;
 
 pub use config::{Limits, Share, StackConfig};
 pub use input::{Forward, ForwardKind};
+pub use poll_flags::PollFlags;
+pub use raw::{RawError, SentPacket};
+pub use settings::{Kind, Setting, SettingError, Settings, Value};
 
 /// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
 /// not acknowledge, their ACKs can still be received.
@@ -128,8 +134,8 @@ pub struct Stack {
     shed_hand: u32,
     /// Cookies that servers have given.
     fast_open: Rc<RefCell<Cache>>,
-    /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
-    pub(crate) port_counter: u64,
+    /// Count up with each ephemeral port chosen (RFC 6056 §3.3.4).
+    port_counters: Box<[u32; open::PORT_COUNTERS]>,
     scratch: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
@@ -160,7 +166,7 @@ impl Stack {
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
-            port_counter: 0,
+            port_counters: Box::new([0; open::PORT_COUNTERS]),
             share,
             scratch: Vec::new(),
             fired: Vec::new(),

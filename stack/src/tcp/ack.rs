@@ -124,6 +124,7 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         self.retries = 0;
         self.probes = 0;
+        self.persist_backoff = 0;
         self.soft_error = None;
         let rtt = self.measure(now, ack, in_flight, h);
         let restart = self.after_ack(now, bytes, in_flight, rtt);
@@ -225,6 +226,7 @@ impl Tcb {
         if opened && self.timers.is_set(Timer::Persist) {
             // If even this is too small, the next poll sets the timer again, from its first value.
             self.timers.clear(Timer::Persist);
+            self.persist_backoff = 0;
             self.pending -= Pending::PROBE;
         }
     }

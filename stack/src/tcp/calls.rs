@@ -90,6 +90,12 @@ impl Tcb {
         }
     }
 
+    /// Says whether the next write will be followed by more (`MSG_MORE`): a partial segment waits
+    /// for it, as under `TCP_CORK`.
+    pub fn expect_more(&mut self, more: bool) {
+        self.more_to_come = more;
+    }
+
     /// Queues a slice without copying it. A slice is taken whole while there is any room, so the
     /// buffer is exceeded by less than a slot.
     ///

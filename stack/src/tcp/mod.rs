@@ -117,6 +117,9 @@ pub struct TcpConfig {
     pub data_retries: u8,
     /// How long an ACK may wait for company; zero turns delaying off.
     pub delayed_ack: Duration,
+    /// Data segments at the start of a connection whose ACK is not delayed: the peer's congestion
+    /// window is small then.
+    pub quick_acks: u8,
     /// Acknowledges every segment at once (`TCP_QUICKACK`).
     pub quick_ack: bool,
     /// Turns Nagle's algorithm off (`TCP_NODELAY`).
@@ -174,11 +177,12 @@ impl Default for TcpConfig {
             initial_window_segments: 10,
             rto_min: Duration::from_millis(200),
             rto_initial: Duration::from_secs(1),
-            rto_max: Duration::from_secs(60),
+            rto_max: Duration::from_secs(120),
             syn_retries: 6,
             syn_ack_retries: 5,
             data_retries: 15,
             delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
             quick_ack: false,
             nodelay: false,
             cork: false,

@@ -19,7 +19,7 @@ use super::{Transmit, TxLimits};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
-/// How long `TCP_CORK` may hold a partial segment back.
+/// How long `TCP_CORK` and `MSG_MORE` may hold a partial segment back.
 pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 
 /// Why queued data does not leave.
@@ -27,7 +27,7 @@ pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 enum Blocked {
     /// Nothing is queued, or an ACK will come that lets it go.
     No,
-    /// `TCP_CORK` waits for a full segment.
+    /// `TCP_CORK` or `MSG_MORE` waits for a full segment.
     Cork,
     /// The peer's window, with nothing in flight whose ACK could open it.
     Window,
@@ -153,7 +153,7 @@ impl Tcb {
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
-                let wait = self.rtt.rto_after(self.probes, &self.config);
+                let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
                 self.timers.set(timer, now + wait);
             }
             None => {}
@@ -209,7 +209,7 @@ impl Tcb {
         if self.status.contains(Status::FIN_QUEUED) || self.pending.contains(Pending::OVERRIDE) {
             return true;
         }
-        !self.status.contains(Status::CORK)
+        !self.is_corked()
             && (self.status.contains(Status::NODELAY) || self.snd.small_end.before_eq(self.snd.una))
     }
 
@@ -244,7 +244,12 @@ impl Tcb {
             let idle = self.snd.una == self.snd.nxt;
             return if idle { Blocked::Window } else { Blocked::No };
         }
-        if self.status.contains(Status::CORK) { Blocked::Cork } else { Blocked::No }
+        if self.is_corked() { Blocked::Cork } else { Blocked::No }
+    }
+
+    /// The application has said that a partial segment will become a full one.
+    fn is_corked(&self) -> bool {
+        self.more_to_come || self.status.contains(Status::CORK)
     }
 
     /// The timer that must run because data is held back, if it does not run yet.
@@ -410,7 +415,7 @@ impl Tcb {
             self.status |= Status::PROBED;
         }
         self.last_sent = now;
-        let wait = self.rtt.rto_after(self.probes, &self.config);
+        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
         let header = self.header(now, self.snd.nxt, TcpFlags::ACK);
         Transmit { header, payload_len: n, mss: self.snd.mss }
@@ -469,6 +474,9 @@ impl Tcb {
     /// How far the right edge of the receive window could move.
     pub(super) fn window_growth(&self) -> u32 {
         let free = self.rcv.buffer.saturating_sub(self.recvq.len());
+        // What the field cannot say is no growth: without scaling a large buffer would look, for
+        // ever, like room that the peer has to be told of.
+        let free = free.min(self.rcv.scale.bytes(u16::MAX));
         free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
     }
 

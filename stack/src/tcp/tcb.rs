@@ -40,9 +40,6 @@ pub(crate) const MSS_MIN: u16 = 64;
 /// Bytes of each segment that the timestamps option takes, padded.
 const TIMESTAMPS_LEN: u16 = 12;
 
-/// Segments at the start of a connection whose ACK is not delayed: the peer's window is small then.
-pub(crate) const QUICK_ACKS: u8 = 16;
-
 /// How long an idle connection keeps the memory of its empty queues.
 pub(crate) const TRIM_AFTER: Duration = Duration::from_secs(1);
 
@@ -169,6 +166,11 @@ pub struct Tcb {
     pub(super) retries: u8,
     /// Probes since the peer last answered.
     pub(super) probes: u8,
+    /// Zero-window probes since the window closed: their interval doubles also while the peer
+    /// answers (RFC 9293 §3.8.6.1).
+    pub(super) persist_backoff: u8,
+    /// The last write said that more is to come (`MSG_MORE`).
+    pub(super) more_to_come: bool,
     pub(super) dropped: Option<DropReason>,
     pub(super) error: Option<SocketError>,
     /// RFC 5461: what a timeout is reported as.
@@ -239,7 +241,7 @@ impl Tcb {
                 peer_segment: MSS_DEFAULT.min(our_mss),
                 // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
                 scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: QUICK_ACKS,
+                quick_acks: config.quick_acks,
                 dup_acks: 0,
             },
             ts_recent: 0,
@@ -249,6 +251,8 @@ impl Tcb {
             controller: Controller::new(config.congestion, u32::from(mss)),
             retries: 0,
             probes: 0,
+            persist_backoff: 0,
+            more_to_come: false,
             dropped: None,
             error: None,
             soft_error: None,

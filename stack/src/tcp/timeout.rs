@@ -129,6 +129,7 @@ impl Tcb {
             return Some(self.give_up());
         }
         self.probes = self.probes.saturating_add(1);
+        self.persist_backoff = self.persist_backoff.saturating_add(1);
         let closed = self.snd.wnd == 0;
         self.pending |= if closed { Pending::PROBE } else { Pending::OVERRIDE };
         None

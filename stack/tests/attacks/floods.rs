@@ -104,7 +104,7 @@ fn a_port_scan_gets_so_many_answers_a_second_and_clients_go_on() {
     let counters = *bench.server.counters();
     assert!(counters.tcp_resets_sent <= seconds * 1125, "{counters:?}");
     let scans = counters.tcp_resets_sent + counters.tcp_resets_limited;
-    assert!(scans >= 5_000 && counters.tcp_resets_limited > 4_000, "{counters:?}");
+    assert!(scans >= 5_000 && counters.tcp_resets_limited > 3_000, "{counters:?}");
 }
 
 #[test]
