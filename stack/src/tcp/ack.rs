@@ -103,8 +103,8 @@ impl Tcb {
     /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
     pub(super) fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
         if ack.after(self.snd.nxt) {
-            // The peer took the byte of a zero-window probe.
-            self.sendq.skip_unsent_byte();
+            // The peer took the byte of a zero-window probe, or the data of our SYN.
+            self.sendq.skip_unsent(ack.since(self.snd.nxt));
             self.snd.nxt = ack;
             self.status -= Status::PROBED;
         }
@@ -112,6 +112,7 @@ impl Tcb {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
             self.status |= Status::SYN_ACKED;
+            self.fast_open = None;
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
