@@ -94,6 +94,7 @@ impl Stack {
         let spare = self.spare_slots();
         if spare == 0 {
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return Err(SocketError::NoBuffers);
         }
         let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
@@ -127,6 +128,7 @@ impl Stack {
         if left == 0 && connection.tcb.write_room() > 0 {
             connection.held_back = true;
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return None;
         }
         Some(left.max(1))
@@ -369,7 +371,7 @@ impl Stack {
     /// [`SocketError::NotConnected`], also while a connection is being opened.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) if !connection.tcb.state().is_opening() => {
+            Socket::Connection(connection) if !connection.tcb.is_connecting() => {
                 Ok(connection.key.remote_addr())
             }
             Socket::Datagram(socket) => {
@@ -393,7 +395,7 @@ impl Stack {
 }
 
 /// Bytes that the peer has not acknowledged, sent or not.
-fn queued_bytes(connection: &Connection) -> usize {
+pub(super) fn queued_bytes(connection: &Connection) -> usize {
     connection.tcb.bytes_unacked() + connection.tcb.bytes_unsent()
 }
 

@@ -469,7 +469,7 @@ impl Stack {
         match listener {
             Some(_) if flags.contains(TcpFlags::RST) => {}
             Some(id) if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) => {
-                self.handle_syn(id, key, header, iss_above);
+                self.handle_syn(id, key, segment, iss_above);
             }
             Some(id) if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) => {
                 if !self.handle_cookie(id, key, segment) {
@@ -528,6 +528,10 @@ impl Stack {
         let Some(entry) = self.time_wait.get_mut(index) else { return over };
         match entry.state.handle_segment(now, segment.header, segment.payload_len) {
             TimeWaitOutcome::Drop => AfterTimeWait::Answered,
+            TimeWaitOutcome::Limited => {
+                self.egress.counters.time_wait_replies_limited += 1;
+                AfterTimeWait::Answered
+            }
             TimeWaitOutcome::Ack(reply) => {
                 self.egress.emit_control(key, reply);
                 AfterTimeWait::Answered

@@ -20,6 +20,7 @@
 mod calls;
 mod config;
 mod datagram;
+mod fast_open;
 mod icmp;
 mod input;
 mod listen;
@@ -27,10 +28,14 @@ mod open;
 mod options;
 mod poll_flags;
 mod raw;
+mod resets;
 mod settings;
 mod settle;
+mod shed;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use barewire_driver::device::BURST_FRAMES;
@@ -50,6 +55,7 @@ use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
 use crate::tcp::Readiness;
+use crate::tcp::fast_open::Cache;
 use crate::time::Instant;
 use crate::timer::Wheel;
 
@@ -123,6 +129,11 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
+    resets: resets::ResetLimit,
+    /// Where the search for stalled connections goes on.
+    shed_hand: u32,
+    /// Cookies that servers have given.
+    fast_open: Rc<RefCell<Cache>>,
     /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
     pub(crate) port_counter: u64,
     scratch: Vec<PacketSlice>,
@@ -152,6 +163,9 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
+            resets: resets::ResetLimit::default(),
+            shed_hand: 0,
+            fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             port_counter: 0,
             share,
             scratch: Vec::new(),

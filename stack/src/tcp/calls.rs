@@ -32,7 +32,7 @@ impl Tcb {
         ready.set(Readiness::READABLE, eof || !self.recvq.is_empty() || self.error.is_some());
         let write_closed = closed || self.status.contains(Status::FIN_QUEUED);
         ready.set(Readiness::WRITE_CLOSED, write_closed);
-        let roomy = self.state.can_write() && self.is_roomy();
+        let roomy = (self.state.can_write() || self.writes_early()) && self.is_roomy();
         ready.set(Readiness::WRITABLE, write_closed || roomy || self.error.is_some());
         ready
     }
@@ -119,6 +119,10 @@ impl Tcb {
             return Err(error);
         }
         match self.state {
+            State::SynSent | State::SynReceived if self.writes_early() => {
+                self.release_syn();
+                Ok(())
+            }
             State::SynSent | State::SynReceived => Err(SocketError::WouldBlock),
             State::Established | State::CloseWait => Ok(()),
             State::Closed
@@ -285,6 +289,19 @@ impl Tcb {
     /// True if a segment with this sequence number leaves no gap before it.
     pub fn continues_at(&self, seq: u32) -> bool {
         SeqNum::new(seq).before_eq(self.rcv.nxt)
+    }
+
+    /// Gives the connection up because its peer keeps memory that others need: RST, and an error for
+    /// the application.
+    pub fn shed(&mut self) -> Outcome {
+        let outcome = self.abort();
+        self.error = Some(SocketError::ConnectionAborted);
+        outcome
+    }
+
+    /// Payload bytes that the peer has acknowledged.
+    pub fn bytes_acked(&self) -> u64 {
+        self.bytes_acked
     }
 
     /// Ends the connection at once: RST, and everything queued is dropped.

@@ -194,6 +194,11 @@ impl Tcb {
         }
     }
 
+    /// Delaying is off.
+    pub(super) fn acks_at_once(&self) -> bool {
+        self.config.quick_ack || self.config.delayed_ack.is_zero()
+    }
+
     /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
     /// more than two full segments, and not at the start, when the peer's window is small.
     fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
@@ -202,7 +207,7 @@ impl Tcb {
         if had_gap || unacked >= full || self.rcv.quick_acks > 0 {
             self.rcv.quick_acks = self.rcv.quick_acks.saturating_sub(1);
             self.pending |= Pending::ACK;
-        } else if self.config.delayed_ack.is_zero() {
+        } else if self.acks_at_once() {
             self.pending |= Pending::ACK;
         } else if !self.timers.is_set(Timer::DelayedAck) {
             self.timers.set(Timer::DelayedAck, now + self.config.delayed_ack);

@@ -16,6 +16,7 @@ use bitflags::bitflags;
 use super::assembler::Assembler;
 use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::Controller;
+use super::fast_open::FastOpen;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
 use super::rtt::Rtt;
@@ -81,7 +82,7 @@ bitflags! {
         const READ_SHUT = 1 << 6;
         /// The peer's FIN was reached.
         const EOF = 1 << 7;
-        /// One byte beyond snd.nxt was sent as a zero-window probe.
+        /// Something beyond snd.nxt was sent: a byte as a zero-window probe, or data with the SYN.
         const PROBED = 1 << 8;
         /// A SYN or SYN-ACK of ours had to be sent again.
         const SYN_LOST = 1 << 9;
@@ -165,6 +166,9 @@ pub struct Tcb {
     pub(super) retries: u8,
     /// Probes since the peer last answered.
     pub(super) probes: u8,
+    /// Zero-window probes since the window closed: their interval doubles also while the peer
+    /// answers (RFC 9293 §3.8.6.1).
+    pub(super) persist_backoff: u8,
     /// The last write said that more is to come (`MSG_MORE`).
     pub(super) more_to_come: bool,
     pub(super) dropped: Option<DropReason>,
@@ -183,6 +187,8 @@ pub struct Tcb {
     pub(super) bytes_received: u64,
     pub(super) retransmissions: u32,
     pub(super) challenges: Challenges,
+    /// Until the handshake has ended.
+    pub(super) fast_open: Option<Box<FastOpen>>,
 }
 
 /// The MSS to announce on a link that takes `our_mss`.
@@ -245,6 +251,7 @@ impl Tcb {
             controller: Controller::new(config.congestion, u32::from(mss)),
             retries: 0,
             probes: 0,
+            persist_backoff: 0,
             more_to_come: false,
             dropped: None,
             error: None,
@@ -261,6 +268,7 @@ impl Tcb {
             bytes_received: 0,
             retransmissions: 0,
             challenges: Challenges::default(),
+            fast_open: None,
         };
         tcb.mirror_config();
         tcb
@@ -350,7 +358,7 @@ impl Tcb {
         }
         self.arm_keepalive();
         self.arm_user_timeout();
-        if self.config.delayed_ack.is_zero() && self.timers.is_set(Timer::DelayedAck) {
+        if self.acks_at_once() && self.timers.is_set(Timer::DelayedAck) {
             self.pending |= Pending::ACK;
         }
         if !self.status.contains(Status::CORK) {
@@ -445,9 +453,11 @@ impl Tcb {
         Flight { una: self.snd.una, nxt: self.snd.nxt, mss: self.mss() }
     }
 
-    /// The highest acknowledgment number that makes sense: a zero-window probe's byte included.
+    /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
+    /// of a SYN included.
     pub(super) fn snd_max(&self) -> SeqNum {
-        self.snd.nxt + u32::from(self.status.contains(Status::PROBED))
+        let beyond = self.status.contains(Status::PROBED);
+        self.snd.nxt + if beyond { self.sent_beyond() } else { 0 }
     }
 
     pub(super) fn fin_acked(&self) -> bool {
@@ -461,6 +471,7 @@ impl Tcb {
         self.rcv.dup_acks = 0;
         self.sendq.clear();
         self.assembler = None;
+        self.fast_open = None;
         self.timers = Timers::default();
         Outcome::Closed
     }

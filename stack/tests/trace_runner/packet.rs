@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_stack::wire::ipv4::Ipv4Header;
-use barewire_stack::wire::tcp::{CHECKSUM_OFFSET, TcpFlags, TcpHeader, TcpOptions, Timestamps};
+use barewire_stack::wire::tcp::{
+    CHECKSUM_OFFSET, SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps,
+};
 use barewire_stack::wire::udp::UdpHeader;
 use barewire_stack::wire::{protocol, pseudo_header};
 
@@ -213,7 +215,8 @@ impl Segment {
             tcp[DATA_OFFSET] = ((tcp.len() / 4) << 4) as u8;
         }
         // The first byte of the stream has sequence number 1, after the SYN.
-        let offset = header.seq.wrapping_sub(flow.peer_isn).wrapping_sub(1);
+        let first = header.seq.wrapping_add(u32::from(self.flags.contains(TcpFlags::SYN)));
+        let offset = first.wrapping_sub(flow.peer_isn).wrapping_sub(1);
         let len = self.len.value().unwrap_or_default();
         tcp.extend((0..len).map(|i| pattern(offset.wrapping_add(i))));
         if tcp.len() > usize::from(u16::MAX) - Ipv4Header::LEN {
@@ -230,9 +233,10 @@ impl Segment {
 
     fn options(&self, flow: &Flow) -> TcpOptions {
         let start = flow.iss.unwrap_or_default();
-        let edges = |block: Option<(Number, Number)>| {
-            block.map(|(left, right)| (left.on_wire(start), right.on_wire(start)))
-        };
+        let mut sack = SackBlocks::new();
+        for (left, right) in self.sack.value().unwrap_or_default().into_iter().flatten() {
+            sack.push(left.on_wire(start), right.on_wire(start));
+        }
         let timestamps = self.ts.value().map(|(val, ecr)| Timestamps {
             val: val.value().unwrap_or_default(),
             ecr: match ecr {
@@ -245,7 +249,8 @@ impl Segment {
             window_scale: self.window_scale.value(),
             sack_permitted: self.sack_permitted.value().unwrap_or_default(),
             timestamps,
-            sack: self.sack.value().unwrap_or_default().map(edges),
+            sack,
+            fast_open: None,
         }
     }
 
@@ -295,15 +300,17 @@ impl Segment {
         })
     }
 
-    fn sack_matches(&self, found: &[Option<(u32, u32)>; 4], flow: &Flow) -> bool {
+    fn sack_matches(&self, found: &SackBlocks, flow: &Flow) -> bool {
         match self.sack {
             Want::Free => true,
-            Want::Absent => found[0].is_none(),
-            Want::Any => found[0].is_some(),
-            Want::Is(blocks) => blocks.iter().zip(found).all(|(want, found)| {
+            Want::Absent => found.is_empty(),
+            Want::Any => !found.is_empty(),
+            Want::Is(blocks) => {
                 let edge = |number: Number| number.on_wire(flow.peer_isn);
-                want.map(|(left, right)| (edge(left), edge(right))) == *found
-            }),
+                let wanted =
+                    blocks.iter().flatten().map(|&(left, right)| (edge(left), edge(right)));
+                wanted.eq(found.as_slice().iter().copied())
+            }
         }
     }
 }
@@ -434,7 +441,7 @@ impl fmt::Display for Described<'_> {
             write!(f, " ack {}", relative(h.ack, flow.peer_isn))?;
         }
         write!(f, " win {} len {}", h.window, payload.len())?;
-        let TcpOptions { mss, window_scale, sack_permitted, timestamps, sack } = h.options;
+        let TcpOptions { mss, window_scale, sack_permitted, timestamps, sack, .. } = h.options;
         if let Some(mss) = mss {
             write!(f, " mss {mss}")?;
         }
@@ -447,7 +454,7 @@ impl fmt::Display for Described<'_> {
         if let Some(Timestamps { val, ecr }) = timestamps {
             write!(f, " ts {} {ecr}", relative(val, flow.ts_base.unwrap_or_default()))?;
         }
-        for (i, (left, right)) in sack.iter().flatten().enumerate() {
+        for (i, (left, right)) in sack.as_slice().iter().enumerate() {
             let (left, right) = (relative(*left, flow.peer_isn), relative(*right, flow.peer_isn));
             write!(f, "{}{left}-{right}", if i == 0 { " sack " } else { "," })?;
         }
