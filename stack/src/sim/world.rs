@@ -132,8 +132,7 @@ impl World {
         self.active[host] = true;
     }
 
-    /// Lets every active host's stack do what is due and send; says whether a frame was sent, or a
-    /// timer has left news for the host's applications, who have had their turn in this round.
+    /// Lets every active host's stack do what is due and send; says whether a frame was sent.
     pub fn finish(&mut self, watch: &mut dyn Watch) -> bool {
         let mut any = false;
         for (at, host) in self.hosts.iter_mut().enumerate() {
@@ -141,13 +140,18 @@ impl World {
                 host.stack.handle_timeout(self.now);
                 any |= host.transmit(self.now, watch);
                 self.active[at] = host.has_news();
-                any |= self.active[at];
                 // What the cable did not take is tried again as soon as it has moved on.
                 let waits = host.stack.wants_transmit().then_some(self.now);
                 self.due[at] = waits.or(host.stack.poll_at());
             }
         }
         any
+    }
+
+    /// True if a timer has left news for a host's applications, who have had their turn in this
+    /// round.
+    pub fn has_news(&self) -> bool {
+        self.active.contains(&true)
     }
 
     /// When a stack or a delayed frame is due next; the past if one is due already.
