@@ -171,7 +171,7 @@ impl Run {
         while self.world.now() < end {
             let delivered = self.world.deliver(&mut ());
             let called = self.call()?;
-            if delivered | called | self.world.finish(&mut ()) | self.world.has_news() {
+            if delivered | called | self.world.finish(&mut ()) {
                 at_once += 1;
                 if at_once > MAX_ROUNDS_AT_ONCE {
                     return Err(BulkError::Stuck(self.world.now()));

@@ -208,7 +208,7 @@ impl Run {
                 any |= self.dispatch(host);
             }
         }
-        any |= self.world.finish(&mut self.check) | self.world.has_news();
+        any |= self.world.finish(&mut self.check);
         if self.rounds.is_multiple_of(STATE_CHECK_ROUNDS) {
             self.check_states();
             self.check_limits();

@@ -132,26 +132,24 @@ impl World {
         self.active[host] = true;
     }
 
-    /// Lets every active host's stack do what is due and send; says whether a frame was sent.
+    /// Lets every active host's stack do what is due and send; says whether a frame was sent, or a
+    /// timer has left news for the host's applications, who have had their turn in this round.
     pub fn finish(&mut self, watch: &mut dyn Watch) -> bool {
         let mut any = false;
         for (at, host) in self.hosts.iter_mut().enumerate() {
             if std::mem::take(&mut self.active[at]) {
+                // Events that nobody takes are no reason to go on.
+                let told = host.has_news();
                 host.stack.handle_timeout(self.now);
                 any |= host.transmit(self.now, watch);
-                self.active[at] = host.has_news();
+                self.active[at] = !told && host.has_news();
+                any |= self.active[at];
                 // What the cable did not take is tried again as soon as it has moved on.
                 let waits = host.stack.wants_transmit().then_some(self.now);
                 self.due[at] = waits.or(host.stack.poll_at());
             }
         }
         any
-    }
-
-    /// True if a timer has left news for a host's applications, who have had their turn in this
-    /// round.
-    pub fn has_news(&self) -> bool {
-        self.active.contains(&true)
     }
 
     /// When a stack or a delayed frame is due next; the past if one is due already.
