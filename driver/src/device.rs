@@ -187,6 +187,18 @@ impl RxBurst {
         self.frames.clear();
     }
 
+    /// Gives all frames away, in order, each with its segments, and is empty then. A segment that
+    /// `take` leaves in its iterator is dropped. Nothing is counted up and down again, as it is
+    /// where segments are cloned and the burst cleared.
+    #[inline]
+    pub fn drain(&mut self, mut take: impl FnMut(&RxFrame, Segments<'_, '_>)) {
+        self.abandon_frame();
+        let mut segments = self.segments.drain(..);
+        for frame in self.frames.drain(..) {
+            take(&frame, Segments { left: usize::from(frame.count), from: &mut segments });
+        }
+    }
+
     /// Adds a segment of the frame that the next [`RxBurst::finish_frame`] ends.
     pub fn push_segment(&mut self, segment: PacketSlice) {
         self.segments.push(segment);
@@ -236,6 +248,43 @@ impl RxBurst {
     /// True without frames.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+}
+
+/// The segments of one frame on their way out of a burst.
+#[derive(Debug)]
+pub struct Segments<'a, 'b> {
+    left: usize,
+    from: &'a mut std::vec::Drain<'b, PacketSlice>,
+}
+
+impl Segments<'_, '_> {
+    /// Those that have not been taken yet.
+    #[inline]
+    pub fn as_slice(&self) -> &[PacketSlice] {
+        &self.from.as_slice()[..self.left]
+    }
+}
+
+impl Iterator for Segments<'_, '_> {
+    type Item = PacketSlice;
+
+    #[inline]
+    fn next(&mut self) -> Option<PacketSlice> {
+        self.left = self.left.checked_sub(1)?;
+        self.from.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl Drop for Segments<'_, '_> {
+    /// The next frame begins behind this one, whatever has been taken of it.
+    #[inline]
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

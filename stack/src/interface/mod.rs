@@ -13,6 +13,7 @@
 mod datagram;
 mod link;
 mod segment;
+mod small;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};

@@ -20,6 +20,7 @@
 mod calls;
 mod config;
 mod datagram;
+mod expected;
 mod icmp;
 mod input;
 mod listen;
@@ -182,9 +183,17 @@ impl Stack {
     /// Moves the clock and does whatever is due: retransmissions, delayed ACKs, TIME-WAIT, ARP.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.move_clock(now);
-        let now = self.egress.now;
+        if self.wheel.would_move(self.egress.now) {
+            self.fire_timers();
+        }
+        self.neighbor_timeouts();
+        self.reassembly_timeouts();
+        self.drain_loopback();
+    }
+
+    fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(now, &mut fired);
+        self.wheel.advance(self.egress.now, &mut fired);
         for token in fired.drain(..) {
             match Tag::from_bits(token) {
                 Tag::Connection(index) => self.connection_timeout(index),
@@ -193,9 +202,6 @@ impl Stack {
             }
         }
         self.fired = fired;
-        self.neighbor_timeouts();
-        self.reassembly_timeouts();
-        self.drain_loopback();
     }
 
     /// Does what is due at `now` and says when it wants to be called next.

@@ -18,6 +18,7 @@ mod assembler;
 mod calls;
 mod congestion;
 pub mod cookie;
+mod expected;
 mod half_open;
 mod input;
 mod isn;

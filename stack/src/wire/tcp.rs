@@ -1,5 +1,6 @@
 //! TCP headers (RFC 9293 §3.1) and options (RFC 9293 §3.2, RFC 7323, RFC 2018, RFC 7413).
 
+use barewire_driver::mem::Checksum;
 use bitflags::bitflags;
 
 use super::{WireError, get_u16, get_u32, put_u16, put_u32};
@@ -26,7 +27,6 @@ mod field {
     pub(super) const WINDOW: usize = 14;
     pub(super) const CHECKSUM: usize = 16;
     pub(super) const URGENT: usize = 18;
-    pub(super) const OPTIONS: usize = 20;
 }
 
 bitflags! {
@@ -114,6 +114,19 @@ impl TcpHeader {
         LEN + self.options.emit_len(self.flags.contains(TcpFlags::SYN))
     }
 
+    /// Adds what [`TcpHeader::emit`] writes to a checksum.
+    #[inline]
+    pub fn add_to(&self, sum: &mut Checksum) {
+        let words = (self.header_len() / 4) as u32;
+        let flags = u32::from(self.flags.bits());
+        sum.add_u32(u32::from(self.src_port) << 16 | u32::from(self.dst_port));
+        sum.add_u32(self.seq);
+        sum.add_u32(self.ack);
+        sum.add_u32(words << 28 | flags << 16 | u32::from(self.window));
+        sum.add_u16(self.urgent);
+        self.options.add_to(self.flags.contains(TcpFlags::SYN), sum);
+    }
+
     /// Writes the header with its options and a checksum of zero to the front of `out`; gives the
     /// bytes written.
     ///
@@ -127,17 +140,18 @@ impl TcpHeader {
     #[inline]
     pub fn emit(&self, out: &mut [u8]) -> usize {
         let header_len = self.header_len();
-        let out = &mut out[..header_len];
-        put_u16(out, field::SRC_PORT, self.src_port);
-        put_u16(out, field::DST_PORT, self.dst_port);
-        put_u32(out, field::SEQ, self.seq);
-        put_u32(out, field::ACK, self.ack);
-        out[field::DATA_OFFSET] = ((header_len / 4) << 4) as u8;
-        out[field::FLAGS] = self.flags.bits();
-        put_u16(out, field::WINDOW, self.window);
-        put_u16(out, field::CHECKSUM, 0);
-        put_u16(out, field::URGENT, self.urgent);
-        self.options.emit(self.flags.contains(TcpFlags::SYN), &mut out[field::OPTIONS..]);
+        let (fixed, options) = out[..header_len].split_at_mut(LEN);
+        let fixed: &mut [u8; LEN] = fixed.try_into().expect("split there");
+        put_u16(fixed, field::SRC_PORT, self.src_port);
+        put_u16(fixed, field::DST_PORT, self.dst_port);
+        put_u32(fixed, field::SEQ, self.seq);
+        put_u32(fixed, field::ACK, self.ack);
+        fixed[field::DATA_OFFSET] = ((header_len / 4) << 4) as u8;
+        fixed[field::FLAGS] = self.flags.bits();
+        put_u16(fixed, field::WINDOW, self.window);
+        put_u16(fixed, field::CHECKSUM, 0);
+        put_u16(fixed, field::URGENT, self.urgent);
+        self.options.emit(self.flags.contains(TcpFlags::SYN), options);
         header_len
     }
 }

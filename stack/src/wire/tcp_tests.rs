@@ -132,6 +132,9 @@ proptest! {
         let len = (bytes.len() + payload.len()) as u32;
         let mut sum = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
         sum.add(&bytes);
+        let mut sum_of_numbers = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
+        header.add_to(&mut sum_of_numbers);
+        prop_assert_eq!(sum_of_numbers.finish(), sum.finish());
         sum.add(&payload);
         let read = etherparse::TcpHeader::from_slice(&bytes).unwrap().0;
         let theirs = read.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &payload);

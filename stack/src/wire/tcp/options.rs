@@ -3,6 +3,8 @@
 //! What most segments carry comes first in [`TcpOptions`] and has a short way through reading and
 //! writing: nothing at all, or timestamps behind two NOPs (RFC 7323 appendix A).
 
+use barewire_driver::mem::Checksum;
+
 use super::super::{get_u16, get_u32};
 use super::{LEN, MAX_LEN};
 
@@ -288,6 +290,29 @@ impl TcpOptions {
             return;
         }
         self.emit_all(syn, out);
+    }
+
+    /// Adds what [`TcpOptions::emit`] writes to a checksum.
+    #[inline]
+    pub(super) fn add_to(&self, syn: bool, sum: &mut Checksum) {
+        match (self.emit_len(syn), self.timestamps) {
+            (0, _) => {}
+            (PADDED_TIMESTAMPS_LEN, Some(clock)) if !syn => {
+                sum.add_u32(u32::from_be_bytes([
+                    option::NOP,
+                    option::NOP,
+                    option::TIMESTAMPS,
+                    option::TIMESTAMPS_LEN,
+                ]));
+                sum.add_u32(clock.val);
+                sum.add_u32(clock.ecr);
+            }
+            (len, _) => {
+                let mut bytes = [0; TcpOptions::MAX_LEN];
+                self.emit_all(syn, &mut bytes);
+                sum.add(&bytes[..len]);
+            }
+        }
     }
 
     /// Writes whatever options there are.
