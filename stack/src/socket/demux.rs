@@ -1,6 +1,7 @@
 //! From a packet's addresses and ports to the connection that it belongs to.
 
-use std::hash::Hasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hashbrown::HashTable;
@@ -160,6 +161,42 @@ impl FlowTable {
     /// True without flows.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+}
+
+/// A table by port. This host chooses which ports are in use, so their hash needs no secret.
+pub type PortMap<K, V> = HashMap<K, V, BuildHasherDefault<PortHasher>>;
+
+/// Spreads a few small numbers: a port, and what kind of socket it is of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortHasher(u64);
+
+impl Hasher for PortHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u16(&mut self, n: u16) {
+        self.write_u64(u64::from(n));
+    }
+
+    #[inline]
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The table takes the lowest and the highest bits; the product is best in the middle.
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use barewire_driver::PacketSlice;
 
 use crate::error::SocketError;
+use crate::route::Way;
 use crate::socket::SocketKind;
 use crate::socket::listener::Bound;
 use crate::socket::ports::Reuse;
@@ -22,7 +23,7 @@ pub(crate) struct Datagram {
     pub(crate) len: usize,
     first: Option<PacketSlice>,
     /// Empty, and without memory of its own, for datagrams in one piece.
-    rest: Vec<PacketSlice>,
+    rest: Box<[PacketSlice]>,
 }
 
 impl Datagram {
@@ -32,6 +33,13 @@ impl Datagram {
         Datagram { from, len, first: pieces.next(), rest: pieces.collect() }
     }
 
+    /// A datagram in one piece.
+    #[inline]
+    pub(crate) fn whole(from: SocketAddr, piece: PacketSlice) -> Datagram {
+        Datagram { from, len: piece.len(), first: Some(piece), rest: Box::default() }
+    }
+
+    #[inline]
     fn pieces(&self) -> impl Iterator<Item = &PacketSlice> {
         self.first.iter().chain(&self.rest)
     }
@@ -42,6 +50,7 @@ impl Datagram {
     }
 
     /// Copies what fits and says how much that was.
+    #[inline]
     pub(crate) fn copy_to(&self, out: &mut [u8]) -> usize {
         let mut at = 0;
         for piece in self.pieces() {
@@ -71,6 +80,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) in_event_list: bool,
     pub(crate) told: Readiness,
     pub(crate) recv_limit_bytes: usize,
+    /// Where it sent last.
+    pub(crate) way: Way,
     /// The sequence number of the next echo request.
     pub(crate) next_seq: u16,
     queue: VecDeque<Datagram>,
@@ -95,6 +106,7 @@ impl DatagramSocket {
             in_event_list: false,
             told: Readiness::empty(),
             recv_limit_bytes: DEFAULT_RECV_BYTES,
+            way: Way::default(),
             next_seq: 1,
             queue: VecDeque::new(),
             queued_bytes: 0,

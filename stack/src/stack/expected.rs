@@ -1,25 +1,34 @@
-//! The short way in: a whole frame, whose headers lie in its first piece, for a connection.
+//! The short way in: a whole frame, whose headers lie in its first piece, for a connection or a UDP
+//! socket.
 //!
 //! ```text
-//!   burst ─▶ plain? ─▶ TCP header ─▶ flow table ─▶ checksum ─▶ Tcb
-//!              └───────────┴─────────────┴─────────────┴──▶ the long way, from the beginning
+//!   burst ─▶ plain? ─┬─▶ TCP header ─▶ flow table ─▶ checksum ─▶ Tcb
+//!              │     └─▶ UDP header ─▶ checksum ─▶ port ─▶ socket
+//!              └───────────┴──────────────┴─────────┴──▶ the long way, from the beginning
 //! ```
 //!
 //! Nothing is counted, moved or answered before the last check has passed, so that the long way
-//! (`input`) sees every other frame as it came. What it asks about addresses needs no asking here:
-//! a flow is in the table only with a local address that is ours and a peer that may be answered.
+//! (`input`) sees every other frame as it came. What it asks about the addresses of a segment needs
+//! no asking here: a flow is in the table only with a local address that is ours and a peer that may
+//! be answered.
+
+use std::net::SocketAddr;
+use std::ops::Range;
 
 use barewire_driver::device::Segments;
+use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
 use super::{RECV_RESERVE_PART, Socket, Stack};
-use crate::interface::{IfaceId, Medium};
+use crate::interface::{IfaceId, Interface, Medium};
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::{SocketId, SocketKind, udp};
 use crate::tcp::{Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::plain::{self, PlainIpv4};
 use crate::wire::tcp::TcpHeader;
-use crate::wire::{ethernet, protocol, pseudo_header};
+use crate::wire::udp::UdpHeader;
+use crate::wire::{ethernet, protocol};
 
 impl Stack {
     /// Takes received frames in and empties the burst.
@@ -33,8 +42,8 @@ impl Stack {
         self.drain_loopback();
     }
 
-    /// Takes the next frame in if it is an expected one; otherwise leaves it where it is and says
-    /// so.
+    /// Takes the frame in if it is an expected one; otherwise leaves it as it is and says so.
+    #[inline]
     fn input_expected(
         &mut self,
         id: IfaceId,
@@ -53,48 +62,52 @@ impl Stack {
         };
         let packet_len = (meta.len as usize).saturating_sub(link_len);
         let Some(ip) = PlainIpv4::parse(&frame[link_len..], packet_len) else { return false };
-        let tcp_at = link_len + PlainIpv4::LEN;
         // Only a frame in one piece may have padding: there is nothing behind its first piece.
-        let padded = packet_len - PlainIpv4::LEN != ip.payload_len;
-        if ip.protocol != protocol::TCP || padded && !others.is_empty() {
+        if packet_len - PlainIpv4::LEN != ip.payload_len && !others.is_empty() {
             return false;
         }
-        let end = frame.len().min(tcp_at + ip.payload_len);
-        let parsed = TcpHeader::parse(&frame[tcp_at..end], ip.payload_len);
-        let Ok((header, header_len)) = &parsed else { return false };
-        let key = FlowKey {
-            local: ip.dst,
-            remote: ip.src,
-            local_port: header.dst_port,
-            remote_port: header.src_port,
-        };
-        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return false };
-        let good = match meta.checksum {
-            RxChecksum::Good => true,
-            RxChecksum::Bad => false,
-            RxChecksum::Unknown => is_right(&ip, &frame[tcp_at..end], others),
-        };
-        let pool = &self.egress.pool;
-        // While memory is scarce the long way chooses what to keep.
-        if !good || pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART {
-            return false;
+        let at = link_len + PlainIpv4::LEN;
+        let bytes = &frame[at..frame.len().min(at + ip.payload_len)];
+        let packet = Plain { ip, bytes, others, checksum: meta.checksum };
+        match ip.protocol {
+            protocol::TCP => {
+                let mut header = TcpHeader::default();
+                let end = at + bytes.len();
+                let Some(found) = self.find_expected(&packet, &mut header) else { return false };
+                take_payload(segments, at + found.header_len, end, &mut self.scratch);
+                self.deliver_expected(&found, &header, meta.gso_bytes);
+            }
+            protocol::UDP => {
+                let payload = at + UdpHeader::LEN..at + bytes.len();
+                let Some((socket, from)) = self.find_receiver(iface, &packet) else { return false };
+                self.deliver_datagram(socket, from, segments, payload);
+            }
+            _ => return false,
         }
-        let payload_len = (ip.payload_len - header_len) as u32;
-        let each = u32::from(meta.gso_bytes);
-        let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
-        take_payload(segments, tcp_at + header_len, end, &mut self.scratch);
-        self.deliver_expected(index, header, payload_len, wire_segments);
         true
     }
 
-    /// Gives the connection at `index` a segment whose payload is in `scratch`.
-    fn deliver_expected(
-        &mut self,
-        index: u32,
-        header: &TcpHeader,
-        payload_len: u32,
-        wire_segments: u16,
-    ) {
+    /// The connection that a segment is for.
+    #[inline]
+    fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
+        let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
+        let key = packet.key(header.dst_port, header.src_port);
+        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
+        // While memory is scarce the long way chooses what to keep.
+        let pool = &self.egress.pool;
+        let scarce = pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART;
+        if scarce || !packet.is_right() {
+            return None;
+        }
+        let payload_len = (packet.ip.payload_len - header_len) as u32;
+        Some(Found { index, header_len, payload_len })
+    }
+
+    /// Gives a connection a segment whose payload is in `scratch`.
+    fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
+        let &Found { index, payload_len, .. } = found;
+        let each = u32::from(gso_bytes);
+        let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
@@ -111,6 +124,93 @@ impl Stack {
         match outcome {
             Outcome::Continue => self.follow_up(index),
             Outcome::Reset(_) | Outcome::Closed | Outcome::TimeWait => self.settle(index, outcome),
+        }
+    }
+
+    /// The UDP socket that a datagram in one piece is for, and its sender.
+    fn find_receiver(
+        &self,
+        iface: &Interface,
+        packet: &Plain<'_>,
+    ) -> Option<(SocketId, SocketAddr)> {
+        let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
+        let key = packet.key(header.dst_port, header.src_port);
+        let usual = packet.others.is_empty()
+            && usize::from(header.len) == packet.ip.payload_len
+            && self.egress.owner_of(key.local).is_some()
+            && !iface.is_bad_source(key.remote)
+            && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
+        // RFC 768: zero means that the sender computed none.
+        if !usual || header.checksum != 0 && !packet.is_right() {
+            return None;
+        }
+        let (to, from) = ((key.local, key.local_port), (key.remote, key.remote_port));
+        let id = self.find_datagram_socket(SocketKind::Udp, to, from)?;
+        Some((id, key.remote_addr()))
+    }
+
+    /// Queues the bytes of a frame in one piece at a socket.
+    fn deliver_datagram(
+        &mut self,
+        id: SocketId,
+        from: SocketAddr,
+        segments: &mut Segments<'_, '_>,
+        bytes: Range<usize>,
+    ) {
+        self.egress.counters.rx_frames += 1;
+        self.egress.counters.udp_datagrams_received += 1;
+        let (Some(mut piece), Some(Socket::Datagram(socket))) =
+            (segments.next(), self.sockets.get_held_mut(id.index, id.generation))
+        else {
+            return;
+        };
+        piece.truncate(bytes.end);
+        piece.advance(bytes.start);
+        if socket.deliver(udp::Datagram::whole(from, piece)).is_err() {
+            self.egress.counters.udp_queue_full += 1;
+        } else if !std::mem::replace(&mut socket.in_event_list, true) {
+            self.events.push_back(id);
+        }
+    }
+}
+
+/// A frame whose headers below the transport's are plain.
+struct Plain<'a> {
+    ip: PlainIpv4,
+    /// Transport header and payload, as far as they lie in the first piece.
+    bytes: &'a [u8],
+    others: &'a [PacketSlice],
+    checksum: RxChecksum,
+}
+
+/// What a segment is found to be.
+struct Found {
+    index: u32,
+    header_len: usize,
+    payload_len: u32,
+}
+
+impl Plain<'_> {
+    #[inline]
+    fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
+        FlowKey { local: self.ip.dst, remote: self.ip.src, local_port, remote_port }
+    }
+
+    /// True if the transport checksum is right, or was found right before.
+    #[inline]
+    fn is_right(&self) -> bool {
+        match self.checksum {
+            RxChecksum::Good => true,
+            RxChecksum::Bad => false,
+            RxChecksum::Unknown => {
+                let mut sum = Checksum::new();
+                self.ip.add_pseudo_header(&mut sum);
+                sum.add(self.bytes);
+                for piece in self.others {
+                    sum.add(piece);
+                }
+                sum.finish() == 0
+            }
         }
     }
 }
@@ -134,15 +234,4 @@ fn take_payload(
     for piece in segments.filter(|piece| !piece.is_empty()) {
         out.push(piece);
     }
-}
-
-/// True if the transport checksum over the first bytes and the other pieces is right.
-#[inline]
-fn is_right(ip: &PlainIpv4, first: &[u8], others: &[PacketSlice]) -> bool {
-    let mut sum = pseudo_header(ip.src.into(), ip.dst.into(), ip.protocol, ip.payload_len as u32);
-    sum.add(first);
-    for piece in others {
-        sum.add(piece);
-    }
-    sum.finish() == 0
 }

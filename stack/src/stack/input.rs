@@ -305,10 +305,7 @@ impl Stack {
             return;
         }
         let Some(own) = self.egress.iface(iface) else { return };
-        // RFC 1122 §3.2.1.3: such a source is nobody that could be answered.
-        let src = header.src;
-        let bad = src.is_multicast() || src.is_loopback() || own.is_broadcast(src);
-        if bad || src.is_unspecified() {
+        if own.is_bad_source(header.src) {
             self.egress.counters.ip_bad_source += 1;
             return;
         }

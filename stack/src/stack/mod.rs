@@ -27,8 +27,9 @@ mod listen;
 mod open;
 mod options;
 mod settle;
+mod small;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use barewire_driver::device::BURST_FRAMES;
@@ -40,13 +41,13 @@ use crate::error::SocketError;
 use crate::interface::{Egress, IfaceId, InterfaceConfig};
 use crate::reassembly::Reassembler;
 use crate::rng::Rng;
-use crate::socket::SocketId;
 use crate::socket::conn::Connection;
-use crate::socket::demux::{FlowTable, Tag};
+use crate::socket::demux::{FlowTable, PortMap, Tag};
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
 use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
+use crate::socket::{SocketId, SocketKind};
 use crate::tcp::Readiness;
 use crate::time::Instant;
 use crate::timer::Wheel;
@@ -103,8 +104,8 @@ pub struct Stack {
     pub(crate) time_wait: Slab<TimeWaitEntry>,
     pub(crate) flows: FlowTable,
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
-    pub(crate) listeners: HashMap<u16, Vec<SocketId>>,
-    pub(crate) datagrams: HashMap<(crate::socket::SocketKind, u16), Vec<SocketId>>,
+    pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
+    pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     pub(crate) wheel: Wheel,
     pub(crate) reassembler: Reassembler,
     /// Connections that want to send, in turn.
@@ -134,8 +135,8 @@ impl Stack {
             flows: FlowTable::new(share.secrets.flows),
             limits,
             ephemeral: ephemeral_ports,
-            listeners: HashMap::new(),
-            datagrams: HashMap::new(),
+            listeners: PortMap::default(),
+            datagrams: PortMap::default(),
             wheel: Wheel::new(),
             reassembler: Reassembler::new(limits.reassembly),
             tx_list: VecDeque::new(),

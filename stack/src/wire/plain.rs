@@ -63,6 +63,14 @@ impl PlainIpv4 {
         })
     }
 
+    /// Adds the pseudo-header of the transport's checksum (RFC 9293 §3.1, RFC 768).
+    #[inline]
+    pub fn add_pseudo_header(&self, sum: &mut Checksum) {
+        sum.add_u32(self.src.to_bits());
+        sum.add_u32(self.dst.to_bits());
+        sum.add_u32(u32::from(self.protocol) << 16 | self.payload_len as u32 & 0xffff);
+    }
+
     /// Writes the header to the front of `out`, its checksum made of these numbers.
     ///
     /// # Panics

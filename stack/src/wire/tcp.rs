@@ -85,6 +85,18 @@ impl TcpHeader {
         first_segment: &[u8],
         segment_len: usize,
     ) -> Result<(TcpHeader, usize), WireError> {
+        let mut header = TcpHeader::default();
+        let header_len = header.read(first_segment, segment_len)?;
+        Ok((header, header_len))
+    }
+
+    /// As [`TcpHeader::parse`], into a header that has no options yet: its copies would be seen in
+    /// profiles.
+    ///
+    /// # Errors
+    /// As [`TcpHeader::parse`]; what the header is then has no meaning.
+    #[inline]
+    pub fn read(&mut self, first_segment: &[u8], segment_len: usize) -> Result<usize, WireError> {
         let bytes: &[u8; LEN] = first_segment.first_chunk().ok_or(WireError::Truncated)?;
         let header_len = usize::from(bytes[field::DATA_OFFSET] >> 4) * 4;
         if header_len < LEN {
@@ -94,18 +106,15 @@ impl TcpHeader {
             return Err(WireError::Truncated);
         }
         let options = first_segment.get(LEN..header_len).ok_or(WireError::Truncated)?;
-        let flags = TcpFlags::from_bits_retain(bytes[field::FLAGS]);
-        let header = TcpHeader {
-            src_port: get_u16(bytes, field::SRC_PORT),
-            dst_port: get_u16(bytes, field::DST_PORT),
-            seq: get_u32(bytes, field::SEQ),
-            ack: get_u32(bytes, field::ACK),
-            flags,
-            window: get_u16(bytes, field::WINDOW),
-            urgent: get_u16(bytes, field::URGENT),
-            options: TcpOptions::parse(options, flags.contains(TcpFlags::SYN)),
-        };
-        Ok((header, header_len))
+        self.src_port = get_u16(bytes, field::SRC_PORT);
+        self.dst_port = get_u16(bytes, field::DST_PORT);
+        self.seq = get_u32(bytes, field::SEQ);
+        self.ack = get_u32(bytes, field::ACK);
+        self.flags = TcpFlags::from_bits_retain(bytes[field::FLAGS]);
+        self.window = get_u16(bytes, field::WINDOW);
+        self.urgent = get_u16(bytes, field::URGENT);
+        self.options.read_all(options, self.flags.contains(TcpFlags::SYN));
+        Ok(header_len)
     }
 
     /// Bytes that [`TcpHeader::emit`] writes.
@@ -114,17 +123,34 @@ impl TcpHeader {
         LEN + self.options.emit_len(self.flags.contains(TcpFlags::SYN))
     }
 
-    /// Adds what [`TcpHeader::emit`] writes to a checksum.
+    /// As [`TcpHeader::emit`], and adds what it writes to a checksum.
+    ///
+    /// # Panics
+    /// As [`TcpHeader::emit`].
     #[inline]
-    pub fn add_to(&self, sum: &mut Checksum) {
-        let words = (self.header_len() / 4) as u32;
+    pub fn emit_summed(&self, out: &mut [u8], sum: &mut Checksum) -> usize {
+        let header_len = match self.options.aligned_clock(self.flags.contains(TcpFlags::SYN)) {
+            Some(clock) => {
+                let len = LEN + options::PADDED_TIMESTAMPS_LEN;
+                let (fixed, option) = out[..len].split_at_mut(LEN);
+                self.emit_fixed(fixed, len);
+                options::emit_aligned(clock, option);
+                options::add_aligned(clock, sum);
+                len
+            }
+            None => {
+                let len = self.emit(out);
+                sum.add(&out[LEN..len]);
+                len
+            }
+        };
         let flags = u32::from(self.flags.bits());
         sum.add_u32(u32::from(self.src_port) << 16 | u32::from(self.dst_port));
         sum.add_u32(self.seq);
         sum.add_u32(self.ack);
-        sum.add_u32(words << 28 | flags << 16 | u32::from(self.window));
+        sum.add_u32((header_len as u32) << 26 | flags << 16 | u32::from(self.window));
         sum.add_u16(self.urgent);
-        self.options.add_to(self.flags.contains(TcpFlags::SYN), sum);
+        header_len
     }
 
     /// Writes the header with its options and a checksum of zero to the front of `out`; gives the
@@ -141,7 +167,15 @@ impl TcpHeader {
     pub fn emit(&self, out: &mut [u8]) -> usize {
         let header_len = self.header_len();
         let (fixed, options) = out[..header_len].split_at_mut(LEN);
-        let fixed: &mut [u8; LEN] = fixed.try_into().expect("split there");
+        self.emit_fixed(fixed, header_len);
+        self.options.emit(self.flags.contains(TcpFlags::SYN), options);
+        header_len
+    }
+
+    /// Writes the part of the header that is always there, with a checksum of zero.
+    #[inline]
+    fn emit_fixed(&self, fixed: &mut [u8], header_len: usize) {
+        let fixed: &mut [u8; LEN] = fixed.try_into().expect("20 bytes");
         put_u16(fixed, field::SRC_PORT, self.src_port);
         put_u16(fixed, field::DST_PORT, self.dst_port);
         put_u32(fixed, field::SEQ, self.seq);
@@ -151,8 +185,6 @@ impl TcpHeader {
         put_u16(fixed, field::WINDOW, self.window);
         put_u16(fixed, field::CHECKSUM, 0);
         put_u16(fixed, field::URGENT, self.urgent);
-        self.options.emit(self.flags.contains(TcpFlags::SYN), options);
-        header_len
     }
 }
 
