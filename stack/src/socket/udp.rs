@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use barewire_driver::PacketSlice;
 
@@ -15,6 +16,9 @@ use crate::wire::ipv4::DEFAULT_TTL;
 
 /// Bytes of packet memory that an unread queue may pin, by default.
 pub(crate) const DEFAULT_RECV_BYTES: usize = 512 << 10;
+
+/// The longest datagram that may be sent, by default: any that IPv4 has room for.
+pub(crate) const DEFAULT_SEND_BYTES: u32 = 208 << 10;
 
 /// A datagram that waits to be read.
 #[derive(Debug)]
@@ -82,6 +86,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) recv_limit_bytes: usize,
     /// Where it sent last.
     pub(crate) way: Way,
+    /// `SO_SNDBUF`: a longer datagram is refused. None ever waits here.
+    pub(crate) send_limit_bytes: u32,
+    pub(crate) recv_timeout: Option<Duration>,
+    pub(crate) send_timeout: Option<Duration>,
     /// The sequence number of the next echo request.
     pub(crate) next_seq: u16,
     queue: VecDeque<Datagram>,
@@ -107,6 +115,9 @@ impl DatagramSocket {
             told: Readiness::empty(),
             recv_limit_bytes: DEFAULT_RECV_BYTES,
             way: Way::default(),
+            send_limit_bytes: DEFAULT_SEND_BYTES,
+            recv_timeout: None,
+            send_timeout: None,
             next_seq: 1,
             queue: VecDeque::new(),
             queued_bytes: 0,

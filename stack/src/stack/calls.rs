@@ -80,6 +80,20 @@ impl Stack {
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown,
     /// what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        self.write_at(id, data, false)
+    }
+
+    /// As [`Stack::write`], and says that more will follow (`MSG_MORE`): a partial segment waits
+    /// for the next write, as under `TCP_CORK`.
+    ///
+    /// # Errors
+    /// As [`Stack::write`].
+    pub fn write_more(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        self.write_at(id, data, true)
+    }
+
+    #[inline]
+    fn write_at(&mut self, id: SocketId, data: &[u8], more: bool) -> Result<usize, SocketError> {
         let most = self.writable_bytes(id, data.len())?;
         let pool = &self.egress.pool;
         let Some(Socket::Connection(connection)) =
@@ -87,6 +101,7 @@ impl Stack {
         else {
             return Err(not_a_stream(self.get(id)));
         };
+        connection.tcb.expect_more(more);
         let written = connection.tcb.write(pool, &data[..most]);
         Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         written
@@ -108,6 +123,7 @@ impl Stack {
         let spare = self.spare_slots();
         if spare == 0 {
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return Err(SocketError::NoBuffers);
         }
         let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
@@ -134,6 +150,7 @@ impl Stack {
         if left == 0 && connection.tcb.write_room() > 0 {
             connection.held_back = true;
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return None;
         }
         Some(left.max(1))
@@ -177,6 +194,7 @@ impl Stack {
         }
         let mut data = Some(data);
         let written = self.with_tcb(index, |tcb| {
+            tcb.expect_more(false);
             (data.take().map_or(Ok(()), |data| tcb.write_owned(data)), Outcome::Continue)
         });
         match (written, data) {
@@ -213,6 +231,15 @@ impl Stack {
     pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
         self.connection(index).map(queued_bytes).ok_or(SocketError::BadSocket)
+    }
+
+    /// Bytes written that have not been sent yet (`SIOCOUTQNSD`).
+    ///
+    /// # Errors
+    /// As [`Stack::write_room`].
+    pub fn bytes_unsent(&self, id: SocketId) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.bytes_unsent()).ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.
@@ -366,7 +393,7 @@ impl Stack {
     /// [`SocketError::NotConnected`], also while a connection is being opened.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) if !connection.tcb.state().is_opening() => {
+            Socket::Connection(connection) if !connection.tcb.is_connecting() => {
                 Ok(connection.key.remote_addr())
             }
             Socket::Datagram(socket) => {
@@ -390,7 +417,7 @@ impl Stack {
 }
 
 /// Bytes that the peer has not acknowledged, sent or not.
-fn queued_bytes(connection: &Connection) -> usize {
+pub(super) fn queued_bytes(connection: &Connection) -> usize {
     connection.tcb.bytes_unacked() + connection.tcb.bytes_unsent()
 }
 

@@ -102,7 +102,7 @@ impl Stack {
             (None, Some(peer)) => peer,
             (None, None) => return Err(SocketError::DestinationRequired),
         };
-        if data.len() > MAX_PAYLOAD {
+        if data.len() > MAX_PAYLOAD.min(socket.send_limit_bytes as usize) {
             return Err(SocketError::MessageTooLong);
         }
         let (broadcast, kind) = (socket.broadcast, socket.kind);

@@ -19,11 +19,11 @@ use barewire_driver::device::Segments;
 use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
-use super::{RECV_RESERVE_PART, Socket, Stack};
+use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Socket, Stack};
 use crate::interface::{IfaceId, Interface, Medium};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::{SocketId, SocketKind, udp};
-use crate::tcp::{Outcome, Segment};
+use crate::tcp::{Memory, Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::plain::{self, PlainIpv4};
 use crate::wire::tcp::TcpHeader;
@@ -93,19 +93,24 @@ impl Stack {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
         let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
-        // While memory is scarce the long way chooses what to keep.
         let pool = &self.egress.pool;
-        let scarce = pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART;
-        if scarce || !packet.is_right() {
+        let (free, total) = (pool.free_slots(), pool.total_slots());
+        let memory = match free {
+            _ if free >= total / GROWTH_RESERVE_PART => Memory::Plenty,
+            _ if free >= total / RECV_RESERVE_PART => Memory::Scarce,
+            // The long way chooses what to keep.
+            _ => return None,
+        };
+        if !packet.is_right() {
             return None;
         }
         let payload_len = (packet.ip.payload_len - header_len) as u32;
-        Some(Found { index, header_len, payload_len })
+        Some(Found { index, header_len, payload_len, memory })
     }
 
     /// Gives a connection a segment whose payload is in `scratch`.
     fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
-        let &Found { index, payload_len, .. } = found;
+        let &Found { index, payload_len, memory, .. } = found;
         let each = u32::from(gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         self.egress.counters.rx_frames += 1;
@@ -114,8 +119,7 @@ impl Stack {
             return self.scratch.clear();
         };
         let payload = &mut self.scratch;
-        let no_memory = false;
-        let segment = Segment { header, payload, payload_len, wire_segments, no_memory };
+        let segment = Segment { header, payload, payload_len, wire_segments, memory };
         let outcome = connection.tcb.handle_segment(self.egress.now, segment);
         if let Some(reason) = connection.tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
@@ -188,6 +192,7 @@ struct Found {
     index: u32,
     header_len: usize,
     payload_len: u32,
+    memory: Memory,
 }
 
 impl Plain<'_> {
