@@ -62,6 +62,7 @@ impl Descriptors {
     }
 
     /// Number of descriptors.
+    #[inline]
     pub fn len(&self) -> u16 {
         self.mask + 1
     }
@@ -115,6 +116,15 @@ impl Descriptors {
             self.word(index, 0).write_volatile(descriptor[0]);
             self.word(index, 1).write_volatile(descriptor[1]);
         }
+    }
+
+    /// Sets bits in the second word of a descriptor that was written before and that the device
+    /// does not own yet: the tail has not moved past it.
+    #[inline]
+    pub fn set(&self, index: u16, bits: u64) {
+        let word = self.word(index, 1);
+        // SAFETY: as in `status` and `write`.
+        unsafe { word.write_volatile(word.read_volatile() | bits) };
     }
 }
 

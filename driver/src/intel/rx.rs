@@ -4,18 +4,18 @@
 //!            next                          fill = RDT
 //!   ─────────┼──────────────────────────────┼─────────── descriptors, one always empty
 //!   finished │ posted: the device's         │ ours
-//!            └─ DD? fence, take the slot    └─ alloc, post, write; one RDT a burst
+//!            └─ DD? fence, take the slot    └─ post, write; one RDT a burst
 //! ```
 
 use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
 
-use super::format::{self, Format};
+use super::format::{self, Format, RxMask};
 use crate::barrier;
 use crate::bus::Iova;
 use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
-use crate::mem::{PacketSlice, Pool, PostedSlot, prefetch_read};
+use crate::mem::{PacketSlice, Pool, PostedSlots, prefetch_read};
 use crate::ring::Descriptors;
 
 /// Free descriptors from which on the ring is filled again: a tail write is worth a burst.
@@ -32,12 +32,11 @@ const ETHERNET_LEN: usize = 14;
 #[derive(Debug)]
 pub(crate) struct RxRing<F> {
     ring: Descriptors,
-    posted: Box<[Option<PostedSlot>]>,
-    pool: Pool,
+    posted: PostedSlots,
     pool_iova: u64,
     /// Bytes that the device may write into a slot: a whole number of KiB, without headroom.
     buffer_len: usize,
-    granted: Features,
+    mask: RxMask,
     /// Next descriptor that the device finishes.
     next: u16,
     /// Next descriptor to give to the device.
@@ -46,6 +45,8 @@ pub(crate) struct RxRing<F> {
     partial: ArrayVec<PacketSlice, MAX_SEGMENTS>,
     /// The frame that goes on here has been given up: wait for its end.
     skipping: bool,
+    /// One of the two: `next` is not where a frame begins.
+    amid: bool,
     /// The last attempt to fill the ring found the pool empty.
     starved: bool,
     format: PhantomData<F>,
@@ -54,23 +55,19 @@ pub(crate) struct RxRing<F> {
 impl<F: Format> RxRing<F> {
     pub(crate) fn new(ring: Descriptors, pool: &Pool, pool_iova: Iova, granted: Features) -> Self {
         RxRing {
-            posted: (0..ring.len()).map(|_| None).collect(),
+            posted: PostedSlots::new(pool, ring.len()),
             ring,
-            pool: pool.clone(),
             pool_iova: pool_iova.0,
             buffer_len: pool.slot_len(),
-            granted,
+            mask: RxMask::of(granted),
             next: 0,
             fill: 0,
             partial: ArrayVec::new(),
             skipping: false,
+            amid: false,
             starved: false,
             format: PhantomData,
         }
-    }
-
-    fn at(&self, index: u16) -> usize {
-        usize::from(index) & (self.posted.len() - 1)
     }
 
     /// Descriptors that the device owns.
@@ -88,83 +85,94 @@ impl<F: Format> RxRing<F> {
         self.owned() > 0 && format::rx_done(self.ring.status(self.next))
     }
 
-    /// Appends at most `max` frames to the burst. Looks at no more descriptors than the ring has,
-    /// however many malformed frames they hold.
+    /// Appends at most `max` frames to the burst. Looks at no more descriptors than the device
+    /// owns, however many malformed frames they hold.
     pub(crate) fn receive(
         &mut self,
         burst: &mut RxBurst,
         max: usize,
         counters: &mut QueueCounters,
     ) -> usize {
-        let mut received = 0;
-        for _ in 0..self.ring.len() {
-            if received == max || !self.ready() {
+        let (mut received, mut bytes, mut verdicts) = (0, 0, Verdicts::default());
+        while received < max && self.next != self.fill {
+            let index = self.next;
+            if !format::rx_done(self.ring.status(index)) {
                 break;
             }
             // Orders the load of DD above before the loads of the descriptor and the packet: the
             // device wrote DD last (82576 §7.1.5).
             barrier::acquire_descriptor();
-            let descriptor = self.ring.read(self.next);
-            let at = self.at(self.next);
-            self.next = self.next.wrapping_add(1);
-            let Some(slot) = self.posted[at].take() else {
+            let descriptor = self.ring.read(index);
+            self.next = index.wrapping_add(1);
+            let len = format::rx_len(descriptor);
+            let Some(segment) = self.posted.complete(index, len) else {
                 // Every descriptor between `next` and `fill` has a slot.
                 debug_assert!(false, "a descriptor without a slot");
                 continue;
             };
-            received += usize::from(self.complete(slot, descriptor, burst, counters));
+            let fits = (ETHERNET_LEN..=self.buffer_len).contains(&len);
+            if self.amid || !fits || !format::rx_whole(descriptor) {
+                match self.join(segment, descriptor, burst, counters) {
+                    Some(earlier) => bytes += earlier,
+                    None => continue,
+                }
+            } else {
+                prefetch_read(&segment);
+                burst.push_segment(segment);
+            }
+            let meta = format::rx_meta(descriptor, self.mask);
+            burst.finish_frame(meta);
+            received += 1;
+            bytes += len;
+            verdicts.add(meta.checksum);
         }
+        counters.rx_frames += received as u64;
+        counters.rx_bytes += bytes as u64;
+        counters.rx_checksum_good += verdicts.good;
+        counters.rx_checksum_bad += verdicts.bad;
         received
     }
 
-    /// Takes one slot back; true if it ended a frame that is in the burst now.
-    #[inline]
-    fn complete(
+    /// Takes a segment that is not a whole, sound frame by itself. If it ends a frame, the burst
+    /// has all of its segments then; gives the bytes of those before.
+    #[cold]
+    fn join(
         &mut self,
-        slot: PostedSlot,
+        segment: PacketSlice,
         descriptor: [u64; 2],
         burst: &mut RxBurst,
         counters: &mut QueueCounters,
-    ) -> bool {
+    ) -> Option<usize> {
         let (len, ends) = (format::rx_len(descriptor), format::rx_ends(descriptor));
-        let segment = self.pool.complete(slot, len).freeze();
         let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(descriptor);
-        let whole = ends && self.partial.is_empty();
-        if self.skipping || bogus || whole && len < ETHERNET_LEN {
+        let runt = ends && self.partial.is_empty() && len < ETHERNET_LEN;
+        let full = !ends && self.partial.is_full();
+        if self.skipping || bogus || runt || full {
             self.give_up(ends, counters);
-            return false;
+            return None;
         }
+        self.amid = !ends;
         if !ends {
-            if self.partial.try_push(segment).is_err() {
-                self.give_up(ends, counters);
-            }
-            return false;
+            self.partial.push(segment);
+            return None;
         }
-        prefetch_read(&segment);
-        counters.rx_frames += 1;
-        counters.rx_bytes += len as u64;
-        if !whole {
-            for earlier in self.partial.drain(..) {
-                counters.rx_bytes += earlier.len() as u64;
-                burst.push_segment(earlier);
-            }
+        let mut earlier_bytes = 0;
+        for earlier in self.partial.drain(..) {
+            earlier_bytes += earlier.len();
+            burst.push_segment(earlier);
         }
         burst.push_segment(segment);
-        let meta = format::rx_meta(descriptor, self.granted);
-        counters.rx_checksum_good += u64::from(meta.checksum == RxChecksum::Good);
-        counters.rx_checksum_bad += u64::from(meta.checksum == RxChecksum::Bad);
-        burst.finish_frame(meta);
-        true
+        Some(earlier_bytes)
     }
 
     /// Drops the frame that the descriptor belongs to, once, up to its end.
-    #[cold]
     fn give_up(&mut self, ends: bool, counters: &mut QueueCounters) {
         if !self.skipping {
             counters.rx_malformed += 1;
             self.partial.clear();
         }
         self.skipping = !ends;
+        self.amid = !ends;
     }
 
     /// Posts slots if a batch of descriptors is free; gives the new tail if there is one. A pool
@@ -175,29 +183,38 @@ impl<F: Format> RxRing<F> {
         if free < REFILL_BATCH.min(self.ring.len() / 2) && !self.starved || free == 0 {
             return None;
         }
-        let before = self.fill;
-        self.starved = false;
-        for _ in 0..free {
-            let Some(slot) = self.pool.alloc().and_then(|slot| self.pool.post(slot).ok()) else {
-                self.starved = true;
-                counters.rx_no_buffer += 1;
-                break;
-            };
-            let offset = self.pool.region_offset_of(slot.index(), 0);
-            self.ring.write(self.fill, F::rx_free(self.pool_iova + offset as u64));
-            let at = self.at(self.fill);
-            self.posted[at] = Some(slot);
-            self.fill = self.fill.wrapping_add(1);
-        }
-        (self.fill != before).then(|| self.fill & (self.ring.len() - 1))
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let posted = self.posted.post(self.fill, free, |index, offset| {
+            ring.write(index, F::rx_free(pool_iova + offset as u64));
+        });
+        self.starved = posted < free;
+        counters.rx_no_buffer += u64::from(self.starved);
+        self.fill = self.fill.wrapping_add(posted);
+        (posted > 0).then(|| self.fill & (self.ring.len() - 1))
     }
 
     /// Takes every slot back. Only when the device has been stopped.
     pub(crate) fn abandon(&mut self) {
-        for slot in self.posted.iter_mut().filter_map(Option::take) {
-            drop(self.pool.complete(slot, 0));
-        }
+        self.posted.abandon();
         self.partial.clear();
         self.next = self.fill;
+    }
+}
+
+/// Verdicts of the device on the frames of one burst.
+#[derive(Default)]
+struct Verdicts {
+    good: u64,
+    bad: u64,
+}
+
+impl Verdicts {
+    #[inline]
+    fn add(&mut self, checksum: RxChecksum) {
+        match checksum {
+            RxChecksum::Unknown => {}
+            RxChecksum::Good => self.good += 1,
+            RxChecksum::Bad => self.bad += 1,
+        }
     }
 }
