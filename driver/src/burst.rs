@@ -91,17 +91,16 @@ impl RxBurst {
     }
 
     /// Ends as many frames of one segment each as have been appended, with what `meta` gives for
-    /// each in order; gives their bytes.
+    /// each in order.
     #[inline]
-    pub(crate) fn finish_singles(&mut self, mut meta: impl FnMut() -> RxFrame) -> u64 {
-        let (first, mut bytes) = (self.whole_segments, 0);
-        self.frames.extend(self.segments[first..].iter().enumerate().map(|(n, segment)| {
+    pub(crate) fn finish_singles(&mut self, mut meta: impl FnMut() -> RxFrame) {
+        let first = self.whole_segments;
+        // Everything moves into the iterator, so that its loop keeps it in registers.
+        self.frames.extend(self.segments[first..].iter().enumerate().map(move |(n, segment)| {
             let (first, len) = ((first + n) as u32, segment.len() as u32);
-            bytes += u64::from(len);
             RxFrame { first, count: 1, len, ..meta() }
         }));
         self.whole_segments = self.segments.len();
-        bytes
     }
 
     /// Drops the segments pushed since the last whole frame.

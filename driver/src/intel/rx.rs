@@ -108,31 +108,34 @@ impl<F: Format> RxRing<F> {
     fn receive_run(&mut self, burst: &mut RxBurst, most: usize, counters: &mut QueueCounters) {
         let mut descriptors = self.ring.run(self.next, most);
         let lens = ETHERNET_LEN..=self.buffer_len;
-        let run = self.posted.complete(descriptors.len(), lens, burst.segments_mut(), || {
-            // DD and the length are in the same word, which is loaded once.
-            let status = descriptors.next()?.status();
-            format::rx_whole(status).then_some(format::rx_len(status))
-        });
+        let (run, bytes) =
+            self.posted.complete(descriptors.len(), lens, burst.segments_mut(), || {
+                // DD and the length are in the same word, which is loaded once.
+                let status = descriptors.next()?.status();
+                format::rx_whole(status).then_some(format::rx_len(status))
+            });
         // Orders the loads of DD above before the loads of the rest of the descriptors and of the
         // packets: the device wrote DD last (82576 §7.1.5).
         barrier::acquire_descriptor();
-        let (mut bad, mut unknown) = (0, 0);
+        let mut others = Others::default();
+        let told = &mut others;
         let mut descriptors = self.ring.run(self.next, run);
         let mask = self.mask;
-        counters.rx_bytes += burst.finish_singles(|| {
+        burst.finish_singles(move || {
             // What is read here decides about nothing but itself: the lengths are settled.
             let Some(descriptor) = descriptors.next() else { return RxFrame::default() };
             let meta = format::rx_meta([descriptor.first(), descriptor.status()], mask);
             match meta.checksum {
                 RxChecksum::Good => {}
-                RxChecksum::Bad => bad += 1,
-                RxChecksum::Unknown => unknown += 1,
+                RxChecksum::Bad => told.bad += 1,
+                RxChecksum::Unknown => told.unknown += 1,
             }
             meta
         });
         self.next = self.next.wrapping_add(run as u16);
-        counters.rx_checksum_good += run as u64 - bad - unknown;
-        counters.rx_checksum_bad += bad;
+        counters.rx_checksum_good += run as u64 - others.bad - others.unknown;
+        counters.rx_checksum_bad += others.bad;
+        counters.rx_bytes += bytes;
     }
 
     /// Takes one finished descriptor that is not a whole, sound frame by itself.
@@ -215,4 +218,11 @@ impl<F: Format> RxRing<F> {
         self.posted.abandon();
         self.partial.clear();
     }
+}
+
+/// Frames of one run whose checksum the device did not find right.
+#[derive(Default)]
+struct Others {
+    bad: u64,
+    unknown: u64,
 }

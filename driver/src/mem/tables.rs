@@ -126,8 +126,8 @@ impl PostedSlots {
 
     /// Takes slots back from the device, the oldest first, as long as `filled` gives the number of
     /// bytes in the next and that is one of `lens`, but at most `most`; they are appended to `into`.
-    /// Gives how many came back: fewer, too, where the table's end is reached, behind which it goes
-    /// on at its beginning.
+    /// Gives how many came back, and their bytes: fewer, too, where the table's end is reached,
+    /// behind which it goes on at its beginning.
     ///
     /// # Panics
     /// If `lens` reaches beyond a slot.
@@ -138,13 +138,13 @@ impl PostedSlots {
         lens: RangeInclusive<u16>,
         into: &mut Vec<PacketSlice>,
         mut filled: impl FnMut() -> Option<u16>,
-    ) -> usize {
+    ) -> (usize, u64) {
         let [run, _] = self.fifo.runs(self.fifo.head, most.min(self.fifo.len()));
         into.reserve(run.len());
         let (inner, pool) = (self.pool.inner(), self.pool.pointer());
         assert!(usize::from(*lens.end()) <= inner.slot_len(), "lengths beyond a slot");
         let (view, least, span) = (inner.view(), *lens.start(), lens.end() - lens.start());
-        let mut completed = 0;
+        let (mut completed, mut bytes) = (0, 0);
         for (&slot, place) in run.iter().zip(into.spare_capacity_mut()) {
             let Some(len) = filled() else { break };
             if len.wrapping_sub(least) > span {
@@ -154,12 +154,13 @@ impl PostedSlots {
             view.prefetch(slot);
             place.write(PacketSlice::from_parts(pool, slot, len));
             completed += 1;
+            bytes += u64::from(len);
         }
         // SAFETY: the first `completed` places behind the end were written.
         unsafe { into.set_len(into.len() + completed) };
         self.fifo.head = self.fifo.head.wrapping_add(completed);
         inner.count_completed(completed);
-        completed
+        (completed, bytes)
     }
 
     /// Frees every slot in the table. Only when the device cannot write to them any more.
@@ -362,16 +363,20 @@ mod tests {
         assert_eq!(posted.post(3, |at| offsets.push(at)), 2, "the table is full");
         assert_eq!(pool.audit(), Audit { total: 6, free: 4, posted: 2, ..Audit::default() });
         let lens = 14..=2048;
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2049)), 0, "a lie");
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(13)), 0, "too little");
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2048)), 1);
+        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2049)).0, 0, "a lie");
+        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(13)).0, 0, "too little");
+        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2048)).0, 1);
         assert_eq!(
             pool.audit(),
             Audit { total: 6, free: 4, posted: 1, held: 1, ..Audit::default() }
         );
         let mut given = [60].into_iter();
-        assert_eq!(posted.complete(8, lens.clone(), &mut slices, || given.next()), 1);
-        assert_eq!(posted.complete(8, lens, &mut slices, || Some(60)), 0, "a slot comes back once");
+        assert_eq!(posted.complete(8, lens.clone(), &mut slices, || given.next()).0, 1);
+        assert_eq!(
+            posted.complete(8, lens, &mut slices, || Some(60)).0,
+            0,
+            "a slot comes back once"
+        );
         let base = pool.region().base() as usize;
         let places: Vec<_> = slices.iter().map(|slice| slice.as_ptr() as usize - base).collect();
         assert_eq!((places, slices[1].len()), (offsets, 60));
@@ -388,7 +393,7 @@ mod tests {
             assert_eq!(posted.post(count, |_| {}), count);
             let mut slices = Vec::new();
             while slices.len() < count {
-                assert!(posted.complete(count, 0..=2048, &mut slices, || Some(60)) > 0);
+                assert!(posted.complete(count, 0..=2048, &mut slices, || Some(60)).0 > 0);
             }
             assert_eq!(queued.put(slices.into_iter(), ANY, |_, _| {}), count);
             assert_eq!(pool.audit().queued as usize, count, "round {round}");
