@@ -114,8 +114,8 @@ impl Tcb {
         mut news: News,
     ) {
         if ack.after(self.snd.nxt) {
-            // The peer took the byte of a zero-window probe.
-            self.sendq.skip_unsent_byte();
+            // The peer took the byte of a zero-window probe, or the data of our SYN.
+            self.sendq.skip_unsent(ack.since(self.snd.nxt));
             self.snd.nxt = ack;
             self.status -= Status::PROBED;
         }
@@ -123,6 +123,7 @@ impl Tcb {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
             self.status |= Status::SYN_ACKED;
+            self.fast_open = None;
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
@@ -134,6 +135,7 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         self.retries = 0;
         self.probes = 0;
+        self.persist_backoff = 0;
         self.soft_error = None;
         self.sendq.records.ack(ack, &mut news.delivery);
         let rtt = self.measure(now, in_flight, h, &news);
@@ -236,6 +238,7 @@ impl Tcb {
         if opened && self.timers.is_set(Timer::Persist) {
             // If even this is too small, the next poll sets the timer again, from its first value.
             self.timers.clear(Timer::Persist);
+            self.persist_backoff = 0;
             self.pending -= Pending::PROBE;
         }
     }

@@ -186,6 +186,7 @@ impl Tcb {
             window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
             after_timeout,
         });
+        self.tune_send();
     }
 
     /// Marks what is lost, and sets the timer for what may be.

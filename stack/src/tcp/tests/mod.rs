@@ -8,6 +8,7 @@
 //! position, so that every trace checks the stream's contents, too.
 
 mod arbitrary;
+mod autotune;
 mod close;
 mod handshake;
 mod hostile;
@@ -49,6 +50,8 @@ pub(super) fn plain() -> TcpConfig {
         window_scale: false,
         timestamps: false,
         recv_buffer_bytes: 65_535,
+        recv_autotune: false,
+        send_autotune: false,
         nodelay: true,
         ..TcpConfig::default()
     }
@@ -251,9 +254,35 @@ impl Trace {
             payload: &mut payload,
             payload_len: line.len,
             wire_segments,
-            no_memory: false,
+            memory: Memory::Plenty,
         };
         self.tcb.handle_segment(self.now, segment)
+    }
+
+    /// An ACK with these pieces at `from` arrives, and the connection goes on.
+    #[track_caller]
+    pub(super) fn rx_slices(
+        &mut self,
+        from: u32,
+        mut pieces: Vec<PacketSlice>,
+        len: u32,
+        memory: Memory,
+    ) {
+        let header = TcpHeader {
+            seq: self.irs.wrapping_add(from),
+            ack: self.tcb.snd.una.get(),
+            flags: TcpFlags::ACK,
+            window: 65_535,
+            ..TcpHeader::default()
+        };
+        let segment = Segment {
+            header: &header,
+            payload: &mut pieces,
+            payload_len: len,
+            wire_segments: 1,
+            memory,
+        };
+        assert_eq!(self.tcb.handle_segment(self.now, segment), Outcome::Continue);
     }
 
     /// What leaves next, or `None`.
