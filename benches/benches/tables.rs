@@ -171,11 +171,11 @@ impl Blocks {
     }
 
     fn give(&mut self, segment: Transmit, to: usize) {
-        let Transmit { header, payload_len, mss } = segment;
+        let Transmit { header, payload_len, mss, ecn } = segment;
         let wire_segments = payload_len.div_ceil(u32::from(mss)).max(1) as u16;
         let payload = &mut self.pieces;
         let segment =
-            Segment { header: &header, payload, payload_len, wire_segments, no_memory: false };
+            Segment { header: &header, payload, payload_len, wire_segments, ecn, no_memory: false };
         assert_eq!(self.ends[to].handle_segment(self.now, segment), Outcome::Continue);
         self.pieces.clear();
     }

@@ -1,9 +1,11 @@
 //! The fifth step of RFC 9293 §3.10.7.4: the ACK field, and all that hangs on it: round-trip
 //! samples, recovery, the congestion window, the peer's window, and the ACK of our FIN.
 
-use super::congestion::AckSample;
+use super::congestion::{AckSample, CongestionControl};
 use super::input::Step;
+use super::rate::{Delivery, Round};
 use super::recovery::OnAck;
+use super::sendq::AckedRecords;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -45,8 +47,12 @@ impl Tcb {
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
+                self.ecn_reduced();
                 self.pending |= Pending::FAST;
             }
+        }
+        if self.ecn_is_echo(flags) {
+            self.ecn_take_echo(now);
         }
         self.update_window(h);
         self.answered();
@@ -125,7 +131,8 @@ impl Tcb {
         self.probes = 0;
         self.soft_error = None;
         let rtt = self.measure(now, ack, in_flight, h);
-        let restart = self.after_ack(now, bytes, in_flight, rtt);
+        let echo = self.ecn_is_echo(h.flags);
+        let restart = self.after_ack(now, bytes, in_flight, rtt, echo);
         // RFC 6298 §5.2 and §5.3.
         if ack == self.snd.nxt {
             self.timers.clear(Timer::Retransmit);
@@ -148,8 +155,19 @@ impl Tcb {
         h: &TcpHeader,
     ) -> Option<Duration> {
         let acked = self.sendq.ack_records(ack);
-        let rtt = match (acked.resent_at, acked.sent_once_at) {
-            (None, sent) => now - sent?,
+        let rtt = self.round_trip(now, &acked, h);
+        if let Some(rtt) = rtt {
+            // RFC 7323 §4.2: an ACK for every other segment is expected.
+            let samples = in_flight.div_ceil(2 * self.mss());
+            self.rtt.sample(rtt, samples, &self.config);
+        }
+        self.tell_delivery(now, acked.round, rtt);
+        rtt
+    }
+
+    fn round_trip(&self, now: Instant, acked: &AckedRecords, h: &TcpHeader) -> Option<Duration> {
+        match (acked.resent_at, acked.sent_once_at) {
+            (None, sent) => Some(now - sent?),
             (Some(resent), _) => {
                 let ts = h.options.timestamps?;
                 let ours = self.status.contains(Status::TIMESTAMPS) && ts.ecr != 0;
@@ -157,16 +175,28 @@ impl Tcb {
                 let rtt = Duration::from_millis(u64::from(ms));
                 // The echo of an earlier transmission may come late because the first ACK was lost:
                 // it would inflate the timeout that the loss of the next one then adds to.
-                if !ours || rtt > now - resent + Duration::from_millis(1) {
-                    return None;
-                }
-                rtt
+                (ours && rtt <= now - resent + Duration::from_millis(1)).then_some(rtt)
             }
-        };
-        // RFC 7323 §4.2: an ACK for every other segment is expected.
-        let samples = in_flight.div_ceil(2 * self.mss());
-        self.rtt.sample(rtt, samples, &self.config);
-        Some(rtt)
+        }
+    }
+
+    /// What has arrived, and how fast: for controllers that model the path.
+    fn tell_delivery(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
+        let Some(seen) = self.sendq.rate.finish(now, round, rtt) else { return };
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        self.controller.on_delivery(&Delivery {
+            now,
+            newly: round.newly(),
+            delivered: self.sendq.rate.delivered(),
+            prior_delivered: seen.prior,
+            rate: seen.rate,
+            rtt,
+            in_flight,
+            mss: self.mss(),
+        });
+        if self.controller.holds_back() {
+            self.sendq.rate.mark_app_limited(in_flight);
+        }
     }
 
     /// Tells recovery and the controller. True if the retransmission timer restarts.
@@ -176,15 +206,21 @@ impl Tcb {
         acked: u32,
         in_flight: u32,
         rtt: Option<Duration>,
+        echo: bool,
     ) -> bool {
         let f = self.flight();
         let after_timeout = self.recovery.after_timeout();
         match self.recovery.on_ack(now, acked, &f, &mut self.controller) {
+            // RFC 3168 §6.1.2: no growth by an ACK that echoes a mark.
+            OnAck::Grow if echo => true,
             OnAck::Grow => {
                 self.controller.on_ack(&AckSample {
                     acked,
+                    una: self.snd.una,
+                    nxt: self.snd.nxt,
                     now,
                     rtt,
+                    srtt: self.rtt.srtt().unwrap_or_default(),
                     in_flight,
                     mss: f.mss,
                     window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,

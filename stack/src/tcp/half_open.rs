@@ -40,6 +40,8 @@ pub struct HalfOpen {
     our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
+    /// Explicit congestion notification was agreed on (RFC 3168 §6.1.1).
+    ecn: bool,
 }
 
 /// What a segment does to a half-open connection.
@@ -89,6 +91,7 @@ impl HalfOpen {
             our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
+            ecn: config.ecn.agrees(syn.flags),
         }
     }
 
@@ -117,6 +120,7 @@ impl HalfOpen {
         let mut header = self.ack(now, config);
         header.seq = self.iss;
         header.flags |= TcpFlags::SYN;
+        header.flags.set(TcpFlags::ECE, self.ecn);
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
         header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
@@ -162,7 +166,9 @@ impl HalfOpen {
         let (seq, nxt) = (SeqNum::new(h.seq), SeqNum::new(self.irs) + 1);
         let edge = nxt + self.offered(config);
         if syn && !rst && h.seq == self.irs && !h.flags.contains(TcpFlags::ACK) {
-            // The SYN again: the SYN-ACK was lost, or is on its way.
+            // The SYN again: the SYN-ACK was lost, or is on its way. RFC 3168 §6.1.1.1: one that
+            // no longer asks is the last word.
+            self.ecn &= config.ecn.agrees(h.flags);
             return HalfOpenOutcome::Reply(self.syn_ack(now, config));
         }
         if self.timestamps && !rst {
@@ -241,6 +247,7 @@ impl HalfOpen {
         };
         let irs = SeqNum::new(self.irs);
         tcb.negotiate(irs, &options, now);
+        tcb.ecn_agreed(self.ecn);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
         if self.retries > 0 {
             tcb.sendq.record_resent(SeqNum::new(self.iss), 1, self.sent_at);

@@ -18,10 +18,13 @@ mod assembler;
 mod calls;
 mod congestion;
 pub mod cookie;
+mod ecn;
 mod half_open;
 mod input;
 mod isn;
 mod output;
+mod pacing;
+mod rate;
 mod receive;
 mod recovery;
 mod recvq;
@@ -39,8 +42,11 @@ use std::time::Duration;
 use barewire_driver::PacketSlice;
 use bitflags::bitflags;
 
+use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
+pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use isn::{isn, timestamp_offset};
 pub use seq::{SeqNum, WindowScale};
@@ -75,14 +81,6 @@ pub enum Linger {
     Abort,
     /// The connection has this long after `close` to get its FIN acknowledged, then it is aborted.
     For(Duration),
-}
-
-/// Congestion controllers, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// RFC 5681 and RFC 6582.
-    #[default]
-    NewReno,
 }
 
 /// The settings of one connection. A `Tcb` shares them behind an `Rc` and copies on change.
@@ -126,6 +124,14 @@ pub struct TcpConfig {
     pub mss_max: Option<u16>,
     /// The congestion controller (`TCP_CONGESTION`).
     pub congestion: Algorithm,
+    /// After idling for longer than a retransmission timeout the window starts again from the
+    /// initial one (RFC 5681 §4.1); BBR paces instead.
+    pub slow_start_after_idle: bool,
+    /// Data leaves at a rate, 2 windows a round trip in slow start and 1.2 after it, instead of as
+    /// fast as the window allows. BBR paces whatever this says.
+    pub pacing: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnMode,
     /// How long an orphaned connection may stay in FIN-WAIT-2 (`TCP_LINGER2`).
     pub fin_wait_2: Duration,
     /// 2 MSL: the length of TIME-WAIT.
@@ -158,7 +164,10 @@ impl Default for TcpConfig {
             window_scale: true,
             timestamps: true,
             mss_max: None,
-            congestion: Algorithm::NewReno,
+            congestion: Algorithm::Cubic,
+            slow_start_after_idle: true,
+            pacing: false,
+            ecn: EcnMode::WhenAsked,
             fin_wait_2: Duration::from_secs(60),
             time_wait: Duration::from_secs(60),
             linger: Linger::Background,
@@ -178,6 +187,8 @@ pub struct Segment<'a> {
     pub payload_len: u32,
     /// Wire segments that the device joined into this one, at least 1: for counting ACKs.
     pub wire_segments: u16,
+    /// The ECN field of its IP header. Devices join only segments in which it is the same.
+    pub ecn: Ecn,
     /// Packet memory is too scarce to keep the payload: it counts as lost, the rest as received.
     pub no_memory: bool,
 }
@@ -200,6 +211,8 @@ pub struct Transmit {
     pub payload_len: u32,
     /// Payload bytes of each wire segment but the last.
     pub mss: u16,
+    /// The ECN field of the IP header of each.
+    pub ecn: Ecn,
 }
 
 /// What has become of a connection after a segment, a timeout or a call.

@@ -11,7 +11,7 @@
 //! It decides what to send again and how far the window is inflated meanwhile; the window itself is
 //! the congestion controller's.
 
-use super::congestion::Controller;
+use super::congestion::{CongestionControl, Controller};
 use super::seq::SeqNum;
 use crate::time::Instant;
 

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 
 use barewire_driver::{PacketBuf, PacketSlice, Pool};
 
+use super::rate::{RateEstimator, Round, Stamp};
 use super::seq::SeqNum;
 use crate::time::Instant;
 
@@ -41,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) retransmissions: u8,
     /// Joined from transmissions of different times: no sample.
     pub(crate) untimed: bool,
+    /// What had been delivered when it was sent last.
+    pub(crate) stamp: Stamp,
 }
 
 impl Record {
@@ -57,6 +60,8 @@ pub(crate) struct AckedRecords {
     /// When the first of the acknowledged bytes that were sent more than once left last (Karn's
     /// algorithm).
     pub(crate) resent_at: Option<Instant>,
+    /// What has arrived, for its delivery rate.
+    pub(crate) round: Round,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +88,8 @@ pub(crate) struct SendQueue {
     /// Bytes between snd.una and snd.nxt.
     sent: u32,
     records: VecDeque<Record>,
+    /// How fast what the records tell of comes through.
+    pub(crate) rate: RateEstimator,
 }
 
 impl SendQueue {
@@ -273,6 +280,7 @@ impl SendQueue {
 
     /// Remembers the transmission of `len` new sequence numbers.
     pub(crate) fn record_sent(&mut self, start: SeqNum, len: u32, now: Instant) {
+        let stamp = self.rate.on_send(now, self.records.is_empty());
         if let Some(last) = self.records.back_mut() {
             let same_moment = last.last_sent == now && last.retransmissions == 0;
             if same_moment || self.records.len() >= RECORDS_MAX {
@@ -289,11 +297,13 @@ impl SendQueue {
             last_sent: now,
             retransmissions: 0,
             untimed: false,
+            stamp,
         });
     }
 
     /// Remembers that `[start, start + len)` was sent again.
     pub(crate) fn record_resent(&mut self, start: SeqNum, len: u32, now: Instant) {
+        let stamp = self.rate.on_send(now, false);
         self.split_record(start);
         self.split_record(start + len);
         let first = self.records.partition_point(|r| r.end().before_eq(start));
@@ -302,6 +312,7 @@ impl SendQueue {
                 break;
             }
             record.last_sent = now;
+            record.stamp = stamp;
             record.retransmissions = record.retransmissions.saturating_add(1);
         }
     }
@@ -336,6 +347,8 @@ impl SendQueue {
             } else if !front.untimed {
                 acked.sent_once_at = acked.sent_once_at.or(Some(front.last_sent));
             }
+            let arrived = front.end().earlier(una).since(front.start);
+            acked.round.add(arrived, front.stamp, front.last_sent);
             if front.end().after(una) {
                 front.len = front.end().since(una);
                 front.start = una;
@@ -348,7 +361,7 @@ impl SendQueue {
 
     /// Drops everything: nothing of it will be sent.
     pub(crate) fn clear(&mut self) {
-        *self = SendQueue::default();
+        *self = SendQueue { rate: self.rate, ..SendQueue::default() };
     }
 
     /// True if [`SendQueue::trim`] would free memory.

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use bitflags::bitflags;
 
 use super::assembler::Assembler;
-use super::congestion::Controller;
+use super::congestion::{CongestionControl, Controller};
+use super::ecn::EcnState;
+use super::pacing::Pacer;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
 use super::rtt::Rtt;
@@ -66,7 +68,7 @@ bitflags! {
 
     /// What is true of a connection.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Status: u16 {
+    pub(super) struct Status: u32 {
         /// Timestamps were agreed on.
         const TIMESTAMPS = 1 << 0;
         /// Window scaling was agreed on.
@@ -94,6 +96,8 @@ bitflags! {
         const CORK = 1 << 12;
         const USER_TIMEOUT = 1 << 13;
         const KEEPALIVE = 1 << 14;
+        /// Data leaves at a rate: the configuration or the controller wants it so.
+        const PACED = 1 << 15;
     }
 }
 
@@ -108,6 +112,8 @@ pub(super) struct Send {
     pub(super) max_wnd: u32,
     pub(super) wl1: SeqNum,
     pub(super) wl2: SeqNum,
+    /// snd.nxt when the congestion window was full last.
+    pub(super) full_at: SeqNum,
     /// End of the last segment that was sent smaller than the MSS (Nagle).
     pub(super) small_end: SeqNum,
     /// Payload of a full segment.
@@ -158,6 +164,8 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) last_heard: Instant,
     pub(super) controller: Controller,
+    pub(super) ecn: EcnState,
+    pub(super) pacer: Pacer,
     /// Retransmissions of what is at snd.una.
     pub(super) retries: u8,
     /// Probes since the peer last answered.
@@ -215,6 +223,7 @@ impl Tcb {
                 max_wnd: 0,
                 wl1: SeqNum::default(),
                 wl2: iss,
+                full_at: iss,
                 small_end: iss,
                 mss,
                 scale: WindowScale::NONE,
@@ -236,6 +245,8 @@ impl Tcb {
             recovery: Recovery::new(iss),
             last_heard: now,
             controller: Controller::new(config.congestion, u32::from(mss)),
+            ecn: EcnState::default(),
+            pacer: Pacer::default(),
             retries: 0,
             probes: 0,
             dropped: None,
@@ -350,9 +361,15 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
+        self.controller.switch_to(self.config.congestion);
         self.rcv.buffer = self.config.recv_buffer_bytes;
         self.status.set(Status::NODELAY, self.config.nodelay);
         self.status.set(Status::CORK, self.config.cork);
+        let paced = self.config.pacing || self.controller.pacing_rate().is_some();
+        self.status.set(Status::PACED, paced);
+        if !paced {
+            self.timers.clear(Timer::Pacing);
+        }
         self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
         self.status.set(Status::KEEPALIVE, self.config.keepalive.is_some());
     }
@@ -377,6 +394,16 @@ impl Tcb {
     /// The next time that [`Tcb::handle_timeout`] has something to do.
     pub fn poll_at(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    /// The same without pacing: what a clock of milliseconds serves.
+    pub(crate) fn timer_at(&self) -> Option<Instant> {
+        self.timers.next_unpaced()
+    }
+
+    /// When paced data may leave that is held back now; a matter of microseconds.
+    pub(crate) fn paced_until(&self) -> Option<Instant> {
+        self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
     }
 
     /// Why a segment was dropped, once, if the last one was.

@@ -1,6 +1,7 @@
 //! What happens when nothing happens: every timer of a connection.
 
 use super::Outcome;
+use super::congestion::CongestionControl;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
@@ -17,6 +18,8 @@ impl Tcb {
         if self.timers.next().is_none_or(|at| at > now) {
             return Outcome::Continue;
         }
+        // It holds data back; that it is no longer set is all that it does.
+        self.timers.take_due(Timer::Pacing, now);
         if self.timers.take_due(Timer::DelayedAck, now) {
             self.pending |= Pending::ACK;
         }
@@ -103,6 +106,7 @@ impl Tcb {
             let in_flight = self.snd.nxt.since(self.snd.una);
             self.controller.on_rto(now, in_flight, f.mss, self.retries == 0);
             self.recovery.on_timeout(&f);
+            self.ecn_reduced();
             self.pending -= Pending::FAST;
         } else {
             self.status |= Status::SYN_LOST;

@@ -2,16 +2,18 @@
 //!
 //! `rx` is what arrives, `tx` what must leave next. Numbers are relative to the initial sequence
 //! number of their side, so a SYN is 0 and the first byte 1. `FLAGS from[:to] ack N`, then any of
-//! `win N`, `mss N`, `ws N`, `ts VAL/ECR`; in `tx` what is not named is not looked at, and `step N`
+//! `win N`, `mss N`, `ws N`, `ts VAL/ECR`, `ip ect0` or `ip ce` (the ECN field); in `tx` what is not named is not looked at, and `step N`
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
 mod arbitrary;
 mod close;
+mod ecn;
 mod handshake;
 mod hostile;
 mod limits;
 mod loss;
+mod pacing;
 mod pipe;
 mod timers;
 mod transfer;
@@ -46,6 +48,8 @@ pub(super) fn plain() -> TcpConfig {
         timestamps: false,
         recv_buffer_bytes: 65_535,
         nodelay: true,
+        // The numbers of traces are those of RFC 5681.
+        congestion: Algorithm::NewReno,
         ..TcpConfig::default()
     }
 }
@@ -73,6 +77,7 @@ struct Line {
     ws: Option<u8>,
     ts: Option<Timestamps>,
     step: Option<u16>,
+    ip: Option<Ecn>,
 }
 
 impl Line {
@@ -87,6 +92,8 @@ impl Line {
                 'R' => TcpFlags::RST,
                 'P' => TcpFlags::PSH,
                 'U' => TcpFlags::URG,
+                'E' => TcpFlags::ECE,
+                'W' => TcpFlags::CWR,
                 '.' => TcpFlags::empty(),
                 _ => panic!("flag {c} in {text}"),
             }
@@ -104,10 +111,19 @@ impl Line {
             ws: None,
             ts: None,
             step: None,
+            ip: None,
         };
         while let Some(word) = words.next() {
             let value = words.next().expect("a value");
             match word {
+                "ip" => {
+                    line.ip = Some(match value {
+                        "ect0" => Ecn::Ect0,
+                        "ce" => Ecn::Ce,
+                        "none" => Ecn::NotEct,
+                        _ => panic!("{value} in {text}"),
+                    });
+                }
                 "ack" => line.ack = Some(number(value)),
                 "win" => line.win = Some(number(value) as u16),
                 "mss" => line.mss = Some(number(value) as u16),
@@ -212,6 +228,7 @@ impl Trace {
             payload: &mut payload,
             payload_len: line.len,
             wire_segments,
+            ecn: line.ip.unwrap_or_default(),
             no_memory: false,
         };
         self.tcb.handle_segment(self.now, segment)
@@ -242,6 +259,9 @@ impl Trace {
         assert_eq!(data, bytes(line.from, line.from.wrapping_add(line.len)), "payload of {text}");
         if let Some(step) = line.step {
             assert_eq!(sent.mss, step, "wire segment size");
+        }
+        if let Some(ip) = line.ip {
+            assert_eq!(sent.ecn, ip, "ECN field of {text}");
         }
     }
 
