@@ -286,28 +286,25 @@ fn an_engine_that_dies_fails_whoever_waits_and_says_why() {
         let listener = TcpListener::bind_on(&server, at(SERVER, 80)).unwrap();
         let stream = TcpStream::connect_on(&client, at(SERVER, 80)).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        let accept = thread::spawn(move || listener.accept().map(|_| ()).unwrap_err().kind());
-        let read = thread::spawn(move || (&accepted).read(&mut [0; 4]).unwrap_err().kind());
+        // Whoever is told that a socket has failed can ask at once why.
+        let (at_accept, at_read) = (server.clone(), server.clone());
+        let accept = thread::spawn(move || {
+            let error = listener.accept().map(|_| ()).unwrap_err();
+            (error.kind(), at_accept.failure())
+        });
+        let read = thread::spawn(move || {
+            let error = (&accepted).read(&mut [0; 4]).unwrap_err();
+            (error.kind(), at_read.failure())
+        });
         thread::sleep(Duration::from_millis(50));
         *how.lock().unwrap() = Some(breakage);
         // Wakes the engine, so that it meets its end.
         let _ = (&stream).write_all(b"knock");
         for waiter in [accept, read] {
-            let kind = within(LONG, move || waiter.join().unwrap());
+            let (kind, told) = within(LONG, move || waiter.join().unwrap());
             assert_eq!(kind, ErrorKind::ConnectionAborted);
+            assert!(told.as_deref().is_some_and(|told| told.contains(said)), "{told:?}");
         }
-        let told = within(LONG, {
-            let server = server.clone();
-            move || {
-                loop {
-                    match server.failure() {
-                        Some(failure) => break failure,
-                        None => thread::sleep(Duration::from_millis(1)),
-                    }
-                }
-            }
-        });
-        assert!(told.contains(said), "{told}");
         assert_eq!(client.failure(), None);
         let late = TcpStream::connect_on(&server, at(CLIENT, 80)).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::ConnectionAborted);

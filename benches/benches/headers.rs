@@ -50,7 +50,7 @@ fn tcp(c: &mut Criterion) {
     let options =
         TcpOptions { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..data.options };
     let syn = TcpHeader { flags: TcpFlags::SYN, options, ..data };
-    let sack = [Some((10, 20)), Some((30, 40)), Some((50, 60)), None];
+    let sack = [(10, 20), (30, 40), (50, 60)].into_iter().collect();
     let sack = TcpHeader { options: TcpOptions { sack, ..data.options }, ..data };
     for (name, header) in [("timestamps", data), ("syn", syn), ("sack", sack)] {
         let mut bytes = [0; 64];

@@ -9,7 +9,9 @@ use barewire_stack::neighbor::{Cache, NeighborConfig};
 use barewire_stack::route::{Route, Table};
 use barewire_stack::socket::demux::{FlowKey, FlowTable, Tag};
 use barewire_stack::socket::slab::Slab;
-use barewire_stack::tcp::{Open, Outcome, Segment, State, Tcb, TcpConfig, Transmit, TxLimits};
+use barewire_stack::tcp::{
+    Memory, Open, Outcome, Segment, State, Tcb, TcpConfig, Transmit, TxLimits,
+};
 use barewire_stack::time::Duration;
 use barewire_stack::timer::Wheel;
 use barewire_stack::{Cidr, IfaceId, Instant};
@@ -174,8 +176,14 @@ impl Blocks {
         let Transmit { header, payload_len, mss, ecn } = segment;
         let wire_segments = payload_len.div_ceil(u32::from(mss)).max(1) as u16;
         let payload = &mut self.pieces;
-        let segment =
-            Segment { header: &header, payload, payload_len, wire_segments, ecn, no_memory: false };
+        let segment = Segment {
+            header: &header,
+            payload,
+            payload_len,
+            wire_segments,
+            ecn,
+            memory: Memory::Plenty,
+        };
         assert_eq!(self.ends[to].handle_segment(self.now, segment), Outcome::Continue);
         self.pieces.clear();
     }

@@ -43,6 +43,7 @@ impl Host {
         config.tcp.nodelay = true;
         config.tcp.recv_buffer_bytes = setup.buffer_bytes as u32;
         config.tcp.send_buffer_bytes = setup.buffer_bytes as u32;
+        (config.tcp.recv_autotune, config.tcp.send_autotune) = (false, false);
         let mut stack = Stack::new(config, pool);
         let cidr = Cidr::new(IpAddr::V4(addr), 24).expect("24 bits of 32");
         let iface = InterfaceConfig {

@@ -76,6 +76,9 @@ counters! {
     tcp_drop_timestamp,
     /// RSTs and SYNs that were challenged instead of believed (RFC 5961 §3, §4).
     tcp_drop_challenged,
+    /// TCP segments dropped without the challenge ACK that they deserved, because their connection
+    /// has sent enough of them this second (RFC 5961 §7).
+    tcp_challenges_limited,
     /// TCP segments dropped because of their ACK: none, or of what was never sent (RFC 5961 §5).
     tcp_drop_bad_ack,
     /// TCP data dropped because too much packet memory is pinned by what was not read.
@@ -90,6 +93,8 @@ counters! {
     tx_memory_pressure,
     /// RSTs sent for segments that belong to no connection.
     tcp_resets_sent,
+    /// RSTs not sent because of the rate limit.
+    tcp_resets_limited,
     /// SYNs dropped because the accept queue is full.
     listen_overflow,
     /// Final ACKs ignored because the accept queue is full: the client will send again.
@@ -100,16 +105,30 @@ counters! {
     cookies_accepted,
     /// ACKs that looked like a cookie and were none.
     cookies_refused,
-    /// SYNs dropped because the table of half-open connections is full.
+    /// SYNs dropped because the queue of half-open connections is full and cookies are off.
     half_open_full,
+    /// Segments for half-open connections left unanswered because one was answered just before.
+    half_open_replies_limited,
+    /// Connections opened by a SYN with a good fast open cookie, its data taken (RFC 7413).
+    fast_open_accepted,
+    /// SYNs with a fast open cookie that was not good, taken without their data.
+    fast_open_refused,
+    /// SYNs with a good fast open cookie, taken without their data because the queue was full.
+    fast_open_full,
+    /// Handshakes completed without data, for which `TCP_DEFER_ACCEPT` waits.
+    accept_deferred,
     /// Half-open connections given up.
     half_open_expired,
     /// Connections refused because the socket limit is reached.
     sockets_full,
     /// Connections that went straight to CLOSED because TIME-WAIT was full.
     time_wait_full,
+    /// Segments for connections in TIME-WAIT left unanswered because one was answered just before.
+    time_wait_replies_limited,
     /// Closed connections aborted because too many had no application any more.
     orphans_aborted,
+    /// Connections reset because their peer left data unread while memory was scarce.
+    stalled_aborted,
     /// UDP datagrams taken in.
     udp_datagrams_received,
     /// UDP datagrams sent.
@@ -158,6 +177,7 @@ impl StackCounters {
             DropReason::ZeroWindow => &mut self.tcp_drop_zero_window,
             DropReason::OldTimestamp | DropReason::MissingTimestamp => &mut self.tcp_drop_timestamp,
             DropReason::BadReset | DropReason::UnexpectedSyn => &mut self.tcp_drop_challenged,
+            DropReason::ChallengeLimit => &mut self.tcp_challenges_limited,
             DropReason::NoAck | DropReason::BadAck => &mut self.tcp_drop_bad_ack,
             DropReason::ReceiveMemory => &mut self.tcp_drop_memory,
             DropReason::Reassembly => &mut self.tcp_drop_reassembly,

@@ -42,5 +42,8 @@ pub use error::SocketError;
 pub use interface::{IfaceId, InterfaceConfig, Medium};
 pub use rng::Rng;
 pub use socket::{Family, OptionName, Received, SocketId, SocketKind, SocketOption};
-pub use stack::{Event, Forward, ForwardKind, Limits, Share, Stack, StackConfig};
+pub use stack::{
+    Event, Forward, ForwardKind, Limits, PollFlags, RawError, SentPacket, Setting, SettingError,
+    Settings, Share, Stack, StackConfig, Value,
+};
 pub use time::Instant;

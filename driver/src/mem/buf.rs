@@ -205,6 +205,30 @@ impl PacketSlice {
         self.0.inner().refs(self.0.slot) == 1
     }
 
+    /// Copies `bytes` behind the slice, into the part of its slot that nothing uses, and makes them
+    /// part of it. False, and nothing is copied, if there is no room for all of them or if something
+    /// else refers to the slot.
+    ///
+    /// Small slices keep large slots from being freed; where many of them wait, joining them costs
+    /// a copy and gives the slots back.
+    pub fn try_append(&mut self, bytes: &[u8]) -> bool {
+        let end = self.0.off as usize + self.0.len as usize;
+        let room = self.slot_len() - end;
+        if bytes.len() > room || !self.is_unique() {
+            return false;
+        }
+        // SAFETY: `end + bytes.len()` is within the slot, so source and destination are both valid
+        // for `bytes.len()` bytes. This slice is the only reference to its slot: no other range
+        // covers what is written, no device reads it (`QueuedSlice` would be a reference), and
+        // `bytes`, a live borrow, cannot lie in the slot because `self` is borrowed mutably.
+        unsafe {
+            let behind = self.0.ptr().add(self.0.len as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), behind, bytes.len());
+        }
+        self.0.len += bytes.len() as u16;
+        true
+    }
+
     /// Hands the slice to another thread, writable there.
     ///
     /// # Errors

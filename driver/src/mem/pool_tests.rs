@@ -43,6 +43,28 @@ fn an_empty_pool_counts_and_recovers() {
 }
 
 #[test]
+fn a_slice_grows_into_its_slot_only_while_nothing_else_refers_to_it() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    buf[..5].copy_from_slice(b"front");
+    buf.truncate(5);
+    let mut slice = buf.freeze();
+    assert!(slice.try_append(b" and"));
+    let other = slice.clone();
+    assert!(!slice.try_append(b" no"), "the clone might be on its way out");
+    drop(other);
+    assert!(slice.try_append(b" back"));
+    assert_eq!(&slice[..], b"front and back");
+    assert!(!slice.try_append(&[0; 2048 - 13]), "one byte more than the slot has");
+    assert!(slice.try_append(&[7; 2048 - 14]));
+    assert_eq!((slice.len(), slice[2047]), (2048, 7));
+    slice.advance(2047);
+    assert!(!slice.try_append(b"!"), "what was cut off the front is not room behind");
+    drop(slice);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
 fn the_tail_of_a_slot_fills_while_its_front_is_shared() {
     let pool = small();
     let mut buf = pool.alloc().unwrap();

@@ -4,6 +4,9 @@
 #   A  the peer: its PCI address; Linux's own driver has it, as `lan` in the network namespace `lan`
 #   B  under test: its PCI address; vfio-pci has it once `take_nic` has been called
 
+# Times below are what a quiet machine needs at most. A busy one may take so many times as long.
+PATIENCE=4
+
 PEER=10.0.0.1
 OURS=10.0.0.2
 SITE=/tmp/site
@@ -40,7 +43,7 @@ want() {
 
 # wait_for SECONDS COMMAND...: until the command succeeds.
 wait_for() {
-    limit=$(($1 * 10))
+    limit=$(($1 * 10 * PATIENCE))
     shift
     while ! "$@" >/dev/null 2>&1; do
         limit=$((limit - 1))
@@ -78,7 +81,7 @@ B=$(behind 11 || true)
 peer() { ip netns exec lan "$@"; }
 
 # The interface that the kernel made of a PCI function.
-# Fails while there is none: a NIC comes back from a namespace a moment after that has gone.
+# Fails while there is none.
 netdev() { ls "/sys/bus/pci/devices/$1/net" | grep .; }
 
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")"; }
@@ -171,15 +174,26 @@ ready() {
     return 1
 }
 
-# serve [OPTIONS...]: our server on B, with the files of make_site.
-serve() {
+# Waits until the link is up and we are heard. The kernel gives a connection up when nobody answers
+# its question for our address for three seconds.
+reachable() { wait_for 10 peer ping -c 1 -W 1 $OURS; }
+
+# start_serving [OPTIONS...]: our server on B, with the files of make_site, until it listens.
+start_serving() {
     background serve barewire serve --device "pci:$B" --address $OURS/24 "$@" $SITE
     listening serve
+}
+
+# serve [OPTIONS...]: the same, until it is reached.
+serve() {
+    start_serving "$@"
+    reachable
 }
 
 echo_server() {
     background echo barewire echo --device "pci:$B" --address $OURS/24 "$@"
     listening echo
+    reachable
 }
 
 # ended NAME SECONDS: waits until a background process has ended; its exit status is in $status.
@@ -220,10 +234,10 @@ make_site() {
 }
 
 # fetch PATH: by the kernel's client.
-fetch() { peer timeout 60 wget -q -O - "http://$OURS/$1"; }
+fetch() { peer timeout 240 wget -q -O - "http://$OURS/$1"; }
 
 # The index page arrives.
-page() { [ "$(peer timeout 5 wget -q -O - "http://$OURS/")" = "a page" ]; }
+page() { [ "$(peer timeout 20 wget -q -O - "http://$OURS/")" = "a page" ]; }
 
 # fetch_checked: the whole file, and its sum must be right.
 fetch_checked() {
@@ -232,7 +246,7 @@ fetch_checked() {
 
 # load NAME: the kernel's client fetches the file again and again, until something fails.
 load() {
-    background "$1" peer sh -c "while timeout 60 wget -q -O /dev/null http://$OURS/file; do :; done"
+    background "$1" peer sh -c "while timeout 240 wget -q -O /dev/null http://$OURS/file; do :; done"
 }
 
 # flood FROM TO: the kernel sends short UDP datagrams from `lan` without end, as fast as it can.
@@ -262,7 +276,7 @@ flooding() {
 
 # ping_checked COUNT SIZE: the kernel pings us, every answer must come.
 ping_checked() {
-    received=$(peer ping -c "$1" -s "$2" -i 0.1 -w 20 $OURS |
+    received=$(peer ping -c "$1" -s "$2" -i 0.1 -w 60 $OURS |
         sed -n 's/.* \([0-9]*\) packets received.*/\1/p') || true
     want "answers to pings of $2 bytes" "${received:-0}" -eq "$1"
 }
@@ -275,14 +289,15 @@ dmar_faults() { dmesg | grep -c 'DMAR: \[DMA' || true; }
 clean_up() {
     kill -KILL -1 2>/dev/null || true
     for netns in $(ip netns list | cut -d ' ' -f 1); do
+        # A connection whose peer is gone keeps its namespace for minutes, and its NIC with it.
+        ip -n "$netns" link set "$netns" netns 1 || true
         ip netns delete "$netns"
     done
     for address in $A $B; do
         functions=/sys/bus/pci/devices/$address/sriov_numvfs
         [ ! -e "$functions" ] || echo 0 >"$functions" 2>/dev/null || true
         [ "$(driver_of "$address")" != vfio-pci ] || vfio_unbind "$address"
-        # A NIC that was in a namespace comes back a moment after that has gone.
-        wait_for 10 netdev "$address"
+        [ ! -e "/sys/bus/pci/devices/$address" ] || wait_for 10 netdev "$address"
     done
     rm -rf /tmp/*
 }

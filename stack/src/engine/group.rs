@@ -23,7 +23,7 @@ use super::idle::Idle;
 use super::mailbox::{Answer, Mailbox, Op};
 use super::portal::{AcceptQueue, Endpoint, Portal, Status};
 use super::remote::{RemoteDatagram, RemoteListener, RemoteStream, Wait};
-use super::run::{Engine, StopTimes};
+use super::run::{Engine, PANICKED, StopTimes};
 use super::stats::{EngineReport, EngineStats};
 use crate::addr::Cidr;
 use crate::error::SocketError;
@@ -414,16 +414,12 @@ impl Plan {
             }
         };
         let _ = started.send(Ok(()));
-        let ended = catch_unwind(AssertUnwindSafe(|| engine.run()));
+        let ended = catch_unwind(AssertUnwindSafe(|| engine.run(&failed)));
         mailbox.die();
         let (stats, unfinished, failure) = ended.unwrap_or_else(|_| {
             let stats = EngineStats { index, ..EngineStats::default() };
-            (stats, 0, Some("the engine panicked".to_owned()))
+            (stats, 0, Some(PANICKED.to_owned()))
         });
-        if let Some(failure) = &failure {
-            // Only the first one is told.
-            let _ = failed.set(failure.clone());
-        }
         let deadline = std::time::Instant::now() + RETURNS_WAIT;
         while !pool.audit().all_free() && std::time::Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));

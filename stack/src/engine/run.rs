@@ -12,8 +12,9 @@
 
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use barewire_driver::device::BURST_FRAMES;
@@ -90,6 +91,20 @@ pub(super) struct Engine {
     failure: Option<String>,
 }
 
+/// What is told of an engine that panicked.
+pub(super) const PANICKED: &str = "the engine panicked";
+
+/// Gives a panic as the reason of the engine's end. It is dropped before the engine's sockets are.
+struct PanicTold<'a>(&'a OnceLock<String>);
+
+impl Drop for PanicTold<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.set(PANICKED.to_owned());
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn new(
         core: Core,
@@ -117,10 +132,12 @@ impl Engine {
     }
 
     /// Runs until it is stopped or its device fails. Gives its last figures, the number of
-    /// connections that it had to leave unfinished, and why it failed, if it did.
-    pub(super) fn run(mut self) -> (EngineStats, usize, Option<String>) {
+    /// connections that it had to leave unfinished, and why it failed, if it did. The first reason
+    /// of all engines is in `failed` before a socket is told: who is told may ask for it at once.
+    pub(super) fn run(mut self, failed: &OnceLock<String>) -> (EngineStats, usize, Option<String>) {
         let core = self.core.clone();
         let _entered = core.executor().enter();
+        let _panic = PanicTold(failed);
         while self.phase != Phase::Over {
             match self.turn() {
                 Ok(0) => self.rest(),
@@ -130,7 +147,9 @@ impl Engine {
                     self.idle_turns = 0;
                 }
                 Err(error) => {
-                    self.failure = Some(error.to_string());
+                    let reason = error.to_string();
+                    let _ = failed.set(reason.clone());
+                    self.failure = Some(reason);
                     self.phase = Phase::Over;
                 }
             }

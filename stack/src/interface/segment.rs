@@ -300,6 +300,11 @@ impl<'a> Payload<'a> {
 impl Egress {
     /// Sends a control segment (no payload) of a connection that has no `Tcb`.
     pub(crate) fn emit_control(&mut self, key: FlowKey, header: TcpHeader) {
+        self.emit_control_as(key, header, DEFAULT_TTL, 0);
+    }
+
+    /// As [`Egress::emit_control`], with the settings of a socket.
+    pub(crate) fn emit_control_as(&mut self, key: FlowKey, header: TcpHeader, ttl: u8, tos: u8) {
         let Some(hop) = self.route(key.remote) else {
             self.counters.tx_no_route += 1;
             return;
@@ -307,7 +312,7 @@ impl Egress {
         if !self.has_reply_room(hop.iface()) {
             return;
         }
-        let path = TcpPath { key, ttl: DEFAULT_TTL, tos: 0, hop, mac: None };
+        let path = TcpPath { key, ttl, tos, hop, mac: None };
         let ecn = Ecn::NotEct;
         let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
         self.emit_tcp(&path, &segment, &mut Vec::new());

@@ -116,6 +116,11 @@ impl Host {
         SocketAddr::new(IpAddr::V4(self.addr), port)
     }
 
+    /// True if the stack has events that no application has been told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.stack.events.is_empty()
+    }
+
     /// Takes in what has arrived; says whether anything has.
     pub(super) fn receive(&mut self, now: Instant, watch: &mut dyn Watch) -> bool {
         let mut any = false;

@@ -1,7 +1,7 @@
 //! Whole networks in virtual time: hosts, a wire that fails, and an oracle that knows every byte.
 //!
 //! ```text
-//!   apps ─ calls ─▶ Stack ─▶ Card ─ cable ─ Card ─▶ Faulty ─▶ Switch ─▶ … ─▶ other hosts
+//!   apps ─ calls ─▶ Stack ─▶ Card ─ cable ─ Card ─▶ Faulty ─▶ Switch ─▶ Link ─▶ … ─▶ other hosts
 //!    │                │        each side's frames are copied into its own pool, as a card would
 //!    └──▶ Oracle ◀────┴── WireCheck: every frame that is sent and received
 //! ```
@@ -18,9 +18,13 @@
 mod app;
 mod card;
 mod content;
+mod draw;
+mod frames;
 mod host;
+mod link;
 mod oracle;
 mod pair;
+mod runner;
 mod scenario;
 mod switch;
 mod window;
@@ -28,10 +32,12 @@ mod world;
 
 pub use card::Card;
 pub use host::{Host, HostConfig};
+pub use link::{Bursts, Episodes, Link, LinkConfig, LinkCounters, MAX_LINK_FRAMES};
 pub use oracle::Figures;
 pub use oracle::Oracle;
 pub use pair::{Pair, PairConfig, SentFrame, SentSegment};
+pub use runner::{Outcome, Runner};
 pub use scenario::{Failure, Report, Scenario, Weather};
-pub use switch::{Switch, SwitchCounters};
+pub use switch::{Switch, SwitchCounters, Wire};
 pub use window::WireCheck;
 pub use world::{Watch, World};

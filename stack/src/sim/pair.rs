@@ -124,7 +124,7 @@ impl Pair {
             None => World::direct(client, server, &cable),
             Some(faults) => {
                 let other = FaultConfig { seed: faults.seed ^ 1, ..faults };
-                World::switched(vec![(client, faults), (server, other)], &cable, None)
+                World::switched(vec![(client, faults.into()), (server, other.into())], &cable, None)
             }
         };
         match world {

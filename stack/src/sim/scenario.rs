@@ -2,21 +2,16 @@
 
 use std::fmt;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use barewire_driver::cable::CableConfig;
-use barewire_driver::middleware::fault::{FaultConfig, FaultRates};
-use barewire_driver::{Features, PoolConfig};
-
-use super::app::{App, Chatter, Client, ClientPlan, Context, ECHO_PORT, Echo, Server, ServerPlan};
-use super::host::{Host, HostConfig};
+use super::app::{App, Context};
+use super::draw;
+use super::host::Host;
 use super::oracle::{Figures, Oracle, states_fit};
 use super::window::WireCheck;
 use super::world::World;
 use crate::rng::Rng;
-use crate::socket::SocketKind;
-use crate::tcp::Keepalive;
+use crate::stack::Limits;
 use crate::time::Instant;
 
 /// Longest run in virtual time: two hours of work and the ends of all connections.
@@ -113,8 +108,9 @@ impl Scenario {
 /// A network while it runs.
 struct Run {
     world: World,
-    /// Each host's applications.
+    /// Each host's applications, and the bounds of its tables.
     apps: Vec<Vec<Box<dyn App>>>,
+    limits: Vec<Limits>,
     oracle: Oracle,
     check: WireCheck,
     rng: Rng,
@@ -127,40 +123,28 @@ struct Run {
 
 impl Run {
     fn new(scenario: &Scenario) -> Result<Run, Failure> {
-        let mut rng = Rng::new(u128::from(scenario.seed) | 1 << 64);
         let calm = scenario.weather == Weather::Calm;
-        let ring_len = if calm { 512 } else { 32 << rng.below(5) };
-        let cable = CableConfig { ring_len, ..CableConfig::new("sim") };
-        let mut hosts = Vec::new();
-        for number in 1..=scenario.hosts {
-            let faults = FaultConfig {
-                seed: rng.next_u64(),
-                rx: if calm { FaultRates::default() } else { draw_faults(&mut rng) },
-                tx: FaultRates::default(),
-            };
-            hosts.push((draw_host(&mut rng, number, calm), faults));
+        let (mut network, rng) = draw::network(scenario.seed, calm, scenario.hosts, scenario.rude);
+        let limits: Vec<_> = network.hosts.iter().map(|(config, _)| config.stack.limits).collect();
+        let mut oracle = Oracle::new(scenario.seed);
+        for (host, _) in limits.iter().enumerate().filter(|(_, l)| l.orphans < draw::MANY_ORPHANS) {
+            oracle.excuse_orphans(host);
         }
-        let addrs: Vec<_> = hosts.iter().map(|(config, _)| config.addr()).collect();
+        let apps = std::mem::take(&mut network.apps);
         let file = scenario.capture.as_deref().map(std::fs::File::create).transpose();
         let file = file.map_err(|error| Failure(format!("cannot capture: {error}")))?;
         let capture = file.map(|file| Box::new(file) as Box<dyn Write + Send>);
-        let world = World::switched(hosts, &cable, capture)
+        let world = World::switched(network.hosts, &network.cable, capture)
             .map_err(|error| Failure(format!("no network: {error}")))?;
-        let apps = (0..addrs.len())
-            .map(|host| {
-                let peers = addrs.iter().enumerate().filter(|&(peer, _)| peer != host);
-                let peers: Vec<_> = peers.map(|(_, &addr)| addr).collect();
-                draw_apps(&mut rng, scenario, &peers)
-            })
-            .collect();
         Ok(Run {
+            wakes: vec![Some(Instant::ZERO); apps.len()],
             world,
             apps,
-            oracle: Oracle::new(scenario.seed),
+            limits,
+            oracle,
             check: WireCheck::default(),
             rng,
             scratch: Vec::new(),
-            wakes: vec![Some(Instant::ZERO); addrs.len()],
             calm,
             rounds: 0,
         })
@@ -227,6 +211,7 @@ impl Run {
         any |= self.world.finish(&mut self.check);
         if self.rounds.is_multiple_of(STATE_CHECK_ROUNDS) {
             self.check_states();
+            self.check_limits();
         }
         any
     }
@@ -305,6 +290,22 @@ impl Run {
         }
     }
 
+    /// No table has more entries than its limit.
+    fn check_limits(&mut self) {
+        for (at, (host, limits)) in self.world.hosts.iter().zip(&self.limits).enumerate() {
+            let stack = &host.stack;
+            let tables = [
+                ("sockets", stack.sockets(), limits.sockets),
+                ("half-open connections", stack.half_open(), limits.half_open),
+                ("connections in TIME-WAIT", stack.time_wait(), limits.time_wait),
+                ("orphans", stack.orphans(), limits.orphans),
+            ];
+            for (what, count, limit) in tables.into_iter().filter(|&(_, n, limit)| n > limit) {
+                self.oracle.complain(format!("host {at} has {count} {what} of at most {limit}"));
+            }
+        }
+    }
+
     /// Nothing is left of any connection.
     fn is_quiet(&self) -> bool {
         self.world.hosts.iter().all(|host| leftovers(host).iter().all(|&(_, count)| count == 0))
@@ -349,115 +350,4 @@ fn leftovers(host: &Host) -> [(&'static str, usize); 6] {
         ("timers", stack.timers()),
         ("ports", stack.ports().in_use()),
     ]
-}
-
-/// Faults of what one host sends. A third of the links are good, and no link is hopeless.
-fn draw_faults(rng: &mut Rng) -> FaultRates {
-    let mut upto = |most: f64| {
-        let share = rng.below(1 << 20) as f64 / f64::from(1 << 20);
-        if rng.chance(0.3) { 0.0 } else { most * share * share }
-    };
-    let (loss, duplicate) = (upto(0.15), upto(0.1));
-    let (reorder, corrupt) = (upto(0.2), upto(0.03));
-    let (delay, jitter) = (upto(0.1), upto(0.03));
-    FaultRates {
-        loss,
-        duplicate,
-        reorder,
-        corrupt,
-        delay: Duration::from_secs_f64(delay),
-        jitter: Duration::from_secs_f64(jitter),
-        rate: rng.chance(0.3).then(|| 100_000 << rng.below(8)),
-    }
-}
-
-fn draw_host(rng: &mut Rng, number: u8, calm: bool) -> HostConfig {
-    let mut config = HostConfig::new(number);
-    config.stack.seed = rng.next_u128();
-    config.stack.share = crate::stack::Share::alone(rng.next_u128());
-    if calm {
-        return config;
-    }
-    if rng.chance(0.5) {
-        // Sequence numbers wrap, or become negative as signed numbers, in the middle of transfers.
-        let below = if rng.chance(0.5) { 0 } else { 1 << 31 };
-        config.stack.share = config.stack.share.isn_below(below);
-    }
-    let tcp = &mut config.stack.tcp;
-    // So that whoever waits for a peer that is gone learns of it.
-    tcp.keepalive = Some(Keepalive {
-        idle: Duration::from_secs(20),
-        interval: Duration::from_secs(5),
-        count: 8,
-    });
-    tcp.timestamps = rng.chance(0.7);
-    tcp.window_scale = rng.chance(0.7);
-    tcp.send_buffer_bytes = 4096 << rng.below(8);
-    tcp.recv_buffer_bytes = 4096 << rng.below(8);
-    if rng.chance(0.3) {
-        // Few ports: connections soon meet their predecessors in TIME-WAIT.
-        config.stack.ephemeral_ports = 40_000..=40_000 + rng.below(64) as u16;
-    }
-    if rng.chance(0.2) {
-        config.stack.limits.half_open = 1 + rng.below(4) as usize;
-    }
-    if rng.chance(0.2) {
-        config.stack.limits.time_wait = 1 + rng.below(8) as usize;
-    }
-    config.mtu = [576, 1006, 1280, 1500, 1500][rng.below(5) as usize];
-    config.ring_len = 32 << rng.below(4);
-    config.features = Features::SCATTER_GATHER;
-    if rng.chance(0.6) {
-        config.features |= Features::TX_CHECKSUM;
-        if rng.chance(0.6) {
-            config.features |= Features::TSO4;
-        }
-    }
-    let slots = if rng.chance(0.2) { 512 } else { 4096 };
-    config.pool = PoolConfig { slots, cells: slots, ..config.pool };
-    config
-}
-
-fn draw_apps(
-    rng: &mut Rng,
-    scenario: &Scenario,
-    peers: &[std::net::Ipv4Addr],
-) -> Vec<Box<dyn App>> {
-    const PORTS: [u16; 2] = [80, 443];
-    let calm = scenario.weather == Weather::Calm;
-    let mut apps: Vec<Box<dyn App>> = vec![Box::new(Echo::default())];
-    for port in PORTS {
-        apps.push(Box::new(Server::new(ServerPlan {
-            port,
-            backlog: if calm { 16 } else { 1 + rng.below(16) as usize },
-            bytes: 50_000,
-            accept_delay: Duration::from_millis(if calm { 0 } else { rng.below(300) }),
-            rude: scenario.rude,
-            recv_buffer: (!calm && rng.chance(0.3)).then(|| 2048 << rng.below(6)),
-        })));
-    }
-    let at = |port| peers.iter().map(move |&addr| SocketAddr::from((addr, port)));
-    let mut servers: Vec<_> = PORTS.into_iter().flat_map(at).collect();
-    if !calm && rng.chance(0.2) {
-        // Nothing listens there.
-        servers.extend(at(81));
-    }
-    for _ in 0..1 + rng.below(2) {
-        let busy = !calm && rng.chance(0.3);
-        apps.push(Box::new(Client::new(ClientPlan {
-            servers: servers.clone(),
-            connections: if busy { 20 + rng.below(60) } else { 1 + rng.below(4) } as u32,
-            parallel: 1 + rng.below(6) as usize,
-            bytes: if busy { rng.below(2_000) } else { 1 << (6 + rng.below(13)) },
-            pause: Duration::from_millis(rng.below(2_000)),
-            rude: scenario.rude,
-            options: !calm,
-        })));
-    }
-    for kind in [SocketKind::Udp, SocketKind::Ping] {
-        let largest = if rng.chance(0.3) { 8_000 } else { 500 };
-        let count = rng.below(20) as u32;
-        apps.push(Box::new(Chatter::new(kind, at(ECHO_PORT).collect(), count, largest)));
-    }
-    apps
 }

@@ -1,4 +1,9 @@
 //! A learning Ethernet switch whose ports are bad links.
+//!
+//! ```text
+//!   host ─ card ─▶ Faulty (single frames) ─▶ forward ─▶ Link (rate, queue, what lasts) ─▶ host
+//!                                               └─ too large: ICMP back to the sender
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +18,9 @@ use barewire_driver::{
 };
 
 use super::card::Card;
+use super::frames;
+use super::link::{Link, LinkConfig, LinkCounters};
+use crate::time::Instant;
 use crate::wire::ethernet::EthernetHeader;
 
 /// Addresses that the switch remembers; beyond it frames to new ones are flooded, as a switch does.
@@ -25,6 +33,22 @@ const MAX_WAITING: usize = 1024;
 const SLOTS: u32 = 16 << 10;
 const RING_LEN: usize = 256;
 
+/// The wire between the switch and one host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wire {
+    /// What happens to single frames: those that the host sends (`rx`, for the switch receives
+    /// them) and those that are sent to it (`tx`).
+    pub faults: FaultConfig,
+    /// The way to the host.
+    pub down: LinkConfig,
+}
+
+impl From<FaultConfig> for Wire {
+    fn from(faults: FaultConfig) -> Wire {
+        Wire { faults, down: LinkConfig::default() }
+    }
+}
+
 /// What the switch has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchCounters {
@@ -36,12 +60,30 @@ pub struct SwitchCounters {
     pub overflowed: u64,
     /// Frames too short to have a destination.
     pub malformed: u64,
+    /// Senders told that their packet is too large for the way (RFC 1191 §4).
+    pub told_too_large: u64,
 }
 
 struct Port {
     queue: Faulty,
     rx: RxBurst,
     tx: TxBurst,
+    link: Link<Vec<PacketSlice>>,
+}
+
+impl Port {
+    /// Hands over what has come through the link, until too much waits for the cable.
+    fn release(&mut self, now: Instant, pool: &Pool) {
+        while self.tx.len() < MAX_WAITING
+            && let Some((frame, mark)) = self.link.take(now)
+        {
+            let frame = if mark { frames::marked(frame, pool) } else { frame };
+            for piece in frame {
+                self.tx.push_segment(piece);
+            }
+            self.tx.finish_frame(TxFrame::default());
+        }
+    }
 }
 
 /// Joins the cables of all hosts.
@@ -53,21 +95,18 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// A switch with one port for each cable's end; the faults of a port hit what its host sends
-    /// (`rx`) and what is sent to it (`tx`).
-    pub(super) fn new(
-        ends: Vec<(LocalQueue, FaultConfig)>,
-        clock: &Clock,
-    ) -> Result<Switch, DeviceError> {
+    /// A switch with one port for each cable's end.
+    pub(super) fn new(ends: Vec<(LocalQueue, Wire)>, clock: &Clock) -> Result<Switch, DeviceError> {
         let pool = PoolConfig { slots: SLOTS, slot_len: 2048, cells: 1, try_huge: false };
         let pool = Pool::new(pool).map_err(|error| DeviceError::Config(error.to_string()))?;
         let mut ports = Vec::with_capacity(ends.len());
-        for (end, faults) in ends {
+        for (end, Wire { faults, down }) in ends {
             let card = Card::new(Box::new(end), RING_LEN);
             let figures: Arc<FaultFigures> = Arc::default();
             let mut queue = Faulty::with_clock(Box::new(card), faults, clock.clone(), figures);
             queue.start(&pool, Features::SCATTER_GATHER)?;
-            ports.push(Port { queue, rx: RxBurst::new(), tx: TxBurst::new() });
+            let (rx, tx, link) = (RxBurst::new(), TxBurst::new(), Link::new(down));
+            ports.push(Port { queue, rx, tx, link });
         }
         let (learned, counters) = (BTreeMap::new(), SwitchCounters::default());
         Ok(Switch { pool, ports, learned, counters })
@@ -83,8 +122,13 @@ impl Switch {
         self.ports[port].queue.figures()
     }
 
+    /// What has become of frames on the way to one port's host.
+    pub fn link(&self, port: usize) -> LinkCounters {
+        self.ports[port].link.counters()
+    }
+
     /// Moves frames that are due from port to port; says whether there were any.
-    pub(super) fn pump(&mut self) -> bool {
+    pub(super) fn pump(&mut self, now: Instant) -> bool {
         let mut any = false;
         for port in 0..self.ports.len() {
             let mut rx = std::mem::take(&mut self.ports[port].rx);
@@ -92,20 +136,22 @@ impl Switch {
             while self.ports[port].queue.rx_burst(&mut rx, BURST_FRAMES).is_ok() && !rx.is_empty() {
                 any = true;
                 for frame in rx.frames() {
-                    self.forward(port, rx.segments(frame));
+                    self.forward(now, port, rx.segments(frame));
                 }
                 rx.clear();
             }
             self.ports[port].rx = rx;
         }
-        for Port { queue, tx, .. } in &mut self.ports {
+        for port in &mut self.ports {
+            port.release(now, &self.pool);
+            let Port { queue, tx, .. } = port;
             any |= !tx.is_empty() && queue.tx_burst(tx).is_ok_and(|sent| sent > 0);
             queue.reclaim();
         }
         any
     }
 
-    fn forward(&mut self, from: usize, frame: &[PacketSlice]) {
+    fn forward(&mut self, now: Instant, from: usize, frame: &[PacketSlice]) {
         let Some(Ok(header)) = frame.first().map(|first| EthernetHeader::parse(first)) else {
             self.counters.malformed += 1;
             return;
@@ -118,38 +164,45 @@ impl Switch {
             Some(to) if to == from => {}
             Some(to) => {
                 self.counters.forwarded += 1;
-                self.send(to, frame);
+                self.send(now, from, to, frame);
             }
             None => {
                 self.counters.flooded += 1;
                 for to in (0..self.ports.len()).filter(|&to| to != from) {
-                    self.send(to, frame);
+                    self.send(now, from, to, frame);
                 }
             }
         }
     }
 
-    fn send(&mut self, to: usize, frame: &[PacketSlice]) {
-        let tx = &mut self.ports[to].tx;
-        if tx.len() >= MAX_WAITING {
+    fn send(&mut self, now: Instant, from: usize, to: usize, frame: &[PacketSlice]) {
+        let len = frame.iter().map(|piece| piece.len()).sum();
+        if let Some(largest) = self.ports[to].link.largest_frame()
+            && len > largest
+            && let Some(answer) = frames::too_large(frame, largest, &self.pool)
+        {
+            self.counters.told_too_large += 1;
+            let len = answer.iter().map(|piece| piece.len()).sum();
+            self.ports[from].link.offer(now, len, answer);
+        }
+        if self.ports[to].tx.len() >= MAX_WAITING {
             self.counters.overflowed += 1;
             return;
         }
-        for piece in frame {
-            tx.push_segment(piece.clone());
-        }
-        tx.finish_frame(TxFrame::default());
+        self.ports[to].link.offer(now, len, frame.to_vec());
     }
 
     /// When a delayed frame is due next, in nanoseconds of the clock; the present if one is.
     pub(super) fn next_ns(&mut self, now_ns: u64) -> Option<u64> {
-        self.ports
-            .iter_mut()
-            .filter_map(|port| match port.queue.arm() {
+        let next = |port: &mut Port| {
+            let damaged = match port.queue.arm() {
                 Arm::Ready => Some(now_ns),
                 Arm::Sleep { until_ns, .. } => until_ns,
-            })
-            .min()
+            };
+            let link = port.link.next_due().map(Instant::as_nanos);
+            damaged.into_iter().chain(link).min()
+        };
+        self.ports.iter_mut().filter_map(next).min()
     }
 
     /// Stops all ports; says whether every slot of the switch's own memory has come home.
@@ -157,6 +210,7 @@ impl Switch {
         for port in &mut self.ports {
             port.rx.clear();
             port.tx.clear();
+            port.link.clear();
             port.queue.stop();
         }
         self.pool.audit().all_free()

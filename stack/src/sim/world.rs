@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use barewire_driver::cable::{self, CableConfig};
 use barewire_driver::middleware::capture::{CaptureFile, Captured};
-use barewire_driver::middleware::fault::FaultConfig;
 use barewire_driver::sys::{Clock, ClockHand};
 use barewire_driver::{DeviceError, PacketSlice, Queue, RxFrame, TxFrame};
 
 use super::host::{Host, HostConfig};
-use super::switch::Switch;
+use super::switch::{Switch, Wire};
 use crate::time::Instant;
 
 /// Bytes of each frame that a capture keeps: all of every wire-sized one.
@@ -54,7 +53,7 @@ impl World {
     /// # Errors
     /// [`DeviceError`] if a pool or a cable cannot be made.
     pub fn switched(
-        hosts: Vec<(HostConfig, FaultConfig)>,
+        hosts: Vec<(HostConfig, Wire)>,
         cable: &CableConfig,
         capture: Option<Box<dyn Write + Send>>,
     ) -> Result<World, DeviceError> {
@@ -65,7 +64,7 @@ impl World {
             .map_err(|error| DeviceError::Config(format!("cannot capture: {error}")))?;
         let mut made = Vec::with_capacity(hosts.len());
         let mut ends = Vec::with_capacity(hosts.len());
-        for (index, (config, faults)) in hosts.into_iter().enumerate() {
+        for (index, (config, wire)) in hosts.into_iter().enumerate() {
             let (near, far) = cable::local(cable.clone())?;
             let near: Box<dyn Queue> = match &file {
                 Some(file) => {
@@ -75,7 +74,7 @@ impl World {
                 None => Box::new(near),
             };
             made.push(Host::new(index, config, near)?);
-            ends.push((far, faults));
+            ends.push((far, wire));
         }
         let switch = Some(Switch::new(ends, &clock)?);
         Ok(World::new(made, switch, hand))
@@ -114,7 +113,7 @@ impl World {
     /// Brings every frame that is due to its host; says whether there were any. Hosts that got one,
     /// and those whose stack is due, are active in this round.
     pub fn deliver(&mut self, watch: &mut dyn Watch) -> bool {
-        let mut any = self.switch.as_mut().is_some_and(Switch::pump);
+        let mut any = self.switch.as_mut().is_some_and(|switch| switch.pump(self.now));
         for (at, host) in self.hosts.iter_mut().enumerate() {
             let received = host.receive(self.now, watch);
             any |= received;
@@ -133,13 +132,16 @@ impl World {
         self.active[host] = true;
     }
 
-    /// Lets every active host's stack do what is due and send; says whether a frame was sent.
+    /// Lets every active host's stack do what is due and send; says whether a frame was sent, or a
+    /// timer has left news for the host's applications, who have had their turn in this round.
     pub fn finish(&mut self, watch: &mut dyn Watch) -> bool {
         let mut any = false;
         for (at, host) in self.hosts.iter_mut().enumerate() {
             if std::mem::take(&mut self.active[at]) {
                 host.stack.handle_timeout(self.now);
                 any |= host.transmit(self.now, watch);
+                self.active[at] = host.has_news();
+                any |= self.active[at];
                 // What the cable did not take is tried again as soon as it has moved on.
                 let waits = host.stack.wants_transmit().then_some(self.now);
                 self.due[at] = waits.or(host.stack.poll_at());

@@ -4,7 +4,7 @@ use crate::route::PathCache;
 use crate::socket::SocketId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Readiness, Tcb};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timer::TimerKey;
 
 /// The one timer that a connection has in the wheel. It is re-armed lazily: a later deadline
@@ -45,6 +45,41 @@ pub(crate) enum Holder {
     Nobody,
 }
 
+/// How a connection's queue stood when memory was scarce.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    since: Instant,
+    acked: u64,
+    /// What `acked` becomes when all that was queued then is gone.
+    target: u64,
+}
+
+impl Drain {
+    pub(crate) fn new(since: Instant, acked: u64, queued: u64) -> Drain {
+        Drain { since, acked, target: acked + queued }
+    }
+
+    /// Whether what was queued is still not gone after `patience`, at less than so many bytes a
+    /// second; `None` while it is too early to say.
+    pub(crate) fn is_stalled(
+        &self,
+        acked: u64,
+        now: Instant,
+        patience: Duration,
+        bytes_per_s: u32,
+    ) -> Option<bool> {
+        let elapsed = now - self.since;
+        if acked >= self.target {
+            return Some(false);
+        }
+        if elapsed < patience {
+            return None;
+        }
+        let least = u128::from(bytes_per_s) * elapsed.as_millis() / 1000;
+        Some(u128::from(acked - self.acked) < least)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) key: FlowKey,
@@ -63,6 +98,8 @@ pub(crate) struct Connection {
     pub(crate) in_pacing: bool,
     /// A write had to wait because the connection has used its share of scarce memory.
     pub(crate) held_back: bool,
+    /// How it drained when memory was last scarce.
+    pub(crate) drain: Option<Box<Drain>>,
     /// The flow is in the flow table and counted at its port.
     pub(crate) linked: bool,
 }
@@ -82,6 +119,7 @@ impl Connection {
             in_event_list: false,
             in_pacing: false,
             held_back: false,
+            drain: None,
             linked: true,
         }
     }

@@ -8,6 +8,7 @@ use crate::socket::SocketId;
 use crate::socket::conn::LazyTimer;
 use crate::socket::demux::FlowKey;
 use crate::socket::ports::{Lease, Reuse};
+use crate::tcp::fast_open::FastOpenQueue;
 use crate::tcp::{HalfOpen, TcpConfig, TimeWait};
 use crate::time::Instant;
 
@@ -59,6 +60,8 @@ pub(crate) struct Listener {
     /// When a cookie was last sent: ACKs without a connection are only looked at soon after.
     pub(crate) cookie_sent: Option<Instant>,
     pub(crate) in_event_list: bool,
+    /// Connections opened by a fast open cookie whose handshake has not ended.
+    pub(crate) fast_open: Rc<FastOpenQueue>,
 }
 
 /// A connection in SYN-RECEIVED that a listener's SYN made.

@@ -27,20 +27,36 @@ pub enum SocketOption {
     SendBuffer(u32),
     /// `SO_RCVBUF`, in bytes of payload.
     RecvBuffer(u32),
+    /// `SO_RCVTIMEO`: how long a call that reads or accepts waits; `None` for ever. A stack never
+    /// waits: it keeps the value for whoever waits in the socket's name.
+    RecvTimeout(Option<Duration>),
+    /// `SO_SNDTIMEO`: the same for calls that write or connect.
+    SendTimeout(Option<Duration>),
     /// `SO_BROADCAST`.
     Broadcast(bool),
     /// `TCP_NODELAY`.
     NoDelay(bool),
     /// `TCP_CORK`.
     Cork(bool),
-    /// `TCP_QUICKACK`: acknowledge every segment at once.
+    /// `TCP_QUICKACK`: acknowledge every segment at once, beginning with what waits. Unlike on Linux
+    /// it stays so until it is turned off.
     QuickAck(bool),
-    /// `TCP_MAXSEG`: upper bound of the MSS.
+    /// `TCP_MAXSEG`: upper bound of the MSS. On an open connection it can only lower the size of
+    /// segments, and reading gives the size in use.
     MaxSeg(u16),
     /// `TCP_USER_TIMEOUT`: `None` is off.
     UserTimeout(Option<Duration>),
     /// `TCP_LINGER2`: longest FIN-WAIT-2 of a closed socket.
     Linger2(Duration),
+    /// `TCP_DEFER_ACCEPT`: how long a listener keeps a connection from `accept` until its first data
+    /// is there; zero does not wait.
+    DeferAccept(Duration),
+    /// `TCP_FASTOPEN`: how many connections of a listener may be open by a cookie alone (RFC 7413);
+    /// zero turns fast open off.
+    FastOpen(u32),
+    /// `TCP_FASTOPEN_CONNECT`: `connect` waits for the first write, which goes with the SYN, if the
+    /// server has given a cookie before.
+    FastOpenConnect(bool),
     /// `TCP_CONGESTION`.
     Congestion(Algorithm),
     /// `IP_TTL`, 1 to 255.
@@ -65,6 +81,8 @@ pub enum OptionName {
     Linger,
     SendBuffer,
     RecvBuffer,
+    RecvTimeout,
+    SendTimeout,
     Broadcast,
     NoDelay,
     Cork,
@@ -72,6 +90,9 @@ pub enum OptionName {
     MaxSeg,
     UserTimeout,
     Linger2,
+    DeferAccept,
+    FastOpen,
+    FastOpenConnect,
     Congestion,
     Ttl,
     Tos,

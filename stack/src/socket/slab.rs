@@ -121,6 +121,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// One more than the largest index ever given out, or somewhat more.
+    pub fn end(&self) -> u32 {
+        (self.chunks.len() * CHUNK_LEN) as u32
+    }
+
     /// All entries with their indices. Costs the table's capacity: not for the hot path.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use barewire_driver::PacketSlice;
 
@@ -14,6 +15,9 @@ use crate::wire::ipv4::DEFAULT_TTL;
 
 /// Bytes of packet memory that an unread queue may pin, by default.
 pub(crate) const DEFAULT_RECV_BYTES: usize = 512 << 10;
+
+/// The longest datagram that may be sent, by default: any that IPv4 has room for.
+pub(crate) const DEFAULT_SEND_BYTES: u32 = 208 << 10;
 
 /// A datagram that waits to be read.
 #[derive(Debug)]
@@ -71,6 +75,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) in_event_list: bool,
     pub(crate) told: Readiness,
     pub(crate) recv_limit_bytes: usize,
+    /// `SO_SNDBUF`: a longer datagram is refused. None ever waits here.
+    pub(crate) send_limit_bytes: u32,
+    pub(crate) recv_timeout: Option<Duration>,
+    pub(crate) send_timeout: Option<Duration>,
     /// The sequence number of the next echo request.
     pub(crate) next_seq: u16,
     queue: VecDeque<Datagram>,
@@ -95,6 +103,9 @@ impl DatagramSocket {
             in_event_list: false,
             told: Readiness::empty(),
             recv_limit_bytes: DEFAULT_RECV_BYTES,
+            send_limit_bytes: DEFAULT_SEND_BYTES,
+            recv_timeout: None,
+            send_timeout: None,
             next_seq: 1,
             queue: VecDeque::new(),
             queued_bytes: 0,

@@ -77,9 +77,24 @@ impl Stack {
     /// what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
+        self.write_at(index, data, false)
+    }
+
+    /// As [`Stack::write`], and says that more will follow (`MSG_MORE`): a partial segment waits
+    /// for the next write, as under `TCP_CORK`.
+    ///
+    /// # Errors
+    /// As [`Stack::write`].
+    pub fn write_more(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.write_at(index, data, true)
+    }
+
+    fn write_at(&mut self, index: u32, data: &[u8], more: bool) -> Result<usize, SocketError> {
         let spare = self.spare_slots();
         if spare == 0 {
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return Err(SocketError::NoBuffers);
         }
         let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
@@ -88,6 +103,7 @@ impl Stack {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             return Err(SocketError::BadSocket);
         };
+        connection.tcb.expect_more(more);
         let written = connection.tcb.write(pool, &data[..most]);
         self.settle(index, Outcome::Continue);
         written
@@ -112,6 +128,7 @@ impl Stack {
         if left == 0 && connection.tcb.write_room() > 0 {
             connection.held_back = true;
             self.egress.counters.tx_memory_pressure += 1;
+            self.shed_stalled();
             return None;
         }
         Some(left.max(1))
@@ -155,6 +172,7 @@ impl Stack {
         }
         let mut data = Some(data);
         let written = self.with_tcb(index, |tcb| {
+            tcb.expect_more(false);
             (data.take().map_or(Ok(()), |data| tcb.write_owned(data)), Outcome::Continue)
         });
         match (written, data) {
@@ -191,6 +209,15 @@ impl Stack {
     pub fn bytes_unacked(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
         self.connection(index).map(queued_bytes).ok_or(SocketError::BadSocket)
+    }
+
+    /// Bytes written that have not been sent yet (`SIOCOUTQNSD`).
+    ///
+    /// # Errors
+    /// As [`Stack::write_room`].
+    pub fn bytes_unsent(&self, id: SocketId) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
+        self.connection(index).map(|c| c.tcb.bytes_unsent()).ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.
@@ -344,7 +371,7 @@ impl Stack {
     /// [`SocketError::NotConnected`], also while a connection is being opened.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) if !connection.tcb.state().is_opening() => {
+            Socket::Connection(connection) if !connection.tcb.is_connecting() => {
                 Ok(connection.key.remote_addr())
             }
             Socket::Datagram(socket) => {
@@ -368,7 +395,7 @@ impl Stack {
 }
 
 /// Bytes that the peer has not acknowledged, sent or not.
-fn queued_bytes(connection: &Connection) -> usize {
+pub(super) fn queued_bytes(connection: &Connection) -> usize {
     connection.tcb.bytes_unacked() + connection.tcb.bytes_unsent()
 }
 

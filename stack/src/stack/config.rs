@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use barewire_driver::rss::Steering;
 
@@ -25,6 +26,16 @@ pub struct Limits {
     pub backlog: usize,
     /// Packets to other engines that wait.
     pub forwards: usize,
+    /// RSTs a second for segments that belong to no connection, about. The exact number differs
+    /// from second to second, so that nobody can measure by it what others do.
+    pub resets_per_s: u32,
+    /// How long a connection may keep packet memory, slower than `stall_bytes_per_s`, while there is
+    /// none left for others. Then it is reset, counted.
+    pub stall_patience: Duration,
+    /// What a connection has to get acknowledged to keep packet memory when that is scarce.
+    pub stall_bytes_per_s: u32,
+    /// Servers whose fast open cookie is kept (RFC 7413 §4.1.3).
+    pub fast_open_cookies: usize,
     /// Reassembly of IP fragments.
     pub reassembly: ReassemblyLimits,
 }
@@ -38,6 +49,10 @@ impl Default for Limits {
             orphans: 16 << 10,
             backlog: 4096,
             forwards: 1024,
+            resets_per_s: 1000,
+            stall_patience: Duration::from_secs(10),
+            stall_bytes_per_s: 1024,
+            fast_open_cookies: 1024,
             reassembly: ReassemblyLimits::default(),
         }
     }
@@ -157,5 +172,12 @@ impl StackConfig {
             ephemeral_ports: 32_768..=65_535,
             share: Share::alone(seed ^ 0x5eed),
         }
+    }
+
+    /// The same configuration with another seed. Secrets follow from it, so this is for a stack
+    /// that is its host's only one.
+    pub fn reseed(&mut self, seed: u128) {
+        self.seed = seed;
+        self.share = Share::alone(seed ^ 0x5eed);
     }
 }

@@ -102,7 +102,7 @@ impl Stack {
             (None, Some(peer)) => peer,
             (None, None) => return Err(SocketError::DestinationRequired),
         };
-        if data.len() > MAX_PAYLOAD {
+        if data.len() > MAX_PAYLOAD.min(socket.send_limit_bytes as usize) {
             return Err(SocketError::MessageTooLong);
         }
         let (broadcast, kind) = (socket.broadcast, socket.kind);
@@ -178,9 +178,7 @@ impl Stack {
     /// [`SocketError::WouldBlock`] if none waits; an error that ICMP reported, once.
     pub fn recv_from(&mut self, id: SocketId, out: &mut [u8]) -> Result<Received, SocketError> {
         let received = self.peek_from(id, out)?;
-        if received.full_len > 0 || !self.datagram_socket(id)?.read_closed {
-            let _taken = self.datagram_socket(id)?.pop();
-        }
+        let _taken = self.datagram_socket(id)?.pop();
         Ok(received)
     }
 

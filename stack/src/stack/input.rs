@@ -10,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
-use super::{RECV_RESERVE_PART, Socket, Stack};
+use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
-use crate::tcp::{Segment, Tcb, TimeWaitOutcome};
+use crate::tcp::{Memory, Segment, Tcb, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::wire::arp::ArpPacket;
 use crate::wire::ethernet::{EthernetHeader, ethertype};
@@ -442,8 +442,8 @@ impl Stack {
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         let ecn = Ecn::of_tos(transport.header.tos);
         let payload = transport.pieces;
-        let no_memory = false;
-        let segment = Segment { header, payload, payload_len, wire_segments, ecn, no_memory };
+        let memory = Memory::Plenty;
+        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
         self.deliver_tcp(key, segment);
     }
 
@@ -451,10 +451,12 @@ impl Stack {
         let mut iss_above = None;
         match self.flows.get(&key) {
             Some(Tag::Connection(index)) => {
-                let no_memory =
-                    segment.payload_len > 0 && self.must_shed(index, segment.header.seq);
-                self.egress.counters.rx_memory_pressure += u64::from(no_memory);
-                return self.deliver_to(index, Segment { no_memory, ..segment });
+                let memory = if segment.payload_len > 0 {
+                    self.memory_for(index, segment.header.seq)
+                } else {
+                    Memory::Plenty
+                };
+                return self.deliver_to(index, Segment { memory, ..segment });
             }
             Some(Tag::HalfOpen(index)) => return self.handle_half_open(index, segment),
             Some(Tag::TimeWait(index)) => match self.handle_time_wait(index, key, &segment) {
@@ -469,7 +471,7 @@ impl Stack {
         match listener {
             Some(_) if flags.contains(TcpFlags::RST) => {}
             Some(id) if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) => {
-                self.handle_syn(id, key, header, iss_above);
+                self.handle_syn(id, key, segment, iss_above);
             }
             Some(id) if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) => {
                 if !self.handle_cookie(id, key, segment) {
@@ -499,13 +501,21 @@ impl Stack {
         }
     }
 
-    /// True if there is no memory for this data: it waits behind a gap, or behind data that the
-    /// application has not read.
-    fn must_shed(&self, index: u32, seq: u32) -> bool {
+    /// Whether there is memory for this data. When little is left, none for what has to wait: behind
+    /// a gap, or behind data that the application has not read.
+    fn memory_for(&mut self, index: u32, seq: u32) -> Memory {
         let pool = &self.egress.pool;
+        let (free, total) = (pool.free_slots(), pool.total_slots());
+        if free >= total / GROWTH_RESERVE_PART {
+            return Memory::Plenty;
+        }
         let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
-        pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART
-            && self.connection(index).is_some_and(|c| waits(&c.tcb))
+        if free < total / RECV_RESERVE_PART && self.connection(index).is_some_and(|c| waits(&c.tcb))
+        {
+            self.egress.counters.rx_memory_pressure += 1;
+            return Memory::Exhausted;
+        }
+        Memory::Scarce
     }
 
     /// A segment for a flow in TIME-WAIT.
@@ -520,6 +530,10 @@ impl Stack {
         let Some(entry) = self.time_wait.get_mut(index) else { return over };
         match entry.state.handle_segment(now, segment.header, segment.payload_len) {
             TimeWaitOutcome::Drop => AfterTimeWait::Answered,
+            TimeWaitOutcome::Limited => {
+                self.egress.counters.time_wait_replies_limited += 1;
+                AfterTimeWait::Answered
+            }
             TimeWaitOutcome::Ack(reply) => {
                 self.egress.emit_control(key, reply);
                 AfterTimeWait::Answered

@@ -9,7 +9,8 @@ use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
 use crate::tcp::{
-    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Outcome, Segment, Tcb, cookie, reset_for,
+    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, cookie,
+    reset_for,
 };
 use crate::wire::tcp::TcpHeader;
 use std::net::SocketAddr;
@@ -63,6 +64,7 @@ impl Stack {
             turned_away: Default::default(),
             cookie_sent: None,
             in_event_list: false,
+            fast_open: Default::default(),
         };
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Listener(Box::new(listener));
@@ -104,7 +106,7 @@ impl Stack {
             let Some(entry) = self.half_open.get_mut(index) else { continue };
             if entry.listener == id && std::mem::take(&mut entry.turned_away) {
                 let (key, reply) = (entry.key, entry.state.syn_ack(now, &config));
-                return self.egress.emit_control(key, reply);
+                return self.answer_for(id, key, reply);
             }
         }
     }
@@ -143,7 +145,14 @@ impl Stack {
         })
     }
 
-    fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
+    /// Sends a segment of a half-open connection, with its listener's `IP_TTL` and `IP_TOS`.
+    pub(super) fn answer_for(&mut self, id: SocketId, key: FlowKey, reply: TcpHeader) {
+        let Some(listener) = self.listener_mut(id) else { return };
+        let (ttl, tos) = (listener.template.ttl, listener.template.tos);
+        self.egress.emit_control_as(key, reply, ttl, tos);
+    }
+
+    pub(super) fn listener_mut(&mut self, id: SocketId) -> Option<&mut Listener> {
         match self.get_mut(id)? {
             Socket::Listener(listener) => Some(listener),
             Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_) => None,
@@ -157,9 +166,10 @@ impl Stack {
         &mut self,
         id: SocketId,
         key: FlowKey,
-        header: &TcpHeader,
+        segment: Segment<'_>,
         iss_above: Option<u32>,
     ) {
+        let header = segment.header;
         let (now, mut open) = (self.egress.now, self.open_values(&key));
         if let Some(last) = iss_above {
             open.iss = last.wrapping_add(64_000).wrapping_add(open.iss % 64_000);
@@ -170,22 +180,40 @@ impl Stack {
             return;
         }
         let config = listener.template.config.clone();
-        let state = HalfOpen::new(now, header, &config, open);
-        let reply = state.syn_ack(now, &config);
-        if self.remember_half_open(id, key, state) {
-            self.egress.emit_control(key, reply);
-        } else {
-            self.answer_with_cookie(id, key, header);
+        let (place, cookie) = self.judge_fast_open(id, &key, header.options.fast_open, &config);
+        if let Some(place) = place {
+            let state = HalfOpen::new(now, header, &config, open);
+            return self.open_by_cookie(id, key, state, segment, (place, cookie));
         }
+        let no_room = self.half_open_is_full(id);
+        match config.syn_cookies {
+            SynCookies::Off if no_room => self.egress.counters.half_open_full += 1,
+            SynCookies::Auto if no_room => self.answer_with_cookie(id, key, header),
+            SynCookies::Always => self.answer_with_cookie(id, key, header),
+            SynCookies::Off | SynCookies::Auto => {
+                let state = HalfOpen::new(now, header, &config, open);
+                if self.remember_half_open(id, key, state) {
+                    let mut reply = state.syn_ack(now, &config);
+                    reply.options.fast_open = cookie;
+                    self.answer_for(id, key, reply);
+                }
+            }
+        }
+    }
+
+    /// True if a listener, or the table, has no room for another half-open connection.
+    fn half_open_is_full(&mut self, id: SocketId) -> bool {
+        let table_is_full = self.half_open.is_full();
+        let Some(listener) = self.listener_mut(id) else { return true };
+        table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN)
     }
 
     /// Puts a half-open connection into the table; false if its listener or the table has no room.
     fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
-        let table_is_full = self.half_open.is_full();
-        let Some(listener) = self.listener_mut(id) else { return false };
-        if table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN) {
+        if self.half_open_is_full(id) {
             return false;
         }
+        let Some(listener) = self.listener_mut(id) else { return false };
         listener.half_open += 1;
         let timer = LazyTimer::default();
         let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
@@ -204,9 +232,9 @@ impl Stack {
         let Some(listener) = self.listener_mut(id) else { return };
         listener.cookie_sent = Some(now);
         let config = listener.template.config.clone();
-        let reply = cookie::syn_ack(header, iss, open.mss, &config);
+        let reply = HalfOpen::cookie_syn_ack(now, header, &config, Open { iss, ..open });
         self.egress.counters.cookies_sent += 1;
-        self.egress.emit_control(key, reply);
+        self.answer_for(id, key, reply);
     }
 
     /// An ACK for a listener, of no connection that is known: perhaps a cookie comes back. True if
@@ -232,7 +260,7 @@ impl Stack {
             self.egress.counters.cookies_refused += 1;
             return false;
         };
-        let open = crate::tcp::Open { iss, ..self.open_values(&key) };
+        let open = Open { iss, ..self.open_values(&key) };
         let state = HalfOpen::from_cookie(now, header, mss, &config, open);
         if full {
             self.egress.counters.accept_overflow += 1;
@@ -262,11 +290,10 @@ impl Stack {
         let outcome = entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
         match outcome {
             HalfOpenOutcome::Drop => {}
-            HalfOpenOutcome::Reply(reply) => self.egress.emit_control(key, reply),
-            HalfOpenOutcome::Reset(reply) => {
-                self.egress.counters.tcp_resets_sent += 1;
-                self.egress.emit_control(key, reply);
-            }
+            HalfOpenOutcome::Limited => self.egress.counters.half_open_replies_limited += 1,
+            HalfOpenOutcome::Deferred => self.egress.counters.accept_deferred += 1,
+            HalfOpenOutcome::Reply(reply) => self.answer_for(id, key, reply),
+            HalfOpenOutcome::Reset(reply) => self.send_reset(key, reply),
             HalfOpenOutcome::Remove => {
                 self.drop_half_open(index);
             }
@@ -287,12 +314,20 @@ impl Stack {
     /// Moves a connection whose handshake ends with `segment` into the accept queue.
     fn establish(&mut self, id: SocketId, key: FlowKey, tcb: Tcb, segment: Segment<'_>) {
         let now = self.egress.now;
-        let Some(listener) = self.listener_mut(id) else { return };
+        if let Some(index) = self.enqueue_accepted(id, key, tcb) {
+            self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+        }
+    }
+
+    /// Puts a new connection into the socket table and at the end of its listener's accept queue;
+    /// gives its index.
+    pub(super) fn enqueue_accepted(&mut self, id: SocketId, key: FlowKey, tcb: Tcb) -> Option<u32> {
+        let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
         let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
             self.egress.counters.sockets_full += 1;
-            return;
+            return None;
         };
         self.share.ports.open_connection(key.local_port, false);
         self.flows.set(key, Tag::Connection(index));
@@ -300,7 +335,7 @@ impl Stack {
             listener.accept_queue.push_back(SocketId { index, generation });
         }
         self.note_event(id);
-        self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+        Some(index)
     }
 
     fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
@@ -346,7 +381,7 @@ impl Stack {
         match timeout {
             HalfOpenTimeout::NotYet => self.arm_half_open(index),
             HalfOpenTimeout::Resend(reply) => {
-                self.egress.emit_control(key, reply);
+                self.answer_for(id, key, reply);
                 self.arm_half_open(index);
             }
             HalfOpenTimeout::GiveUp => {
@@ -359,8 +394,18 @@ impl Stack {
     /// Answers a segment that belongs to nothing with RST, unless it is one.
     pub(super) fn refuse(&mut self, key: FlowKey, header: &TcpHeader, payload_len: u32) {
         if let Some(reply) = reset_for(header, payload_len) {
+            self.send_reset(key, reply);
+        }
+    }
+
+    /// Sends an RST for a segment that no connection wants, if the rate allows it.
+    pub(super) fn send_reset(&mut self, key: FlowKey, reply: TcpHeader) {
+        let (now, most) = (self.egress.now, self.limits.resets_per_s);
+        if self.resets.allow(now, most, &mut self.egress.rng) {
             self.egress.counters.tcp_resets_sent += 1;
             self.egress.emit_control(key, reply);
+        } else {
+            self.egress.counters.tcp_resets_limited += 1;
         }
     }
 }

@@ -20,15 +20,23 @@
 mod calls;
 mod config;
 mod datagram;
+mod fast_open;
 mod icmp;
 mod input;
 mod listen;
 mod open;
 mod options;
 mod pacing;
+mod poll_flags;
+mod raw;
+mod resets;
+mod settings;
 mod settle;
+mod shed;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use barewire_driver::device::BURST_FRAMES;
@@ -48,11 +56,15 @@ use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
 use crate::tcp::Readiness;
+use crate::tcp::fast_open::Cache;
 use crate::time::Instant;
 use crate::timer::Wheel;
 
 pub use config::{Limits, Share, StackConfig};
 pub use input::{Forward, ForwardKind};
+pub use poll_flags::PollFlags;
+pub use raw::{RawError, SentPacket};
+pub use settings::{Kind, Setting, SettingError, Settings, Value};
 
 /// One slot in this many is never filled by [`Stack::write`]: whatever is queued for peers that do
 /// not acknowledge, their ACKs can still be received.
@@ -70,6 +82,10 @@ pub const SEND_SHARE_MIN_BYTES: usize = 16 << 10;
 /// gap or behind data that the application has not read, is dropped (its sender sends it again), so
 /// that neither readers that stall nor senders of gaps keep the others from receiving and sending.
 pub const RECV_RESERVE_PART: usize = 4;
+
+/// While fewer than one slot in this many is free, no socket buffer grows, and autotuned receive
+/// buffers shrink.
+pub const GROWTH_RESERVE_PART: usize = 2;
 
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]
@@ -115,6 +131,11 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
+    resets: resets::ResetLimit,
+    /// Where the search for stalled connections goes on.
+    shed_hand: u32,
+    /// Cookies that servers have given.
+    fast_open: Rc<RefCell<Cache>>,
     /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
     pub(crate) port_counter: u64,
     scratch: Vec<PacketSlice>,
@@ -145,6 +166,9 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
+            resets: resets::ResetLimit::default(),
+            shed_hand: 0,
+            fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             port_counter: 0,
             share,
             scratch: Vec::new(),

@@ -15,6 +15,7 @@ use crate::socket::listener::{Bound, Fresh, Template};
 use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
+use crate::tcp::fast_open::FastConnect;
 use crate::tcp::{Open, Outcome, Tcb, isn, timestamp_offset};
 use crate::wire::ipv4::DEFAULT_TTL;
 
@@ -138,41 +139,38 @@ impl Stack {
     /// `InProgress`, `AlreadyInProgress`, `AlreadyConnected`, `NetworkUnreachable`,
     /// `AddrNotAvailable` if no port is free, `InvalidInput` for a listener or an impossible peer.
     pub fn connect(&mut self, id: SocketId, addr: SocketAddr) -> Result<(), SocketError> {
-        let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
         match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Fresh(_) => self.connect_tcp(id, remote, addr.port()),
-            Socket::Datagram(_) => self.connect_datagram(id, remote, addr.port()),
-            Socket::Listener(_) => Err(SocketError::InvalidInput),
-            Socket::Connection(connection) => Err(if connection.tcb.state().is_opening() {
-                SocketError::AlreadyInProgress
-            } else {
-                SocketError::AlreadyConnected
-            }),
+            Socket::Datagram(_) => {
+                let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
+                self.connect_datagram(id, remote, addr.port())
+            }
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_) => {
+                let waits_for_data = self.connect_as(id, addr, None)?;
+                if waits_for_data { Ok(()) } else { Err(SocketError::InProgress) }
+            }
         }
     }
 
-    fn connect_tcp(
+    /// Starts to open a TCP connection, fast if that is wanted; true if data can go with its SYN.
+    pub(super) fn connect_as(
         &mut self,
         id: SocketId,
-        remote: Ipv4Addr,
-        port: u16,
-    ) -> Result<(), SocketError> {
-        if remote.is_unspecified() || remote.is_multicast() || port == 0 {
-            return Err(SocketError::InvalidInput);
+        addr: SocketAddr,
+        how: Option<FastConnect>,
+    ) -> Result<bool, SocketError> {
+        let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
+        match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Fresh(_) => {}
+            Socket::Listener(_) | Socket::Datagram(_) => return Err(SocketError::InvalidInput),
+            Socket::Connection(connection) => {
+                return Err(if connection.tcb.is_connecting() {
+                    SocketError::AlreadyInProgress
+                } else {
+                    SocketError::AlreadyConnected
+                });
+            }
         }
-        let hop = self.egress.route(remote).ok_or(SocketError::NetworkUnreachable)?;
-        if matches!(hop, Hop::Broadcast { .. }) {
-            return Err(SocketError::InvalidInput);
-        }
-        let source = match hop {
-            Hop::Local { .. } => Some(remote),
-            Hop::Link { .. } | Hop::Broadcast { .. } => self.egress.source_for(hop),
-        };
-        let source = source.ok_or(SocketError::AddrNotAvailable)?;
-        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
-        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
-        let local = bound.and_then(|(addr, _)| addr).unwrap_or(source);
-        let key = self.claim_flow(local, remote, port, bound.map(|(_, port)| port))?;
+        let key = self.key_to(id, remote, addr.port())?;
         let open = self.open_values(&key);
         let now = self.egress.now;
         let Some(Socket::Fresh(fresh)) = self.get_mut(id) else {
@@ -180,7 +178,8 @@ impl Stack {
         };
         let template = fresh.template.clone();
         let lease = fresh.bound.take().map(|bound| bound.lease);
-        let tcb = Tcb::connect(template.config, open, now);
+        let mut tcb = Tcb::connect(template.config, open, now);
+        let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
         let connection = Connection::new(key, tcb, holder, template.ttl, template.tos);
         if let Some(socket) = self.get_mut(id) {
@@ -192,7 +191,30 @@ impl Stack {
         }
         self.flows.set(key, Tag::Connection(id.index));
         self.settle(id.index, Outcome::Continue);
-        Err(SocketError::InProgress)
+        Ok(with_data)
+    }
+
+    /// The 4-tuple of a connection from this socket to `remote`, counted at its port.
+    fn key_to(
+        &mut self,
+        id: SocketId,
+        remote: Ipv4Addr,
+        port: u16,
+    ) -> Result<FlowKey, SocketError> {
+        if remote.is_unspecified() || remote.is_multicast() || port == 0 {
+            return Err(SocketError::InvalidInput);
+        }
+        let hop = self.egress.route(remote).ok_or(SocketError::NetworkUnreachable)?;
+        let source = match hop {
+            Hop::Broadcast { .. } => return Err(SocketError::InvalidInput),
+            Hop::Local { .. } => Some(remote),
+            Hop::Link { .. } => self.egress.source_for(hop),
+        };
+        let source = source.ok_or(SocketError::AddrNotAvailable)?;
+        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
+        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
+        let local = bound.and_then(|(addr, _)| addr).unwrap_or(source);
+        self.claim_flow(local, remote, port, bound.map(|(_, port)| port))
     }
 
     /// Finds the 4-tuple of a new outgoing connection and counts it at its port: with the port

@@ -17,8 +17,8 @@ const MIN_BUFFER_BYTES: u32 = 2048;
 /// Largest buffers that may be asked for: what a scaled window can express (RFC 7323 §2.3).
 const MAX_BUFFER_BYTES: u32 = 1 << 30;
 
-/// The time that a delayed ACK waits once `QuickAck(false)` turns delaying on again.
-const DELAYED_ACK: Duration = Duration::from_millis(40);
+/// Most connections of a listener that may be open by a fast open cookie alone.
+const MAX_FAST_OPEN_QUEUE: u32 = 65_536;
 
 impl Stack {
     /// Sets an option; on a connection it takes effect at once.
@@ -51,6 +51,7 @@ impl Stack {
             Socket::Connection(connection) => match name {
                 OptionName::Ttl => Ok(SocketOption::Ttl(connection.ttl)),
                 OptionName::Tos => Ok(SocketOption::Tos(connection.tos)),
+                OptionName::MaxSeg => Ok(SocketOption::MaxSeg(connection.tcb.info().mss)),
                 name => get_tcp(connection.tcb.config(), name),
             },
         }
@@ -97,6 +98,11 @@ fn check_ttl(ttl: u8) -> Result<u8, SocketError> {
     if ttl == 0 { Err(SocketError::InvalidInput) } else { Ok(ttl) }
 }
 
+/// A call that waits for no time at all is asked for by other means, as in `std::net`.
+fn check_timeout(timeout: Option<Duration>) -> Result<Option<Duration>, SocketError> {
+    if timeout == Some(Duration::ZERO) { Err(SocketError::InvalidInput) } else { Ok(timeout) }
+}
+
 /// The options that live in a connection's [`TcpConfig`].
 fn set_tcp(config: &mut TcpConfig, option: SocketOption) -> Result<(), SocketError> {
     match option {
@@ -115,19 +121,26 @@ fn set_tcp(config: &mut TcpConfig, option: SocketOption) -> Result<(), SocketErr
         }
         SocketOption::SendBuffer(bytes) => {
             config.send_buffer_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES);
+            config.send_autotune = false;
         }
         SocketOption::RecvBuffer(bytes) => {
             config.recv_buffer_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES);
+            config.recv_autotune = false;
         }
         SocketOption::NoDelay(on) => config.nodelay = on,
         SocketOption::Cork(on) => config.cork = on,
-        SocketOption::QuickAck(on) => {
-            config.delayed_ack = if on { Duration::ZERO } else { DELAYED_ACK };
-        }
+        SocketOption::RecvTimeout(timeout) => config.recv_timeout = check_timeout(timeout)?,
+        SocketOption::SendTimeout(timeout) => config.send_timeout = check_timeout(timeout)?,
+        SocketOption::QuickAck(on) => config.quick_ack = on,
         SocketOption::MaxSeg(mss) if mss >= 64 => config.mss_max = Some(mss),
         SocketOption::MaxSeg(_) => return Err(SocketError::InvalidInput),
-        SocketOption::UserTimeout(timeout) => config.user_timeout = timeout,
+        SocketOption::UserTimeout(timeout) => {
+            config.user_timeout = timeout.filter(|timeout| !timeout.is_zero());
+        }
         SocketOption::Linger2(time) => config.fin_wait_2 = time,
+        SocketOption::DeferAccept(time) => config.defer_accept = time,
+        SocketOption::FastOpen(queue) => config.fast_open_queue = queue.min(MAX_FAST_OPEN_QUEUE),
+        SocketOption::FastOpenConnect(on) => config.fast_open_connect = on,
         SocketOption::Congestion(algorithm) => config.congestion = algorithm,
         SocketOption::ReuseAddr(_)
         | SocketOption::ReusePort(_)
@@ -170,10 +183,15 @@ fn get_tcp(config: &TcpConfig, name: OptionName) -> Result<SocketOption, SocketE
         OptionName::RecvBuffer => SocketOption::RecvBuffer(config.recv_buffer_bytes),
         OptionName::NoDelay => SocketOption::NoDelay(config.nodelay),
         OptionName::Cork => SocketOption::Cork(config.cork),
-        OptionName::QuickAck => SocketOption::QuickAck(config.delayed_ack.is_zero()),
+        OptionName::RecvTimeout => SocketOption::RecvTimeout(config.recv_timeout),
+        OptionName::SendTimeout => SocketOption::SendTimeout(config.send_timeout),
+        OptionName::QuickAck => SocketOption::QuickAck(config.quick_ack),
         OptionName::MaxSeg => SocketOption::MaxSeg(config.mss_max.unwrap_or(u16::MAX)),
         OptionName::UserTimeout => SocketOption::UserTimeout(config.user_timeout),
         OptionName::Linger2 => SocketOption::Linger2(config.fin_wait_2),
+        OptionName::DeferAccept => SocketOption::DeferAccept(config.defer_accept),
+        OptionName::FastOpen => SocketOption::FastOpen(config.fast_open_queue),
+        OptionName::FastOpenConnect => SocketOption::FastOpenConnect(config.fast_open_connect),
         OptionName::Congestion => SocketOption::Congestion(config.congestion),
         OptionName::ReuseAddr
         | OptionName::ReusePort
@@ -195,8 +213,12 @@ fn set_datagram(socket: &mut DatagramSocket, option: SocketOption) -> Result<(),
         SocketOption::RecvBuffer(bytes) => {
             socket.recv_limit_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES) as usize;
         }
-        SocketOption::SendBuffer(_)
-        | SocketOption::KeepAlive(_)
+        SocketOption::SendBuffer(bytes) => {
+            socket.send_limit_bytes = bytes.clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES);
+        }
+        SocketOption::RecvTimeout(timeout) => socket.recv_timeout = check_timeout(timeout)?,
+        SocketOption::SendTimeout(timeout) => socket.send_timeout = check_timeout(timeout)?,
+        SocketOption::KeepAlive(_)
         | SocketOption::KeepIdle(_)
         | SocketOption::KeepInterval(_)
         | SocketOption::KeepCount(_)
@@ -207,6 +229,9 @@ fn set_datagram(socket: &mut DatagramSocket, option: SocketOption) -> Result<(),
         | SocketOption::MaxSeg(_)
         | SocketOption::UserTimeout(_)
         | SocketOption::Linger2(_)
+        | SocketOption::DeferAccept(_)
+        | SocketOption::FastOpen(_)
+        | SocketOption::FastOpenConnect(_)
         | SocketOption::Congestion(_) => return Err(SocketError::NoProtocolOption),
     }
     Ok(())
@@ -221,8 +246,10 @@ fn get_datagram(socket: &DatagramSocket, name: OptionName) -> Result<SocketOptio
         OptionName::Ttl => SocketOption::Ttl(socket.ttl),
         OptionName::Tos => SocketOption::Tos(socket.tos),
         OptionName::RecvBuffer => SocketOption::RecvBuffer(socket.recv_limit_bytes as u32),
-        OptionName::SendBuffer
-        | OptionName::KeepAlive
+        OptionName::SendBuffer => SocketOption::SendBuffer(socket.send_limit_bytes),
+        OptionName::RecvTimeout => SocketOption::RecvTimeout(socket.recv_timeout),
+        OptionName::SendTimeout => SocketOption::SendTimeout(socket.send_timeout),
+        OptionName::KeepAlive
         | OptionName::KeepIdle
         | OptionName::KeepInterval
         | OptionName::KeepCount
@@ -233,6 +260,9 @@ fn get_datagram(socket: &DatagramSocket, name: OptionName) -> Result<SocketOptio
         | OptionName::MaxSeg
         | OptionName::UserTimeout
         | OptionName::Linger2
+        | OptionName::DeferAccept
+        | OptionName::FastOpen
+        | OptionName::FastOpenConnect
         | OptionName::Congestion => return Err(SocketError::NoProtocolOption),
     })
 }

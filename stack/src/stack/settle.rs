@@ -30,8 +30,7 @@ impl Stack {
     #[cold]
     fn refuse_segment(&mut self, index: u32, header: TcpHeader) {
         if let Some(key) = self.connection(index).map(|c| c.key) {
-            self.egress.counters.tcp_resets_sent += 1;
-            self.egress.emit_control(key, header);
+            self.send_reset(key, header);
         }
     }
 
@@ -266,7 +265,7 @@ impl Stack {
         let now = self.egress.now;
         self.leave_tx_list(index);
         let lost = self.with_tcb(index, |tcb| {
-            if tcb.state().is_opening() {
+            if tcb.is_connecting() {
                 return (0, tcb.fail(SocketError::HostUnreachable));
             }
             let mut pieces = Vec::new();

@@ -3,7 +3,7 @@
 
 use super::congestion::{AckSample, CongestionControl};
 use super::input::Step;
-use super::rate::{Delivery, Round};
+use super::rate::{PathSample, Round};
 use super::recovery::OnAck;
 use super::sendq::AckedRecords;
 use super::seq::SeqNum;
@@ -109,8 +109,8 @@ impl Tcb {
     /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
     pub(super) fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
         if ack.after(self.snd.nxt) {
-            // The peer took the byte of a zero-window probe.
-            self.sendq.skip_unsent_byte();
+            // The peer took the byte of a zero-window probe, or the data of our SYN.
+            self.sendq.skip_unsent(ack.since(self.snd.nxt));
             self.snd.nxt = ack;
             self.status -= Status::PROBED;
         }
@@ -118,6 +118,7 @@ impl Tcb {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
             self.status |= Status::SYN_ACKED;
+            self.fast_open = None;
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
@@ -129,6 +130,7 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         self.retries = 0;
         self.probes = 0;
+        self.persist_backoff = 0;
         self.soft_error = None;
         let rtt = self.measure(now, ack, in_flight, h);
         let echo = self.ecn_is_echo(h.flags);
@@ -184,7 +186,7 @@ impl Tcb {
     fn tell_delivery(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
         let Some(seen) = self.sendq.rate.finish(now, round, rtt) else { return };
         let in_flight = self.snd.nxt.since(self.snd.una);
-        self.controller.on_delivery(&Delivery {
+        self.controller.on_delivery(&PathSample {
             now,
             newly: round.newly(),
             delivered: self.sendq.rate.delivered(),
@@ -226,6 +228,7 @@ impl Tcb {
                     window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
                     after_timeout,
                 });
+                self.tune_send();
                 true
             }
             OnAck::Resend { restart_timer } => {
@@ -259,6 +262,7 @@ impl Tcb {
         if opened && self.timers.is_set(Timer::Persist) {
             // If even this is too small, the next poll sets the timer again, from its first value.
             self.timers.clear(Timer::Persist);
+            self.persist_backoff = 0;
             self.pending -= Pending::PROBE;
         }
     }

@@ -32,7 +32,7 @@ impl Tcb {
         ready.set(Readiness::READABLE, eof || !self.recvq.is_empty() || self.error.is_some());
         let write_closed = closed || self.status.contains(Status::FIN_QUEUED);
         ready.set(Readiness::WRITE_CLOSED, write_closed);
-        let roomy = self.state.can_write() && self.is_roomy();
+        let roomy = (self.state.can_write() || self.writes_early()) && self.is_roomy();
         ready.set(Readiness::WRITABLE, write_closed || roomy || self.error.is_some());
         ready
     }
@@ -40,7 +40,7 @@ impl Tcb {
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
     fn is_roomy(&self) -> bool {
-        self.write_room() >= (self.config.send_buffer_bytes as usize / 3).max(1)
+        self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 
     /// Takes the pending error (`SO_ERROR`).
@@ -52,7 +52,7 @@ impl Tcb {
 
     /// Bytes that a write would take now.
     pub fn write_room(&self) -> usize {
-        let buffer = self.config.send_buffer_bytes as usize;
+        let buffer = self.snd.buffer as usize;
         if self.sendq.chunks() >= CHUNKS_MIN + buffer / BYTES_PER_CHUNK_MIN {
             return 0;
         }
@@ -90,6 +90,12 @@ impl Tcb {
         }
     }
 
+    /// Says whether the next write will be followed by more (`MSG_MORE`): a partial segment waits
+    /// for it, as under `TCP_CORK`.
+    pub fn expect_more(&mut self, more: bool) {
+        self.more_to_come = more;
+    }
+
     /// Queues a slice without copying it. A slice is taken whole while there is any room, so the
     /// buffer is exceeded by less than a slot.
     ///
@@ -113,6 +119,10 @@ impl Tcb {
             return Err(error);
         }
         match self.state {
+            State::SynSent | State::SynReceived if self.writes_early() => {
+                self.release_syn();
+                Ok(())
+            }
             State::SynSent | State::SynReceived => Err(SocketError::WouldBlock),
             State::Established | State::CloseWait => Ok(()),
             State::Closed
@@ -279,6 +289,19 @@ impl Tcb {
     /// True if a segment with this sequence number leaves no gap before it.
     pub fn continues_at(&self, seq: u32) -> bool {
         SeqNum::new(seq).before_eq(self.rcv.nxt)
+    }
+
+    /// Gives the connection up because its peer keeps memory that others need: RST, and an error for
+    /// the application.
+    pub fn shed(&mut self) -> Outcome {
+        let outcome = self.abort();
+        self.error = Some(SocketError::ConnectionAborted);
+        outcome
+    }
+
+    /// Payload bytes that the peer has acknowledged.
+    pub fn bytes_acked(&self) -> u64 {
+        self.bytes_acked
     }
 
     /// Ends the connection at once: RST, and everything queued is dropped.

@@ -1,35 +1,64 @@
 //! SYN cookies (RFC 4987 §3.6): when the half-open queue is full, what it would hold is put into
-//! the initial sequence number.
+//! the initial sequence number, and the options of the SYN into the timestamp beside it.
 //!
 //! ```text
-//!   31        30 .. 28      27 .. 0
-//!   parity    MSS class     SipHash(4-tuple, irs, counter, MSS class)
+//!   sequence number   31        30 .. 28      27 .. 0
+//!                     parity    MSS class     SipHash(4-tuple, irs, counter, MSS class)
+//!
+//!   timestamp         31 .. 6   5     4      3 .. 0
+//!                     clock     ECN   SACK   window scale, 15 for none
 //! ```
 //!
 //! The counter is the time in units of [`PERIOD`]; of the current and the last one, which are both
 //! accepted, the parity bit tells which it was. A forged ACK is accepted once in 2^28.
 //!
-//! Window scaling and timestamps do not fit and are given up for these connections; the SYN-ACK
-//! offers neither.
+//! The client echoes the timestamp with its ACK. Its low bits lie below the flow's secret offset;
+//! the clock is set back by less than 64 ms to make room for them, so it still never runs
+//! backwards. They are not authenticated: who changes them harms its own connection only. A client
+//! without timestamps gets the MSS alone.
 
 use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::isn::{Purpose, flow_hasher};
-use super::seq::{SeqNum, WindowScale};
-use super::{TcpConfig, tcb};
+use super::tcb::{self, ts_clock};
+use super::{Open, TcpConfig};
 use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 
 /// How long one counter value lasts. A cookie is good for one to two of them.
 pub const PERIOD: Duration = Duration::from_secs(60);
 
+/// When a listener answers SYNs with cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SynCookies {
+    /// Never: what the half-open queue has no room for is dropped.
+    Off,
+    /// When the half-open queue is full.
+    #[default]
+    Auto,
+    /// Always: no SYN costs memory.
+    Always,
+}
+
 /// The segment sizes that a cookie can remember: what peers behind common links announce, and the
 /// least that any peer is taken to have announced, so that none is sent more than it takes.
 const MSS_CLASSES: [u16; 8] = [tcb::MSS_MIN, 216, 536, 1_220, 1_360, 1_400, 1_440, 1_460];
 
 const HASH_MASK: u32 = (1 << 28) - 1;
+
+/// The bits of a timestamp that remember options.
+const OPTION_BITS: u32 = 0x3f;
+/// Those of the window scale; all ones are none.
+const SCALE_BITS: u32 = 0xf;
+/// The peer permits SACK.
+const SACK_BIT: u32 = 1 << 4;
+/// The SYN asked for ECN (RFC 3168 §6.1.1).
+const ECN_BIT: u32 = 1 << 5;
+
+/// Both flags that ask for ECN in a SYN.
+const ECN_SETUP: TcpFlags = TcpFlags::ECE.union(TcpFlags::CWR);
 
 fn counter(now: Instant) -> u64 {
     now.as_nanos() / PERIOD.as_nanos() as u64
@@ -68,26 +97,67 @@ pub fn check(
     genuine.then_some(MSS_CLASSES[class as usize])
 }
 
-/// The SYN-ACK that carries a cookie as its sequence number, ports left zero. It offers the MSS
-/// alone.
-pub fn syn_ack(syn: &TcpHeader, iss: u32, our_mss: u16, config: &TcpConfig) -> TcpHeader {
-    let window = config.recv_buffer_bytes;
-    TcpHeader {
-        seq: iss,
-        ack: (SeqNum::new(syn.seq) + 1).get(),
-        flags: TcpFlags::SYN | TcpFlags::ACK,
-        window: WindowScale::NONE.field_down(window),
-        options: TcpOptions {
-            mss: Some(tcb::announced_mss(our_mss, config)),
-            ..TcpOptions::default()
-        },
-        ..TcpHeader::default()
+/// The SYN as a cookie remembers it: without timestamps there is room for the MSS only.
+pub(super) fn remembered(syn: &TcpHeader, config: &TcpConfig) -> TcpHeader {
+    let TcpOptions { mss, window_scale, sack_permitted, timestamps, .. } = syn.options;
+    let carried = timestamps.is_some() && config.timestamps;
+    let mut kept = TcpHeader { options: TcpOptions { mss, ..TcpOptions::default() }, ..*syn };
+    if carried {
+        kept.options = TcpOptions { window_scale, sack_permitted, timestamps, ..kept.options };
+    } else {
+        kept.flags -= ECN_SETUP;
     }
+    kept
+}
+
+/// The offset with which the timestamp of the SYN-ACK holds the options of `syn` in its low bits.
+pub(super) fn ts_offset(syn: &TcpHeader, offset: u32, now: Instant) -> u32 {
+    let scale = syn.options.window_scale.map_or(SCALE_BITS, |shift| u32::from(shift.min(14)));
+    let mut bits = scale;
+    bits |= if syn.options.sack_permitted { SACK_BIT } else { 0 };
+    bits |= if syn.flags.contains(ECN_SETUP) { ECN_BIT } else { 0 };
+    let clock = ts_clock(now, 0);
+    // How far the clock is set back, less than 64: the low bits' distance on their circle.
+    let back = clock.wrapping_sub(bits) & OPTION_BITS;
+    offset.wrapping_sub(back)
+}
+
+/// The SYN that a cookie's ACK stands for, as far as it is remembered, and how long ago the SYN-ACK
+/// left, where the echoed timestamp tells. `mss` is what [`check`] gave, `open` the flow's own
+/// values.
+pub(super) fn recall(
+    ack: &TcpHeader,
+    mss: u16,
+    config: &TcpConfig,
+    open: Open,
+    now: Instant,
+) -> (TcpHeader, Option<Duration>) {
+    let mut syn = TcpHeader {
+        seq: ack.seq.wrapping_sub(1),
+        window: ack.window,
+        flags: TcpFlags::SYN,
+        options: TcpOptions { mss: Some(mss), ..TcpOptions::default() },
+        ..TcpHeader::default()
+    };
+    let Some(ts) = ack.options.timestamps.filter(|_| config.timestamps) else {
+        return (syn, None);
+    };
+    let echoed = ts.ecr.wrapping_sub(open.ts_offset);
+    let scale = echoed & SCALE_BITS;
+    syn.options.timestamps = Some(ts);
+    syn.options.window_scale = (scale != SCALE_BITS).then_some(scale as u8);
+    syn.options.sack_permitted = echoed & SACK_BIT != 0;
+    if echoed & ECN_BIT != 0 {
+        syn.flags |= ECN_SETUP;
+    }
+    let age = Duration::from_millis(u64::from(ts_clock(now, 0).wrapping_sub(echoed)));
+    (syn, (age <= 2 * PERIOD).then_some(age))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::tcp::Timestamps;
 
     const SECRET: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
 
@@ -114,6 +184,56 @@ mod tests {
         assert!(check(SECRET, flow(5), 77, iss, made_at + 2 * PERIOD).is_none());
         assert!(check(SECRET, flow(5), 77, iss, made_at + 3 * PERIOD).is_none());
         assert!(check(SECRET, flow(5), 77, 1 << 31, Instant::ZERO).is_none(), "before the start");
+    }
+
+    fn syn(shift: Option<u8>, sack: bool, ecn: bool) -> TcpHeader {
+        let flags = if ecn { TcpFlags::SYN | ECN_SETUP } else { TcpFlags::SYN };
+        let options = TcpOptions {
+            mss: Some(1460),
+            window_scale: shift,
+            sack_permitted: sack,
+            timestamps: Some(Timestamps { val: 900, ecr: 0 }),
+            ..TcpOptions::default()
+        };
+        TcpHeader { seq: 77, flags, options, ..TcpHeader::default() }
+    }
+
+    #[test]
+    fn the_timestamp_brings_every_option_back_and_the_age_of_the_syn_ack() {
+        let config = TcpConfig::default();
+        for (offset, made_ms) in [(0, 5_000), (u32::MAX - 7, 0), (0x1234_5678, 4_294_967_290)] {
+            let made_at = Instant::from_millis(made_ms);
+            let open = Open { iss: 0, ts_offset: offset, mss: 1460 };
+            for (shift, sack, ecn) in
+                [(None, false, false), (Some(0), true, false), (Some(14), false, true)]
+            {
+                let sent = remembered(&syn(shift, sack, ecn), &config);
+                let clock = ts_clock(made_at, ts_offset(&sent, offset, made_at));
+                assert!(ts_clock(made_at, offset).wrapping_sub(clock) < 64, "set back a little");
+                let now = made_at + Duration::from_millis(300);
+                let timestamps = Some(Timestamps { val: 901, ecr: clock });
+                let options = TcpOptions { timestamps, ..TcpOptions::default() };
+                let ack = TcpHeader { seq: 78, options, ..TcpHeader::default() };
+                let (back, age) = recall(&ack, 1460, &config, open, now);
+                let recalled = (back.options.window_scale, back.options.sack_permitted);
+                assert_eq!(recalled, (shift, sack));
+                assert_eq!((back.flags.contains(ECN_SETUP), back.seq), (ecn, 77));
+                let age = age.unwrap().as_millis();
+                assert!((300..364).contains(&age), "{age}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_timestamps_only_the_mss_is_remembered() {
+        let mut bare = syn(Some(7), true, true);
+        bare.options.timestamps = None;
+        let kept = remembered(&bare, &TcpConfig::default());
+        let mss = Some(1460);
+        assert_eq!(kept.options, TcpOptions { mss, ..TcpOptions::default() });
+        assert_eq!(kept.flags, TcpFlags::SYN);
+        let off = TcpConfig { timestamps: false, ..TcpConfig::default() };
+        assert_eq!(remembered(&syn(Some(7), true, true), &off).options.window_scale, None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A connection in SYN-RECEIVED that a listener's SYN made, in 48 bytes.
+//! A connection in SYN-RECEIVED that a listener's SYN made, in 56 bytes.
 //!
 //! ```text
 //!   SYN ──▶ HalfOpen::new ──▶ syn_ack ──▶ … ACK ──▶ Establish ──▶ into_tcb ──▶ Tcb (same ACK again)
@@ -13,9 +13,13 @@ use super::input::older;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{MSS_DEFAULT, Status, Tcb, announced_mss, ts_clock};
-use super::{Open, TcpConfig, reset_with_seq};
+use super::{Open, TcpConfig, autotune, cookie, reset_with_seq};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
+
+/// Least time between two answers to what does not complete the handshake. Two ends that disagree,
+/// or someone who forges a client's segments, get no more than this out of one entry.
+pub(super) const REPLY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A half-open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,12 @@ pub struct HalfOpen {
     timestamps: bool,
     /// Explicit congestion notification was agreed on (RFC 3168 §6.1.1).
     ecn: bool,
+    /// When the SYN-ACK left is not known well enough for a round-trip sample without timestamps.
+    untimed: bool,
+    /// The handshake is complete, and `TCP_DEFER_ACCEPT` waits for data.
+    deferred: bool,
+    /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
+    replied_ms: Option<u32>,
 }
 
 /// What a segment does to a half-open connection.
@@ -59,6 +69,11 @@ pub enum HalfOpenOutcome {
     Remove,
     /// Answer with this RST; the connection stays half open.
     Reset(TcpHeader),
+    /// Nothing: it was answered less than half a second ago.
+    Limited,
+    /// Nothing yet: the handshake is complete, and the listener waits for data
+    /// (`TCP_DEFER_ACCEPT`).
+    Deferred,
 }
 
 /// What a half-open connection's deadline asks for.
@@ -92,11 +107,27 @@ impl HalfOpen {
             retries: 0,
             timestamps: ts.is_some(),
             ecn: config.ecn.agrees(syn.flags),
+            untimed: false,
+            deferred: false,
+            replied_ms: None,
         }
     }
 
+    /// The SYN-ACK that carries a cookie as its sequence number, `open.iss`, and of the SYN's options
+    /// those that the cookie's timestamp remembers. Nothing is kept of it.
+    pub fn cookie_syn_ack(
+        now: Instant,
+        syn: &TcpHeader,
+        config: &TcpConfig,
+        open: Open,
+    ) -> TcpHeader {
+        let syn = cookie::remembered(syn, config);
+        let ts_offset = cookie::ts_offset(&syn, open.ts_offset, now);
+        HalfOpen::new(now, &syn, config, Open { ts_offset, ..open }).syn_ack(now, config)
+    }
+
     /// The half-open connection that a checked cookie stands for: `ack` is the segment that brought
-    /// it, `mss` what [`super::cookie::check`] gave. `open.iss` must be `ack.ack - 1`. Give the
+    /// it, `mss` what [`cookie::check`] gave. `open.iss` must be `ack.ack - 1`. Give the
     /// segment to the `Tcb` made of it.
     pub fn from_cookie(
         now: Instant,
@@ -105,18 +136,17 @@ impl HalfOpen {
         config: &TcpConfig,
         open: Open,
     ) -> HalfOpen {
-        let syn = TcpHeader {
-            seq: (SeqNum::new(ack.seq) - 1).get(),
-            window: ack.window,
-            options: TcpOptions { mss: Some(mss), ..TcpOptions::default() },
-            ..TcpHeader::default()
-        };
-        HalfOpen::new(now, &syn, config, open)
+        let (syn, age) = cookie::recall(ack, mss, config, open, now);
+        let mut state = HalfOpen::new(now, &syn, config, open);
+        let age = age.unwrap_or_default().as_millis() as u64;
+        state.sent_at = Instant::from_millis(now.as_millis().saturating_sub(age));
+        state.untimed = true;
+        state
     }
 
     /// The SYN-ACK, ports left zero.
     pub fn syn_ack(&self, now: Instant, config: &TcpConfig) -> TcpHeader {
-        let buffer = config.recv_buffer_bytes;
+        let buffer = autotune::recv_start(config);
         let mut header = self.ack(now, config);
         header.seq = self.iss;
         header.flags |= TcpFlags::SYN;
@@ -151,7 +181,7 @@ impl HalfOpen {
 
     /// The window that the SYN-ACK offered.
     fn offered(&self, config: &TcpConfig) -> u32 {
-        config.recv_buffer_bytes.min(u32::from(u16::MAX))
+        autotune::recv_start(config).min(u32::from(u16::MAX))
     }
 
     /// RFC 9293 §3.10.7.4 for SYN-RECEIVED after a passive open, as RFC 5961 amends it.
@@ -164,44 +194,32 @@ impl HalfOpen {
     ) -> HalfOpenOutcome {
         let (syn, rst) = (h.flags.contains(TcpFlags::SYN), h.flags.contains(TcpFlags::RST));
         let (seq, nxt) = (SeqNum::new(h.seq), SeqNum::new(self.irs) + 1);
-        let edge = nxt + self.offered(config);
         if syn && !rst && h.seq == self.irs && !h.flags.contains(TcpFlags::ACK) {
             // The SYN again: the SYN-ACK was lost, or is on its way. RFC 3168 §6.1.1.1: one that
             // no longer asks is the last word.
             self.ecn &= config.ecn.agrees(h.flags);
-            return HalfOpenOutcome::Reply(self.syn_ack(now, config));
+            let syn_ack = self.syn_ack(now, config);
+            return self.reply(now, syn_ack);
         }
         if self.timestamps && !rst {
             // RFC 7323 §3.2 and §5.3, R1.
             match h.options.timestamps {
                 None => return HalfOpenOutcome::Drop,
-                Some(ts) if older(ts.val, self.ts_recent) => {
-                    return HalfOpenOutcome::Reply(self.ack(now, config));
-                }
+                Some(ts) if older(ts.val, self.ts_recent) => return self.challenge(now, config),
                 Some(_) => {}
             }
         }
         // First, check the sequence number.
-        let len = payload_len + u32::from(syn) + u32::from(h.flags.contains(TcpFlags::FIN));
-        let acceptable = if len == 0 {
-            seq.after_eq(nxt) && seq.before_eq(edge)
-        } else {
-            seq.before(edge) && (seq + len).after(nxt)
-        };
-        if !acceptable {
-            return if rst {
-                HalfOpenOutcome::Drop
-            } else {
-                HalfOpenOutcome::Reply(self.ack(now, config))
-            };
+        if !self.is_acceptable(h, payload_len, config) {
+            return if rst { HalfOpenOutcome::Drop } else { self.challenge(now, config) };
         }
-        // Second, the RST bit: back to LISTEN if it matches exactly, else a challenge (RFC 5961
-        // §3.2). Fourth, the SYN bit: a challenge (RFC 5961 §4.2).
+        // Second, check the RST bit: back to LISTEN if it matches exactly, else a challenge (RFC
+        // 5961 §3.2). Fourth, the SYN bit: a challenge (RFC 5961 §4.2).
         if rst && seq == nxt {
             return HalfOpenOutcome::Remove;
         }
         if rst || syn {
-            return HalfOpenOutcome::Reply(self.ack(now, config));
+            return self.challenge(now, config);
         }
         // Fifth, check the ACK field.
         if !h.flags.contains(TcpFlags::ACK) {
@@ -210,7 +228,42 @@ impl HalfOpen {
         if SeqNum::new(h.ack) != SeqNum::new(self.iss) + 1 {
             return HalfOpenOutcome::Reset(reset_with_seq(h.ack));
         }
+        let brings_news = payload_len > 0 || h.flags.contains(TcpFlags::FIN);
+        if !brings_news && now < self.sent_at + config.defer_accept {
+            self.deferred = true;
+            return HalfOpenOutcome::Deferred;
+        }
         HalfOpenOutcome::Establish
+    }
+
+    /// RFC 9293 §3.4 for the window that the SYN-ACK offered.
+    fn is_acceptable(&self, h: &TcpHeader, payload_len: u32, config: &TcpConfig) -> bool {
+        let (seq, nxt) = (SeqNum::new(h.seq), SeqNum::new(self.irs) + 1);
+        let edge = nxt + self.offered(config);
+        let len = payload_len
+            + u32::from(h.flags.contains(TcpFlags::SYN))
+            + u32::from(h.flags.contains(TcpFlags::FIN));
+        if len == 0 {
+            return seq.after_eq(nxt) && seq.before_eq(edge);
+        }
+        seq.before(edge) && (seq + len).after(nxt)
+    }
+
+    /// An ACK that tells the peer where we are.
+    fn challenge(&mut self, now: Instant, config: &TcpConfig) -> HalfOpenOutcome {
+        let ack = self.ack(now, config);
+        self.reply(now, ack)
+    }
+
+    /// Answers, if the last answer is [`REPLY_INTERVAL`] ago.
+    fn reply(&mut self, now: Instant, header: TcpHeader) -> HalfOpenOutcome {
+        let now_ms = now.as_millis() as u32;
+        let since = self.replied_ms.map(|last| now_ms.wrapping_sub(last));
+        if since.is_some_and(|ms| u128::from(ms) < REPLY_INTERVAL.as_millis()) {
+            return HalfOpenOutcome::Limited;
+        }
+        self.replied_ms = Some(now_ms);
+        HalfOpenOutcome::Reply(header)
     }
 
     /// The time of the next [`HalfOpen::handle_timeout`].
@@ -222,6 +275,18 @@ impl HalfOpen {
     pub fn handle_timeout(&mut self, now: Instant, config: &TcpConfig) -> HalfOpenTimeout {
         if now < self.deadline {
             return HalfOpenTimeout::NotYet;
+        }
+        if self.deferred {
+            let until = self.sent_at + config.defer_accept;
+            if now < until {
+                // The client has answered: nothing has to be sent again.
+                self.deadline = until;
+                return HalfOpenTimeout::NotYet;
+            }
+            // It has said nothing for too long: its next ACK is accepted, and this asks for it.
+            (self.deferred, self.untimed) = (false, true);
+            self.deadline = now + config.rto_initial;
+            return HalfOpenTimeout::Resend(self.syn_ack(now, config));
         }
         if self.retries >= config.syn_ack_retries {
             return HalfOpenTimeout::GiveUp;
@@ -249,7 +314,7 @@ impl HalfOpen {
         tcb.negotiate(irs, &options, now);
         tcb.ecn_agreed(self.ecn);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
-        if self.retries > 0 {
+        if self.retries > 0 || self.untimed {
             tcb.sendq.record_resent(SeqNum::new(self.iss), 1, self.sent_at);
         }
         tcb

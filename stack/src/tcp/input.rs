@@ -113,7 +113,7 @@ impl Tcb {
         let has_ack = h.flags.contains(TcpFlags::ACK);
         let ack = SeqNum::new(h.ack);
         // First, check the ACK bit.
-        let ack_good = has_ack && ack.after(self.snd.una) && ack.before_eq(self.snd.nxt);
+        let ack_good = has_ack && ack.after(self.snd.una) && ack.before_eq(self.snd_max());
         if has_ack && !ack_good {
             self.dropped = Some(DropReason::BadAck);
             return match reset_for(h, segment.payload_len) {
@@ -146,7 +146,10 @@ impl Tcb {
             self.pending |= Pending::SYN;
             return Outcome::Continue;
         }
+        self.learn_cookie(h);
         self.take_new_ack(now, ack, h);
+        // Data of our SYN that this does not acknowledge leaves again (RFC 7413 §4.2.1).
+        self.status -= Status::PROBED;
         self.set_window(h, u32::from(h.window));
         self.establish(now);
         self.pending |= Pending::ACK;
@@ -159,7 +162,9 @@ impl Tcb {
     fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let Some(mut compact) = self.time_wait() else { return self.finish() };
         match compact.handle_segment(now, segment.header, segment.payload_len) {
-            TimeWaitOutcome::Drop => self.dropped = Some(DropReason::OutsideWindow),
+            TimeWaitOutcome::Drop | TimeWaitOutcome::Limited => {
+                self.dropped = Some(DropReason::OutsideWindow)
+            }
             TimeWaitOutcome::Ack(_) => {
                 self.dropped = Some(DropReason::OutsideWindow);
                 self.timers.set(Timer::Lifetime, compact.deadline(now));
@@ -180,7 +185,7 @@ impl Tcb {
         let h = *segment.header;
         let mut seq = SeqNum::new(h.seq);
         let mut flags = h.flags;
-        let irs = self.rcv.nxt - 1;
+        let irs = self.irs_of_opening();
         if self.state == State::SynReceived && flags.contains(TcpFlags::SYN) && seq == irs {
             if !flags.contains(TcpFlags::ACK) {
                 // The peer's SYN again: our SYN-ACK was lost.
@@ -295,7 +300,10 @@ impl Tcb {
             return Outcome::Continue;
         }
         match self.state {
-            State::SynReceived => self.fail(SocketError::ConnectionRefused),
+            State::SynReceived => {
+                let error = self.fast_open_was_reset(now);
+                self.fail(error.unwrap_or(SocketError::ConnectionRefused))
+            }
             State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait => {
                 self.fail(SocketError::ConnectionReset)
             }
@@ -305,7 +313,9 @@ impl Tcb {
         }
     }
 
-    /// RFC 5961 §5 and §7: at most so many challenge ACKs a second.
+    /// RFC 5961 §5 and §7: at most so many challenge ACKs a second. The count is the connection's
+    /// own: one that all shared would tell an attacker, by what is left of it for a connection of
+    /// his, whether he has hit another's numbers.
     pub(super) fn challenge(&mut self, now: Instant) {
         let second = (now.as_millis() / 1000) as u32;
         if self.challenges.second != second {
@@ -315,6 +325,8 @@ impl Tcb {
         if self.challenges.sent < self.config.challenge_acks_per_s {
             self.challenges.sent += 1;
             self.pending |= Pending::ACK;
+        } else {
+            self.dropped = Some(DropReason::ChallengeLimit);
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) enum Purpose {
     Isn = 1,
     Timestamp = 2,
     Cookie = 3,
+    FastOpen = 4,
 }
 
 /// The keyed hash of a flow: SipHash-2-4.

@@ -15,10 +15,12 @@
 
 mod ack;
 mod assembler;
+mod autotune;
 mod calls;
 mod congestion;
 pub mod cookie;
 mod ecn;
+pub mod fast_open;
 mod half_open;
 mod input;
 mod isn;
@@ -46,6 +48,7 @@ use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
 pub use congestion::{Algorithm, UnknownAlgorithm};
+pub use cookie::SynCookies;
 pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use isn::{isn, timestamp_offset};
@@ -88,8 +91,14 @@ pub enum Linger {
 pub struct TcpConfig {
     /// Bytes that may wait for the application to read (`SO_RCVBUF`); also bounds the window.
     pub recv_buffer_bytes: u32,
+    /// The receive buffer begins with 256 KiB and grows up to `recv_buffer_bytes` where the path
+    /// needs more; otherwise it has that size at once. `SO_RCVBUF` turns this off.
+    pub recv_autotune: bool,
     /// Bytes that may wait to be sent and acknowledged (`SO_SNDBUF`).
     pub send_buffer_bytes: u32,
+    /// The send buffer begins with 256 KiB and follows the congestion window up to
+    /// `send_buffer_bytes`; otherwise it has that size at once. `SO_SNDBUF` turns this off.
+    pub send_autotune: bool,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window_segments: u8,
     /// Lower bound of the retransmission timeout.
@@ -104,8 +113,13 @@ pub struct TcpConfig {
     pub syn_ack_retries: u8,
     /// Retransmissions of data before the connection times out (RFC 9293 §3.8.3 R2).
     pub data_retries: u8,
-    /// How long an ACK may wait for company; zero turns delaying off (`TCP_QUICKACK`).
+    /// How long an ACK may wait for company; zero turns delaying off.
     pub delayed_ack: Duration,
+    /// Data segments at the start of a connection whose ACK is not delayed: the peer's congestion
+    /// window is small then.
+    pub quick_acks: u8,
+    /// Acknowledges every segment at once (`TCP_QUICKACK`).
+    pub quick_ack: bool,
     /// Turns Nagle's algorithm off (`TCP_NODELAY`).
     pub nodelay: bool,
     /// Holds partial segments back for at most 200 ms (`TCP_CORK`).
@@ -140,22 +154,42 @@ pub struct TcpConfig {
     pub linger: Linger,
     /// Challenge ACKs a second that one connection sends at most (RFC 5961 §7).
     pub challenge_acks_per_s: u16,
+    /// When a listener answers SYNs with cookies (RFC 4987 §3.6).
+    pub syn_cookies: SynCookies,
+    /// How long a listener waits for the first data of a connection before `accept` gives it out
+    /// without (`TCP_DEFER_ACCEPT`); zero does not wait.
+    pub defer_accept: Duration,
+    /// Connections of a listener that may be opened by a fast open cookie and whose handshake has
+    /// not ended (`TCP_FASTOPEN`); zero turns fast open off.
+    pub fast_open_queue: u32,
+    /// `connect` waits for the first write and sends it with the SYN, where a cookie allows it
+    /// (`TCP_FASTOPEN_CONNECT`).
+    pub fast_open_connect: bool,
+    /// How long whoever waits for data, room or a connection in the socket's name does so
+    /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None` is for ever. The stack itself never waits.
+    pub recv_timeout: Option<Duration>,
+    /// See `recv_timeout`.
+    pub send_timeout: Option<Duration>,
 }
 
 impl Default for TcpConfig {
     /// What the RFCs say, and what Linux does where they leave the choice.
     fn default() -> Self {
         TcpConfig {
-            recv_buffer_bytes: 1 << 20,
-            send_buffer_bytes: 1 << 20,
+            recv_buffer_bytes: 6 << 20,
+            recv_autotune: true,
+            send_buffer_bytes: 4 << 20,
+            send_autotune: true,
             initial_window_segments: 10,
             rto_min: Duration::from_millis(200),
             rto_initial: Duration::from_secs(1),
-            rto_max: Duration::from_secs(60),
+            rto_max: Duration::from_secs(120),
             syn_retries: 6,
             syn_ack_retries: 5,
             data_retries: 15,
             delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
+            quick_ack: false,
             nodelay: false,
             cork: false,
             keepalive: None,
@@ -172,6 +206,12 @@ impl Default for TcpConfig {
             time_wait: Duration::from_secs(60),
             linger: Linger::Background,
             challenge_acks_per_s: 10,
+            syn_cookies: SynCookies::Auto,
+            defer_accept: Duration::ZERO,
+            fast_open_queue: 0,
+            fast_open_connect: false,
+            recv_timeout: None,
+            send_timeout: None,
         }
     }
 }
@@ -189,8 +229,20 @@ pub struct Segment<'a> {
     pub wire_segments: u16,
     /// The ECN field of its IP header. Devices join only segments in which it is the same.
     pub ecn: Ecn,
-    /// Packet memory is too scarce to keep the payload: it counts as lost, the rest as received.
-    pub no_memory: bool,
+    /// How much packet memory there is to keep the payload in.
+    pub memory: Memory,
+}
+
+/// What packet memory allows a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// Buffers may grow.
+    #[default]
+    Plenty,
+    /// Buffers must not grow.
+    Scarce,
+    /// This payload cannot be kept: it counts as lost, the rest of the segment as received.
+    Exhausted,
 }
 
 /// What the device and the moment allow one transmission to be.
@@ -307,6 +359,8 @@ pub enum DropReason {
     ReadShut,
     /// The connection is in CLOSED.
     Closed,
+    /// A segment that deserved a challenge ACK came when this second's were used up.
+    ChallengeLimit,
 }
 
 /// Figures about a connection (`TCP_INFO`).

@@ -22,7 +22,7 @@ use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
-/// How long `TCP_CORK` may hold a partial segment back.
+/// How long `TCP_CORK` and `MSG_MORE` may hold a partial segment back.
 pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 
 /// Why queued data does not leave.
@@ -30,7 +30,7 @@ pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 enum Blocked {
     /// Nothing is queued, or an ACK will come that lets it go.
     No,
-    /// `TCP_CORK` waits for a full segment.
+    /// `TCP_CORK` or `MSG_MORE` waits for a full segment.
     Cork,
     /// The peer's window, with nothing in flight whose ACK could open it.
     Window,
@@ -54,12 +54,17 @@ impl Tcb {
         if unsent == 0 && resend.is_none() && !self.status.contains(Status::FIN_QUEUED) {
             return false;
         }
-        self.state.can_transmit_data()
+        self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)
             && (self.fin_due(unsent)
                 || resend.is_some_and(|from| self.resend_room(from) > 0)
                 || self.sendable() > 0
                 || self.blocked_timer().is_some())
+    }
+
+    /// Queued data may leave: in the states that allow it, and with fast open before that.
+    fn may_transmit_data(&self) -> bool {
+        self.state.can_transmit_data() || (self.state == State::SynReceived && self.writes_early())
     }
 
     /// The next transmission; its payload is appended to `payload`. `None` if nothing may be sent
@@ -76,7 +81,7 @@ impl Tcb {
         }
         if self.pending.contains(Pending::SYN) {
             self.pending -= Pending::SYN;
-            return Some(self.emit_syn(now));
+            return Some(self.emit_syn(now, payload));
         }
         match self.state {
             State::Closed | State::Listen | State::SynSent => {
@@ -97,7 +102,7 @@ impl Tcb {
             let header = self.header_with(now, self.snd.nxt, TcpFlags::ACK, Growth::No);
             return Some(self.bare(header));
         }
-        if self.state.can_transmit_data()
+        if self.may_transmit_data()
             && let Some(transmit) = self.poll_data(now, limits, payload)
         {
             return Some(transmit);
@@ -157,7 +162,7 @@ impl Tcb {
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
-                let wait = self.rtt.rto_after(self.probes, &self.config);
+                let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
                 self.timers.set(timer, now + wait);
             }
             None => {}
@@ -213,7 +218,7 @@ impl Tcb {
         if self.status.contains(Status::FIN_QUEUED) || self.pending.contains(Pending::OVERRIDE) {
             return true;
         }
-        !self.status.contains(Status::CORK)
+        !self.is_corked()
             && (self.status.contains(Status::NODELAY) || self.snd.small_end.before_eq(self.snd.una))
     }
 
@@ -248,7 +253,12 @@ impl Tcb {
             let idle = self.snd.una == self.snd.nxt;
             return if idle { Blocked::Window } else { Blocked::No };
         }
-        if self.status.contains(Status::CORK) { Blocked::Cork } else { Blocked::No }
+        if self.is_corked() { Blocked::Cork } else { Blocked::No }
+    }
+
+    /// The application has said that a partial segment will become a full one.
+    fn is_corked(&self) -> bool {
+        self.more_to_come || self.status.contains(Status::CORK)
     }
 
     /// The timer that must run because data is held back, if it does not run yet.
@@ -382,7 +392,7 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Transmit {
         if !self.status.contains(Status::SYN_ACKED) && from == self.snd.una {
-            return self.emit_syn(now);
+            return self.emit_syn(now, payload);
         }
         let mss = self.mss();
         let fin = self.status.contains(Status::FIN_SENT);
@@ -414,9 +424,10 @@ impl Tcb {
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
-    fn emit_syn(&mut self, now: Instant) -> Transmit {
+    fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let seq = self.snd.una;
-        if self.snd.nxt == seq {
+        let first = self.snd.nxt == seq;
+        if first {
             self.snd.nxt += 1;
             self.sendq.record_sent(seq, 1, now);
         } else {
@@ -426,6 +437,9 @@ impl Tcb {
         }
         self.last_sent = now;
         self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
         let active = self.state == State::SynSent;
         let answering = |status| active || self.status.contains(status);
         let mut header = TcpHeader {
@@ -448,7 +462,9 @@ impl Tcb {
             self.rcv.acked = self.rcv.nxt;
         }
         self.pending -= Pending::ACK;
-        self.bare(header)
+        let payload_len = if active { self.fill_syn(now, &mut header, first, payload) } else { 0 };
+        let mss = self.snd.mss.max(payload_len as u16);
+        Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
     }
 
     /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
@@ -456,11 +472,11 @@ impl Tcb {
     fn emit_probe(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let n = u32::from(self.sendq.unsent() > 0);
         if n > 0 {
-            self.sendq.peek_unsent_byte(payload);
+            self.sendq.peek_unsent(1, payload);
             self.status |= Status::PROBED;
         }
         self.last_sent = now;
-        let wait = self.rtt.rto_after(self.probes, &self.config);
+        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
         let header = self.header(now, self.snd.nxt, TcpFlags::ACK);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }
@@ -519,6 +535,9 @@ impl Tcb {
     /// How far the right edge of the receive window could move.
     pub(super) fn window_growth(&self) -> u32 {
         let free = self.rcv.buffer.saturating_sub(self.recvq.len());
+        // What the field cannot say is no growth: without scaling a large buffer would look, for
+        // ever, like room that the peer has to be told of.
+        let free = free.min(self.rcv.scale.bytes(u16::MAX));
         free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
     }
 

@@ -1,9 +1,9 @@
-//! Delivery rate estimation (draft-cheng-iccrg-delivery-rate-estimation-02): how fast data has
+//! PathSample rate estimation (draft-cheng-iccrg-delivery-rate-estimation-02): how fast data has
 //! really come through.
 //!
 //! ```text
 //!   sent ──▶ Stamp: what had been delivered then, and when ──▶ kept in the record
-//!   delivered ──▶ Round: the newest stamp among what this ACK delivers ──▶ Delivery
+//!   delivered ──▶ Round: the newest stamp among what this ACK delivers ──▶ PathSample
 //!
 //!                delivered now - delivered when sent
 //!      rate = ─────────────────────────────────────────────
@@ -47,7 +47,7 @@ impl Rate {
 
 /// What an ACK has delivered, as controllers see it that model the path.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct PathSample {
     pub(crate) now: Instant,
     /// Bytes that this ACK says have arrived, in order or not.
     pub(crate) newly: u32,

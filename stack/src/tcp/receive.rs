@@ -8,7 +8,7 @@ use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
-use super::{DropReason, Outcome, Segment};
+use super::{DropReason, Memory, Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::tcp::TcpFlags;
 
@@ -86,7 +86,7 @@ impl Tcb {
 
     /// Takes text that lies at least partly beyond rcv.nxt.
     pub(super) fn take_text(&mut self, now: Instant, seq: SeqNum, segment: Segment<'_>) {
-        let Segment { payload, payload_len, wire_segments, no_memory, .. } = segment;
+        let Segment { payload, payload_len, wire_segments, memory, .. } = segment;
         let wire_segments = u32::from(wire_segments.max(1));
         let size = payload_len.div_ceil(wire_segments).min(u32::from(self.rcv.our_mss)) as u16;
         self.rcv.peer_segment = self.rcv.peer_segment.max(size);
@@ -97,7 +97,8 @@ impl Tcb {
         }
         let limit = recvq::pinned_max(self.rcv.buffer);
         let read_shut = self.status.contains(Status::READ_SHUT);
-        if no_memory && !read_shut {
+        self.status.set(Status::MEMORY_SCARCE, memory != Memory::Plenty);
+        if memory == Memory::Exhausted && !read_shut {
             self.dropped = Some(DropReason::ReceiveMemory);
             if seq.after(self.rcv.nxt) {
                 // What waits behind a gap was never acknowledged: the peer still has it, and the
@@ -123,6 +124,7 @@ impl Tcb {
         if self.assembler.as_ref().is_some_and(|a| a.is_empty()) {
             self.assembler = None;
         }
+        self.tune_receive(now);
         self.schedule_ack(now, had_gap);
     }
 
@@ -192,6 +194,11 @@ impl Tcb {
         }
     }
 
+    /// Delaying is off.
+    pub(super) fn acks_at_once(&self) -> bool {
+        self.config.quick_ack || self.config.delayed_ack.is_zero()
+    }
+
     /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
     /// more than two full segments, and not at the start, when the peer's window is small.
     fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
@@ -200,7 +207,7 @@ impl Tcb {
         if had_gap || unacked >= full || self.rcv.quick_acks > 0 {
             self.rcv.quick_acks = self.rcv.quick_acks.saturating_sub(1);
             self.pending |= Pending::ACK;
-        } else if self.config.delayed_ack.is_zero() {
+        } else if self.acks_at_once() {
             self.pending |= Pending::ACK;
         } else if !self.timers.is_set(Timer::DelayedAck) {
             self.timers.set(Timer::DelayedAck, now + self.config.delayed_ack);

@@ -13,6 +13,14 @@ pub(crate) const PINNED_PER_BUFFER_BYTE: u64 = 4;
 /// Packet memory that every connection may pin, however small its buffer.
 pub(crate) const PINNED_MIN_BYTES: u64 = 256 * 1024;
 
+/// A slice of at most this many bytes is copied behind the one before it, where there is room, once
+/// the queue pins [`COMPACT_FROM_BYTES`].
+const COMPACT_MAX_BYTES: usize = 512;
+
+/// Packet memory that a queue pins before it spends copies on pinning less. A reader that keeps up
+/// never gets there.
+const COMPACT_FROM_BYTES: u64 = 32 * 1024;
+
 /// The bound on pinned packet memory for a receive buffer, once for data in sequence and once for
 /// data out of it.
 pub(crate) fn pinned_max(buffer_bytes: u32) -> u64 {
@@ -42,13 +50,22 @@ impl ReceiveQueue {
         self.pinned
     }
 
-    pub(crate) fn push(&mut self, slice: PacketSlice) {
-        if slice.is_empty() {
-            return;
+    /// Appends a slice; says how many bytes it copied for that.
+    pub(crate) fn push(&mut self, slice: PacketSlice) -> usize {
+        let len = slice.len();
+        if len == 0 {
+            return 0;
         }
-        self.len += slice.len() as u32;
+        self.len += len as u32;
+        if len <= COMPACT_MAX_BYTES
+            && self.pinned >= COMPACT_FROM_BYTES
+            && self.slices.back_mut().is_some_and(|last| last.try_append(&slice))
+        {
+            return len;
+        }
         self.pinned += slice.slot_len() as u64;
         self.slices.push_back(slice);
+        0
     }
 
     /// Copies from the front without taking.
@@ -112,5 +129,48 @@ impl ReceiveQueue {
         if self.has_slack() {
             self.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barewire_driver::{Pool, PoolConfig};
+
+    use super::*;
+
+    fn slice(pool: &Pool, bytes: &[u8]) -> PacketSlice {
+        pool.copy_from(bytes).unwrap().freeze()
+    }
+
+    #[test]
+    fn many_small_slices_share_slots_once_they_would_pin_much() {
+        let config = PoolConfig { slots: 64, slot_len: 2048, cells: 2, try_huge: false };
+        let pool = Pool::new(config).unwrap();
+        let mut queue = ReceiveQueue::default();
+        let stream: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+        let copied: usize = stream.chunks(7).map(|part| queue.push(slice(&pool, part))).sum();
+        let free_of_copies = COMPACT_FROM_BYTES as usize / 2048 * 7;
+        // A new slot is begun where the last one is full: its first slice is not copied either.
+        let slots = pool.total_slots() - pool.free_slots();
+        assert!(slots <= 16 + 20_000 / 2040 + 1, "{slots} slots");
+        assert!(copied > 20_000 - free_of_copies - 7 * slots, "{copied} bytes copied");
+        assert_eq!(queue.pinned(), 2048 * slots as u64);
+        let mut read = vec![0; 30_000];
+        assert_eq!(queue.read(&mut read), stream.len());
+        assert_eq!(read[..stream.len()], stream);
+        assert_eq!((queue.pinned(), queue.len()), (0, 0));
+        assert!(pool.audit().all_free());
+    }
+
+    #[test]
+    fn large_slices_and_few_small_ones_are_never_copied() {
+        let config = PoolConfig { slots: 64, slot_len: 2048, cells: 2, try_huge: false };
+        let pool = Pool::new(config).unwrap();
+        let mut queue = ReceiveQueue::default();
+        let few = COMPACT_FROM_BYTES as usize / 2048;
+        let copied: usize = (0..few).map(|_| queue.push(slice(&pool, b"small"))).sum();
+        assert_eq!(copied, 0);
+        assert_eq!(queue.push(slice(&pool, &[1; COMPACT_MAX_BYTES + 1])), 0);
+        assert_eq!(queue.push(slice(&pool, b"small")), 5);
     }
 }

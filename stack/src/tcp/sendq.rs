@@ -174,23 +174,18 @@ impl SendQueue {
         n
     }
 
-    /// Appends the bytes that a zero-window probe carries: one, not counted as sent.
-    pub(crate) fn peek_unsent_byte(&mut self, out: &mut Vec<PacketSlice>) {
+    /// Appends the first `n` unsent bytes, not counted as sent.
+    pub(crate) fn peek_unsent(&mut self, n: u32, out: &mut Vec<PacketSlice>) {
         self.freeze_open();
-        let _ = self.gather(self.cursor, 1, out);
+        let _ = self.gather(self.cursor, n.min(self.unsent()), out);
     }
 
-    /// The peer took the byte of a probe: counts it as sent.
-    pub(crate) fn skip_unsent_byte(&mut self) {
+    /// The peer took `n` bytes that were only peeked at: counts them as sent.
+    pub(crate) fn skip_unsent(&mut self, n: u32) {
         self.freeze_open();
-        if self.unsent() == 0 {
-            return;
-        }
-        self.sent += 1;
-        self.cursor.offset += 1;
-        if self.chunks.get(self.cursor.chunk).is_some_and(|c| c.len() == self.cursor.offset) {
-            self.cursor = Cursor { chunk: self.cursor.chunk + 1, offset: 0 };
-        }
+        let n = n.min(self.unsent());
+        self.cursor = self.gather(self.cursor, n, &mut Vec::new());
+        self.sent += n;
     }
 
     /// Appends up to `want` bytes from `offset` behind snd.una on. Returns how many. Walks from

@@ -14,8 +14,10 @@ use std::rc::Rc;
 use bitflags::bitflags;
 
 use super::assembler::Assembler;
+use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::{CongestionControl, Controller};
 use super::ecn::EcnState;
+use super::fast_open::FastOpen;
 use super::pacing::Pacer;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
@@ -39,9 +41,6 @@ pub(crate) const MSS_MIN: u16 = 64;
 
 /// Bytes of each segment that the timestamps option takes, padded.
 const TIMESTAMPS_LEN: u16 = 12;
-
-/// Segments at the start of a connection whose ACK is not delayed: the peer's window is small then.
-pub(crate) const QUICK_ACKS: u8 = 16;
 
 /// How long an idle connection keeps the memory of its empty queues.
 pub(crate) const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -85,7 +84,7 @@ bitflags! {
         const READ_SHUT = 1 << 6;
         /// The peer's FIN was reached.
         const EOF = 1 << 7;
-        /// One byte beyond snd.nxt was sent as a zero-window probe.
+        /// Something beyond snd.nxt was sent: a byte as a zero-window probe, or data with the SYN.
         const PROBED = 1 << 8;
         /// A SYN or SYN-ACK of ours had to be sent again.
         const SYN_LOST = 1 << 9;
@@ -96,8 +95,10 @@ bitflags! {
         const CORK = 1 << 12;
         const USER_TIMEOUT = 1 << 13;
         const KEEPALIVE = 1 << 14;
+        /// The last segment found packet memory scarce.
+        const MEMORY_SCARCE = 1 << 15;
         /// Data leaves at a rate: the configuration or the controller wants it so.
-        const PACED = 1 << 15;
+        const PACED = 1 << 16;
     }
 }
 
@@ -116,6 +117,8 @@ pub(super) struct Send {
     pub(super) full_at: SeqNum,
     /// End of the last segment that was sent smaller than the MSS (Nagle).
     pub(super) small_end: SeqNum,
+    /// `SO_SNDBUF`, or what autotuning has made of it.
+    pub(super) buffer: u32,
     /// Payload of a full segment.
     pub(super) mss: u16,
     pub(super) scale: WindowScale,
@@ -129,8 +132,9 @@ pub(super) struct Receive {
     pub(super) edge: SeqNum,
     /// Last.ACK.sent of RFC 7323.
     pub(super) acked: SeqNum,
-    /// `SO_RCVBUF`.
+    /// `SO_RCVBUF`, or what autotuning has made of it.
     pub(super) buffer: u32,
+    pub(super) tuning: Tuning,
     /// The MSS that we announced.
     pub(super) our_mss: u16,
     /// The largest wire segment that the peer has sent: what a full segment of its is.
@@ -170,6 +174,11 @@ pub struct Tcb {
     pub(super) retries: u8,
     /// Probes since the peer last answered.
     pub(super) probes: u8,
+    /// Zero-window probes since the window closed: their interval doubles also while the peer
+    /// answers (RFC 9293 §3.8.6.1).
+    pub(super) persist_backoff: u8,
+    /// The last write said that more is to come (`MSG_MORE`).
+    pub(super) more_to_come: bool,
     pub(super) dropped: Option<DropReason>,
     pub(super) error: Option<SocketError>,
     /// RFC 5461: what a timeout is reported as.
@@ -186,6 +195,8 @@ pub struct Tcb {
     pub(super) bytes_received: u64,
     pub(super) retransmissions: u32,
     pub(super) challenges: Challenges,
+    /// Until the handshake has ended.
+    pub(super) fast_open: Option<Box<FastOpen>>,
 }
 
 /// The MSS to announce on a link that takes `our_mss`.
@@ -225,6 +236,7 @@ impl Tcb {
                 wl2: iss,
                 full_at: iss,
                 small_end: iss,
+                buffer: send_start(&config),
                 mss,
                 scale: WindowScale::NONE,
             },
@@ -232,12 +244,13 @@ impl Tcb {
                 nxt: SeqNum::default(),
                 edge: SeqNum::default(),
                 acked: SeqNum::default(),
-                buffer: config.recv_buffer_bytes,
+                buffer: recv_start(&config),
+                tuning: Tuning::default(),
                 our_mss,
                 peer_segment: MSS_DEFAULT.min(our_mss),
                 // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
                 scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: QUICK_ACKS,
+                quick_acks: config.quick_acks,
                 dup_acks: 0,
             },
             ts_recent: 0,
@@ -249,6 +262,8 @@ impl Tcb {
             pacer: Pacer::default(),
             retries: 0,
             probes: 0,
+            persist_backoff: 0,
+            more_to_come: false,
             dropped: None,
             error: None,
             soft_error: None,
@@ -264,6 +279,7 @@ impl Tcb {
             bytes_received: 0,
             retransmissions: 0,
             challenges: Challenges::default(),
+            fast_open: None,
         };
         tcb.mirror_config();
         tcb
@@ -330,6 +346,7 @@ impl Tcb {
         }
         self.last_heard = now;
         self.soft_error = None;
+        self.begin_tuning(now);
         self.arm_keepalive();
     }
 
@@ -352,7 +369,7 @@ impl Tcb {
         }
         self.arm_keepalive();
         self.arm_user_timeout();
-        if self.config.delayed_ack.is_zero() && self.timers.is_set(Timer::DelayedAck) {
+        if self.acks_at_once() && self.timers.is_set(Timer::DelayedAck) {
             self.pending |= Pending::ACK;
         }
         if !self.status.contains(Status::CORK) {
@@ -362,7 +379,7 @@ impl Tcb {
 
     fn mirror_config(&mut self) {
         self.controller.switch_to(self.config.congestion);
-        self.rcv.buffer = self.config.recv_buffer_bytes;
+        self.retune();
         self.status.set(Status::NODELAY, self.config.nodelay);
         self.status.set(Status::CORK, self.config.cork);
         let paced = self.config.pacing || self.controller.pacing_rate().is_some();
@@ -463,9 +480,11 @@ impl Tcb {
         Flight { una: self.snd.una, nxt: self.snd.nxt, mss: self.mss() }
     }
 
-    /// The highest acknowledgment number that makes sense: a zero-window probe's byte included.
+    /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
+    /// of a SYN included.
     pub(super) fn snd_max(&self) -> SeqNum {
-        self.snd.nxt + u32::from(self.status.contains(Status::PROBED))
+        let beyond = self.status.contains(Status::PROBED);
+        self.snd.nxt + if beyond { self.sent_beyond() } else { 0 }
     }
 
     pub(super) fn fin_acked(&self) -> bool {
@@ -479,6 +498,7 @@ impl Tcb {
         self.rcv.dup_acks = 0;
         self.sendq.clear();
         self.assembler = None;
+        self.fast_open = None;
         self.timers = Timers::default();
         Outcome::Closed
     }

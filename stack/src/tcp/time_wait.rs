@@ -1,9 +1,10 @@
-//! A connection in TIME-WAIT, in 24 bytes.
+//! A connection in TIME-WAIT, in 32 bytes.
 //!
 //! It keeps old segments out of a new connection of the same 4-tuple and answers a repeated FIN,
 //! whose ACK was lost (RFC 9293 §3.6). RSTs are ignored, against RFC 9293 and with RFC 1337 §3
 //! (F1): one provoked by an old duplicate would end TIME-WAIT early and let the next one through.
 
+use super::half_open::REPLY_INTERVAL;
 use super::input::older;
 use super::seq::SeqNum;
 use super::tcb::ts_clock;
@@ -22,6 +23,8 @@ pub struct TimeWait {
     /// 2 MSL in units of [`PERIOD_UNIT_MS`].
     period: u16,
     timestamps: bool,
+    /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
+    replied_ms: Option<u32>,
 }
 
 /// 2 MSL of up to 17 minutes fit.
@@ -35,6 +38,8 @@ pub enum TimeWaitOutcome {
     Drop,
     /// Answer with this ACK, ports left zero. The deadline may have moved.
     Ack(TcpHeader),
+    /// Nothing: it was answered less than half a second ago.
+    Limited,
     /// A new connection may take its place (RFC 6191, RFC 9293 §3.10.7.4): give the SYN to the
     /// listener, and choose an initial sequence number after this one.
     Reuse {
@@ -64,6 +69,7 @@ impl TimeWait {
             deadline_ms: deadline.as_nanos().div_ceil(1_000_000) as u32,
             period: u16::try_from(period).unwrap_or(u16::MAX),
             timestamps: timestamps.is_some(),
+            replied_ms: None,
         }
     }
 
@@ -106,6 +112,18 @@ impl TimeWait {
             // An ACK as good as any: nothing is to be told.
             return TimeWaitOutcome::Drop;
         }
+        self.answer(now)
+    }
+
+    /// The ACK that tells where we are, if the last is half a second ago: two ends that disagree
+    /// must not answer each other for ever.
+    fn answer(&mut self, now: Instant) -> TimeWaitOutcome {
+        let now_ms = now.as_millis() as u32;
+        let since = self.replied_ms.map(|last| now_ms.wrapping_sub(last));
+        if since.is_some_and(|ms| u128::from(ms) < REPLY_INTERVAL.as_millis()) {
+            return TimeWaitOutcome::Limited;
+        }
+        self.replied_ms = Some(now_ms);
         TimeWaitOutcome::Ack(self.ack(now))
     }
 

@@ -133,6 +133,7 @@ impl Tcb {
             return Some(self.give_up());
         }
         self.probes = self.probes.saturating_add(1);
+        self.persist_backoff = self.persist_backoff.saturating_add(1);
         let closed = self.snd.wnd == 0;
         self.pending |= if closed { Pending::PROBE } else { Pending::OVERRIDE };
         None
@@ -153,7 +154,12 @@ impl Tcb {
             self.timers.set(Timer::Keepalive, next);
             return None;
         }
-        if self.probes >= keepalive.count {
+        // RFC 5482 §4.2: the user timeout, where there is one, says when the peer is dead.
+        let dead = match self.config.user_timeout {
+            Some(limit) => self.probes > 0 && now - self.last_heard >= limit,
+            None => self.probes >= keepalive.count,
+        };
+        if dead {
             return Some(self.give_up());
         }
         self.probes = self.probes.saturating_add(1);

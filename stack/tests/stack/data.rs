@@ -212,6 +212,7 @@ fn a_connection_to_an_own_address_works_without_the_card() {
 fn readers_that_stall_do_not_keep_the_others_from_receiving() {
     let mut config = PairConfig::default();
     config.server.pool.slots = 512;
+    config.client.stack.tcp.send_autotune = false;
     let mut pair = Pair::with(config);
     let listener = pair.listen(80, 16);
     let stalled: Vec<_> = (0..8).map(|_| pair.connect(listener)).collect();

@@ -3,6 +3,8 @@
 mod closing;
 mod data;
 mod datagrams;
+mod fast_open;
+mod listening;
 mod neighbors;
 mod opening;
 mod scale;

@@ -15,6 +15,9 @@ use crate::time::Instant;
 /// Calls that an endpoint makes before others get their turn.
 const CALLS_A_TURN: usize = 32;
 
+/// Most stalls of one endpoint: some megabytes in calls of a few bytes would take days otherwise.
+const STALLS_MAX: u32 = 40;
+
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Habits {
@@ -71,6 +74,7 @@ pub(super) struct Endpoint {
     read_waits: bool,
     write_stalls_until: Option<Instant>,
     read_stalls_until: Option<Instant>,
+    stalls_left: u32,
     shut: bool,
     eof: bool,
     over: bool,
@@ -108,6 +112,7 @@ impl Endpoint {
             read_waits: false,
             write_stalls_until: None,
             read_stalls_until: None,
+            stalls_left: STALLS_MAX,
             shut: false,
             eof: false,
             over: false,
@@ -210,9 +215,11 @@ impl Endpoint {
         self.end(cx, result);
     }
 
-    fn stall(&self, cx: &mut Context<'_>) -> Option<Instant> {
+    fn stall(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
         let ns = cx.rng.below(self.habits.stall.as_nanos() as u64 + 1);
-        cx.rng.chance(self.habits.stalls).then(|| cx.now + Duration::from_nanos(ns))
+        let stalls = cx.rng.chance(self.habits.stalls) && self.stalls_left > 0;
+        self.stalls_left -= u32::from(stalls);
+        stalls.then(|| cx.now + Duration::from_nanos(ns))
     }
 
     fn try_read(&mut self, cx: &mut Context<'_>) -> bool {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::max_filter::MaxFilter;
 use super::{AckSample, CWND_MAX, CongestionControl};
-use crate::tcp::rate::Delivery;
+use crate::tcp::rate::PathSample;
 use crate::time::Instant;
 
 /// A gain of 1.
@@ -164,7 +164,7 @@ impl Bbr {
     // --- the model -------------------------------------------------------------------------------
 
     /// §4.1.1.2: true if a round has ended.
-    fn update_round(&mut self, d: &Delivery) -> bool {
+    fn update_round(&mut self, d: &PathSample) -> bool {
         if d.prior_delivered < self.round_end {
             return false;
         }
@@ -176,7 +176,7 @@ impl Bbr {
         true
     }
 
-    fn update_bw(&mut self, d: &Delivery) {
+    fn update_bw(&mut self, d: &PathSample) {
         let Some(rate) = d.rate else { return };
         // §4.1.1.4: an application's rate says something only if it is more than was known.
         if !rate.app_limited || rate.per_second() >= self.bw.get() {
@@ -185,7 +185,7 @@ impl Bbr {
     }
 
     /// §4.3.4.
-    fn update_cycle(&mut self, d: &Delivery) {
+    fn update_cycle(&mut self, d: &PathSample) {
         let Mode::ProbeBw(phase) = self.mode else { return };
         let lasted = self.min_rtt.is_some_and(|rtt| d.now - self.cycle_at > rtt);
         let gain = self.pacing_gain();
@@ -204,7 +204,7 @@ impl Bbr {
     }
 
     /// §4.3.2.2.
-    fn update_full_pipe(&mut self, d: &Delivery, round_start: bool) {
+    fn update_full_pipe(&mut self, d: &PathSample, round_start: bool) {
         let app_limited = d.rate.is_none_or(|rate| rate.app_limited);
         if self.filled_pipe || !round_start || app_limited {
             return;
@@ -218,7 +218,7 @@ impl Bbr {
     }
 
     /// §4.3.3.
-    fn update_drain(&mut self, d: &Delivery) {
+    fn update_drain(&mut self, d: &PathSample) {
         if self.mode == Mode::Startup && self.filled_pipe {
             self.mode = Mode::Drain;
         }
@@ -237,7 +237,7 @@ impl Bbr {
     }
 
     /// §4.1.2 and §4.3.5.
-    fn update_min_rtt(&mut self, d: &Delivery, round_start: bool) {
+    fn update_min_rtt(&mut self, d: &PathSample, round_start: bool) {
         let expired = self.min_rtt.is_some() && d.now > self.min_rtt_at + MIN_RTT_WINDOW;
         if let Some(rtt) = d.rtt
             && (expired || self.min_rtt.is_none_or(|min| rtt <= min))
@@ -293,7 +293,7 @@ impl Bbr {
     }
 
     /// §4.2.3.
-    fn set_cwnd(&mut self, d: &Delivery) {
+    fn set_cwnd(&mut self, d: &PathSample) {
         if self.repair == Repair::Conserve {
             self.cwnd = self.cwnd.max(d.in_flight.saturating_add(d.newly));
         } else {
@@ -349,7 +349,7 @@ impl CongestionControl for Bbr {
         }
     }
 
-    fn on_delivery(&mut self, d: &Delivery) {
+    fn on_delivery(&mut self, d: &PathSample) {
         if d.newly == 0 {
             return;
         }

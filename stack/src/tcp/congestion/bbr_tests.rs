@@ -103,7 +103,7 @@ impl Link {
             self.recovering = None;
             self.bbr.on_recovered(self.now, self.in_flight, MSS);
         }
-        self.bbr.on_delivery(&Delivery {
+        self.bbr.on_delivery(&PathSample {
             now: self.now,
             newly: MSS,
             delivered: self.rate.delivered(),

@@ -18,7 +18,7 @@ mod newreno;
 
 use std::time::Duration;
 
-use super::rate::Delivery;
+use super::rate::PathSample;
 use super::seq::SeqNum;
 use crate::time::Instant;
 
@@ -75,7 +75,7 @@ pub(crate) trait CongestionControl {
     fn on_ack(&mut self, ack: &AckSample);
 
     /// An ACK, in recovery or not, says that data has arrived, in order or not.
-    fn on_delivery(&mut self, _delivery: &Delivery) {}
+    fn on_delivery(&mut self, _delivery: &PathSample) {}
 
     /// A loss was found while ACKs still arrive: fast recovery begins.
     fn on_loss(&mut self, now: Instant, in_flight: u32, mss: u32);
@@ -182,7 +182,7 @@ impl CongestionControl for Controller {
         each!(self, c => c.on_ack(ack));
     }
 
-    fn on_delivery(&mut self, delivery: &Delivery) {
+    fn on_delivery(&mut self, delivery: &PathSample) {
         each!(self, c => c.on_delivery(delivery));
     }
 

@@ -70,7 +70,7 @@ fn apply(t: &mut Trace, event: Event) {
                 payload: &mut payload,
                 payload_len,
                 wire_segments: 2,
-                no_memory: false,
+                memory: Memory::Plenty,
             };
             let _ = t.tcb.handle_segment(t.now, segment);
         }

@@ -21,14 +21,15 @@ fn all_options() -> TcpOptions {
 
 #[test]
 fn blocks_are_as_small_as_promised() {
-    assert!(size_of::<Tcb>() <= 640, "{}", size_of::<Tcb>());
-    assert_eq!(size_of::<HalfOpen>(), 48);
-    assert_eq!(size_of::<TimeWait>(), 24);
+    assert!(size_of::<Tcb>() <= 704, "{}", size_of::<Tcb>());
+    assert_eq!(size_of::<HalfOpen>(), 56);
+    assert_eq!(size_of::<TimeWait>(), 32);
 }
 
 #[test]
 fn an_active_open_offers_and_takes_options() {
-    let config = TcpConfig { recv_buffer_bytes: 1 << 20, ..TcpConfig::default() };
+    let config =
+        TcpConfig { recv_buffer_bytes: 1 << 20, recv_autotune: false, ..TcpConfig::default() };
     let mut t = Trace::connecting(config);
     t.tx("S 0 win 65535 mss 1460 ws 5 ts 100000/0");
     t.rx("SA 0 ack 1 win 500 mss 1400 ws 3 ts 77/100000");
@@ -43,7 +44,8 @@ fn an_active_open_offers_and_takes_options() {
 
 #[test]
 fn the_offered_scale_holds_when_the_buffer_changes_before_the_answer() {
-    let config = TcpConfig { recv_buffer_bytes: 1 << 20, ..TcpConfig::default() };
+    let config =
+        TcpConfig { recv_buffer_bytes: 1 << 20, recv_autotune: false, ..TcpConfig::default() };
     let mut t = Trace::connecting(config);
     t.tx("S 0 ws 5");
     t.tcb.update_config(|c| c.recv_buffer_bytes = 1 << 24);
@@ -71,7 +73,7 @@ fn a_passive_open_answers_only_what_was_offered() {
     let now = Instant::from_millis(1_000);
     let full = HalfOpen::new(now, &syn(all_options()), &config, OPEN).syn_ack(now, &config);
     assert_eq!(full.options.mss, Some(1460));
-    assert_eq!(full.options.window_scale, Some(5));
+    assert_eq!(full.options.window_scale, Some(7), "for 6 MiB");
     assert_eq!(full.options.timestamps, Some(Timestamps { val: 1_050, ecr: 77 }));
     let none = HalfOpen::new(now, &syn(TcpOptions::default()), &config, OPEN);
     let none = none.syn_ack(now, &config).options;
@@ -90,7 +92,7 @@ fn a_passive_open_hands_everything_over() {
     t.state("ESTABLISHED");
     t.read(10);
     let info = t.tcb.info();
-    assert_eq!((info.mss, info.timestamps, info.window_scales), (1388, true, Some((3, 5))));
+    assert_eq!((info.mss, info.timestamps, info.window_scales), (1388, true, Some((3, 7))));
     assert_eq!((info.snd_wnd_bytes, info.srtt), (800, Some(Duration::from_millis(30))));
     t.tx("A 1 ack 11 ts 1080/80");
     t.end();
@@ -113,7 +115,7 @@ fn a_syn_ack_is_sent_again_at_doubling_intervals_and_given_up() {
 #[test]
 fn a_half_open_connection_judges_segments_by_rfc_5961() {
     let config = plain();
-    let now = Instant::from_millis(1_000);
+    let mut now = Instant::from_millis(1_000);
     let mut half = HalfOpen::new(now, &syn(TcpOptions::default()), &config, OPEN);
     let mut give = |flags, seq: u32, ack: u32| {
         let h = TcpHeader {
@@ -122,6 +124,7 @@ fn a_half_open_connection_judges_segments_by_rfc_5961() {
             flags,
             ..TcpHeader::default()
         };
+        now += Duration::from_millis(500);
         half.handle_segment(now, &h, 0, &config)
     };
     let HalfOpenOutcome::Reply(again) = give(TcpFlags::SYN, 0, 0) else { panic!("SYN repeated") };
@@ -138,32 +141,103 @@ fn a_half_open_connection_judges_segments_by_rfc_5961() {
     assert_eq!(give(TcpFlags::RST, 1, 0), HalfOpenOutcome::Remove);
 }
 
-#[test]
-fn a_cookie_makes_a_connection_out_of_its_ack() {
+/// What a cookie's SYN-ACK offers, and the connection that its ACK makes 250 ms later, if the
+/// client echoes the timestamp.
+fn through_a_cookie(config: TcpConfig, options: TcpOptions) -> (TcpHeader, Trace) {
     let flow: (SocketAddr, SocketAddr) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 4000).into());
-    let config = plain();
     let now = Instant::from_millis(100_000);
-    let syn = syn(all_options());
+    let syn = syn(options);
     let iss = cookie::make(9, flow, syn.seq, 1400, now);
-    let answer = cookie::syn_ack(&syn, iss, 1460, &config);
+    let open = Open { iss, ts_offset: 0xdead_beef, mss: 1460 };
+    let answer = HalfOpen::cookie_syn_ack(now, &syn, &config, open);
     assert_eq!((answer.seq, answer.ack), (iss, IRS + 1));
-    assert_eq!(answer.options, TcpOptions { mss: Some(1460), ..TcpOptions::default() });
+    let now = now + Duration::from_millis(250);
+    let echo = answer.options.timestamps.map(|ts| Timestamps { val: 501, ecr: ts.val });
     let ack = TcpHeader {
         seq: IRS + 1,
         ack: iss.wrapping_add(1),
         flags: TcpFlags::ACK,
         window: 9000,
+        options: TcpOptions { timestamps: echo, ..TcpOptions::default() },
         ..TcpHeader::default()
     };
     let mss = cookie::check(9, flow, ack.seq - 1, ack.ack.wrapping_sub(1), now).unwrap();
-    let open = Open { iss, ts_offset: 0, mss: 1460 };
     let half = HalfOpen::from_cookie(now, &ack, mss, &config, open);
     let mut t = Trace::with(half.into_tcb(now, Rc::new(config)), Trace::pool(), now);
     t.iss = iss;
-    t.rx("A 1 ack 1 win 9000");
+    let segment = Segment {
+        ecn: Ecn::NotEct,
+        header: &ack,
+        payload: &mut Vec::new(),
+        payload_len: 0,
+        wire_segments: 1,
+        memory: Memory::Plenty,
+    };
+    assert_eq!(t.tcb.handle_segment(now, segment), Outcome::Continue);
     t.state("ESTABLISHED");
-    assert_eq!((t.tcb.info().mss, t.tcb.info().snd_wnd_bytes), (1400, 9000));
+    (answer, t)
+}
+
+#[test]
+fn a_cookie_makes_a_connection_out_of_its_ack() {
+    let (answer, t) = through_a_cookie(plain(), all_options());
+    assert_eq!(answer.options, TcpOptions { mss: Some(1460), ..TcpOptions::default() });
+    let info = t.tcb.info();
+    assert_eq!((info.mss, info.snd_wnd_bytes, info.srtt), (1400, 9000, None));
     t.end();
+}
+
+#[test]
+fn a_cookie_with_timestamps_keeps_the_options_and_measures_the_round_trip() {
+    let (answer, t) = through_a_cookie(TcpConfig::default(), all_options());
+    let shift = all_options().window_scale.unwrap();
+    assert!(answer.options.window_scale.is_some() && answer.options.timestamps.is_some());
+    let info = t.tcb.info();
+    assert_eq!((info.mss, info.snd_wnd_bytes), (1400 - 12, 9000 << shift));
+    assert_eq!(info.window_scales.map(|(theirs, _)| theirs), Some(shift));
+    let srtt = info.srtt.unwrap().as_millis();
+    assert!((250..314).contains(&srtt), "{srtt} ms: the clock was set back by less than 64");
+    assert_eq!(info.cwnd_bytes, 10 * 1388, "no SYN-ACK was lost");
+    t.end();
+}
+
+#[test]
+fn a_half_open_connection_answers_twice_a_second_at_most() {
+    // RFC 5961 §7: two ends that disagree must not answer each other for ever.
+    let config = plain();
+    let mut now = Instant::from_millis(100_000);
+    let open = Open { iss: ISS, ts_offset: 0, mss: 1460 };
+    let mut half = HalfOpen::new(now, &syn(TcpOptions::default()), &config, open);
+    let far = TcpHeader { seq: IRS + 70_000, flags: TcpFlags::ACK, ..TcpHeader::default() };
+    let mut answers = 0;
+    for _ in 0..1_000 {
+        let outcome = half.handle_segment(now, &far, 0, &config);
+        answers += u32::from(matches!(outcome, HalfOpenOutcome::Reply(_)));
+        now += Duration::from_millis(2);
+    }
+    assert_eq!(answers, 4, "in two seconds");
+}
+
+#[test]
+fn deferred_accept_waits_for_data_and_asks_again_when_it_has_waited_enough() {
+    let config = TcpConfig { defer_accept: Duration::from_secs(5), ..plain() };
+    let start = Instant::from_millis(100_000);
+    let open = Open { iss: ISS, ts_offset: 0, mss: 1460 };
+    let mut half = HalfOpen::new(start, &syn(TcpOptions::default()), &config, open);
+    let ack =
+        TcpHeader { seq: IRS + 1, ack: ISS + 1, flags: TcpFlags::ACK, ..TcpHeader::default() };
+    let mut with_data = half;
+    assert_eq!(half.handle_segment(start, &ack, 0, &config), HalfOpenOutcome::Deferred);
+    assert_eq!(with_data.handle_segment(start, &ack, 5, &config), HalfOpenOutcome::Establish);
+    // The client has answered: its SYN-ACK is not sent again meanwhile.
+    let due = half.poll_at();
+    assert_eq!(half.handle_timeout(due, &config), HalfOpenTimeout::NotYet);
+    let due = half.poll_at();
+    assert_eq!(due, start + Duration::from_secs(5));
+    assert!(matches!(half.handle_timeout(due, &config), HalfOpenTimeout::Resend(_)));
+    assert_eq!(half.handle_segment(due, &ack, 0, &config), HalfOpenOutcome::Establish);
+    let tcb = half.into_tcb(due, Rc::new(config));
+    assert_eq!(tcb.initial_window(), 10 * 536, "nothing was lost");
 }
 
 #[test]

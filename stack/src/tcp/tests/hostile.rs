@@ -181,11 +181,28 @@ fn bytes_beyond_the_window_are_cut_off() {
 }
 
 #[test]
-fn single_bytes_cannot_pin_memory_without_bound() {
+fn single_bytes_that_wait_share_slots() {
     let mut t = Trace::established(TcpConfig { recv_buffer_bytes: 16_000, ..plain() });
-    let mut refused = 0;
     for i in 1..1000u32 {
         t.rx(&format!("PA {i}:{} ack 1", i + 1));
+        assert_eq!(t.tcb.take_drop(), None);
+    }
+    let pinned = t.tcb.info().pinned_bytes;
+    assert!(pinned <= 64 << 10, "{pinned} bytes of packet memory for 999 bytes");
+    t.read(999);
+    t.end();
+}
+
+#[test]
+fn single_bytes_in_shared_slots_cannot_pin_memory_without_bound() {
+    let mut t = Trace::established(TcpConfig { recv_buffer_bytes: 16_000, ..plain() });
+    // Another reference to a slot forbids to write behind what it holds.
+    let mut others = Vec::new();
+    let mut refused = 0;
+    for i in 1..1000u32 {
+        let slice = t.pool.copy_from(&bytes(i, i + 1)).expect("a slot").freeze();
+        others.push(slice.clone());
+        t.rx_slices(i, vec![slice], 1, Memory::Plenty);
         if t.tcb.take_drop() == Some(DropReason::ReceiveMemory) {
             refused += 1;
             break;
@@ -198,6 +215,7 @@ fn single_bytes_cannot_pin_memory_without_bound() {
     t.read(held);
     t.rx(&format!("PA {}:{} ack 1", held + 1, held + 2));
     t.read(1);
+    drop(others);
     t.end();
 }
 

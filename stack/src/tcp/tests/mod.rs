@@ -7,6 +7,7 @@
 //! position, so that every trace checks the stream's contents, too.
 
 mod arbitrary;
+mod autotune;
 mod close;
 mod ecn;
 mod handshake;
@@ -47,6 +48,8 @@ pub(super) fn plain() -> TcpConfig {
         window_scale: false,
         timestamps: false,
         recv_buffer_bytes: 65_535,
+        recv_autotune: false,
+        send_autotune: false,
         nodelay: true,
         // The numbers of traces are those of RFC 5681.
         congestion: Algorithm::NewReno,
@@ -229,9 +232,36 @@ impl Trace {
             payload_len: line.len,
             wire_segments,
             ecn: line.ip.unwrap_or_default(),
-            no_memory: false,
+            memory: Memory::Plenty,
         };
         self.tcb.handle_segment(self.now, segment)
+    }
+
+    /// An ACK with these pieces at `from` arrives, and the connection goes on.
+    #[track_caller]
+    pub(super) fn rx_slices(
+        &mut self,
+        from: u32,
+        mut pieces: Vec<PacketSlice>,
+        len: u32,
+        memory: Memory,
+    ) {
+        let header = TcpHeader {
+            seq: self.irs.wrapping_add(from),
+            ack: self.tcb.snd.una.get(),
+            flags: TcpFlags::ACK,
+            window: 65_535,
+            ..TcpHeader::default()
+        };
+        let segment = Segment {
+            ecn: Ecn::NotEct,
+            header: &header,
+            payload: &mut pieces,
+            payload_len: len,
+            wire_segments: 1,
+            memory,
+        };
+        assert_eq!(self.tcb.handle_segment(self.now, segment), Outcome::Continue);
     }
 
     /// What leaves next, or `None`.

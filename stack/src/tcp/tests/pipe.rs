@@ -156,7 +156,7 @@ impl Pipe {
                 payload: &mut payload,
                 payload_len: frame.data.len() as u32,
                 wire_segments: frame.data.len().div_ceil(MSS as usize).max(1) as u16,
-                no_memory: false,
+                memory: Memory::Plenty,
             },
         );
         match outcome {

@@ -100,10 +100,10 @@ proptest! {
                     sent += n;
                 }
                 Step::Probe => {
-                    q.peek_unsent_byte(&mut out);
+                    q.peek_unsent(1, &mut out);
                     let byte = usize::from(sent < held.len());
                     prop_assert_eq!(flat(&out), &held[sent..sent + byte]);
-                    q.skip_unsent_byte();
+                    q.skip_unsent(1);
                     sent += byte;
                 }
                 Step::Ack(n) => {

@@ -160,7 +160,7 @@ fn every_second_full_segment_is_acknowledged_at_once() {
 #[test]
 fn the_first_segments_are_acknowledged_at_once() {
     let mut t = Trace::established(plain());
-    for i in 0..u32::from(tcb::QUICK_ACKS) {
+    for i in 0..u32::from(t.tcb.config.quick_acks) {
         t.rx(&format!("PA {}:{} ack 1", i + 1, i + 2));
         t.tx(&format!("A 1 ack {}", i + 2));
     }

@@ -1,0 +1,123 @@
+//! What routers on the way do to packets: a mark, and a word to the sender.
+
+use std::net::Ipv4Addr;
+
+use barewire_driver::mem::Checksum;
+use barewire_driver::{PacketSlice, Pool};
+
+use crate::wire::ethernet::{EthernetHeader, ethertype};
+use crate::wire::icmpv4::{Icmpv4Message, Unreachable};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::protocol;
+
+/// Who tells senders that a packet is too large.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+
+/// Bytes of the payload that an ICMP error quotes behind the IP header (RFC 792).
+const QUOTED_BYTES: usize = 8;
+
+/// Where the type of service and the header checksum lie in an IPv4 header (RFC 791 §3.1).
+const TOS: usize = 1;
+const CHECKSUM: std::ops::Range<usize> = 10..12;
+
+/// "Congestion experienced", and the mask of the bits that say it (RFC 3168 §5).
+const CE: u8 = 0b11;
+
+fn ipv4_of(frame: &[PacketSlice]) -> Option<(EthernetHeader, Ipv4Header)> {
+    let first = frame.first()?;
+    let len: usize = frame.iter().map(|piece| piece.len()).sum();
+    let link = EthernetHeader::parse(first).ok()?;
+    let packet = first.get(EthernetHeader::LEN..)?;
+    let ip = Ipv4Header::parse(packet, len.checked_sub(EthernetHeader::LEN)?).ok()?;
+    (link.ethertype == ethertype::IPV4).then_some((link, ip))
+}
+
+/// The frame marked as having met congestion, where its ends understand that (RFC 3168 §5). The
+/// sender may need the original again, so that the mark goes into a copy.
+pub(super) fn marked(mut frame: Vec<PacketSlice>, pool: &Pool) -> Vec<PacketSlice> {
+    let capable = ipv4_of(&frame).filter(|(_, ip)| ip.tos & CE != 0);
+    let Some((_, ip)) = capable else { return frame };
+    let Some(mut copy) = frame.first().and_then(|first| pool.copy_from(first)) else {
+        return frame;
+    };
+    let header = &mut copy[EthernetHeader::LEN..][..usize::from(ip.header_len)];
+    header[TOS] |= CE;
+    header[CHECKSUM].fill(0);
+    let mut sum = Checksum::new();
+    sum.add(header);
+    header[CHECKSUM].copy_from_slice(&sum.finish().to_be_bytes());
+    frame[0] = copy.freeze();
+    frame
+}
+
+/// What a router answers to a packet that it may not cut and that does not fit in a frame of
+/// `largest` bytes (RFC 1191 §4). Others vanish, as they do on a way that does not cut.
+pub(super) fn too_large(
+    frame: &[PacketSlice],
+    largest: usize,
+    pool: &Pool,
+) -> Option<Vec<PacketSlice>> {
+    let (link, ip) = ipv4_of(frame).filter(|(_, ip)| ip.dont_fragment && !ip.is_fragment())?;
+    let first = frame.first()?;
+    let quoted = usize::from(ip.header_len) + QUOTED_BYTES;
+    let quoted = first.get(EthernetHeader::LEN..EthernetHeader::LEN + quoted)?;
+    let ip_len = Ipv4Header::LEN + Icmpv4Message::LEN + quoted.len();
+    let mut answer = pool.alloc()?;
+    answer.truncate(EthernetHeader::LEN + ip_len);
+    EthernetHeader { dst: link.src, src: link.dst, ..link }.emit(&mut answer);
+    let packet = &mut answer[EthernetHeader::LEN..];
+    Ipv4Header::new(ROUTER, ip.src, protocol::ICMP, ip_len - Ipv4Header::LEN).emit(packet);
+    let (message, payload) = packet[Ipv4Header::LEN..].split_at_mut(Icmpv4Message::LEN);
+    payload.copy_from_slice(quoted);
+    let next_hop_mtu =
+        u16::try_from(largest.saturating_sub(EthernetHeader::LEN)).unwrap_or(u16::MAX);
+    let why = Unreachable::FragmentationNeeded { next_hop_mtu };
+    Icmpv4Message::Unreachable(why).emit([&*payload], message);
+    Some(vec![answer.freeze()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::icmpv4::Quoted;
+    use barewire_driver::{MacAddr, PoolConfig};
+
+    fn frame(pool: &Pool, tos: u8, dont_fragment: bool) -> Vec<PacketSlice> {
+        let (src, dst) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let ip = Ipv4Header::new(src, dst, protocol::TCP, 1000);
+        let mut bytes = vec![7; EthernetHeader::LEN + usize::from(ip.total_len)];
+        let (src, dst) = (MacAddr::local(1), MacAddr::local(2));
+        EthernetHeader { src, dst, ethertype: ethertype::IPV4 }.emit(&mut bytes);
+        Ipv4Header { tos, dont_fragment, ..ip }.emit(&mut bytes[EthernetHeader::LEN..]);
+        let pieces = bytes.chunks(100).map(|piece| pool.copy_from(piece).unwrap().freeze());
+        pieces.collect()
+    }
+
+    fn pool() -> Pool {
+        Pool::new(PoolConfig { slots: 64, slot_len: 2048, cells: 4, try_huge: false }).unwrap()
+    }
+
+    #[test]
+    fn only_packets_whose_ends_understand_marks_are_marked() {
+        let pool = pool();
+        for (tos, expected) in [(0b00, 0b00), (0b10, 0b11), (0b01, 0b11), (0xb8 | 2, 0xb8 | 3)] {
+            let frame = marked(frame(&pool, tos, true), &pool);
+            let (_, ip) = ipv4_of(&frame).expect("the checksum is right again");
+            assert_eq!(ip.tos, expected);
+        }
+    }
+
+    #[test]
+    fn the_sender_of_a_packet_that_does_not_fit_learns_what_would() {
+        let pool = pool();
+        assert!(too_large(&frame(&pool, 0, false), 600, &pool).is_none(), "it may be cut");
+        let answer = too_large(&frame(&pool, 0, true), 600, &pool).unwrap();
+        let (link, ip) = ipv4_of(&answer).unwrap();
+        assert_eq!((link.dst, ip.dst.octets()), (MacAddr::local(1), [10, 0, 0, 1]));
+        let message = &answer[0][EthernetHeader::LEN + Ipv4Header::LEN..];
+        let why = Unreachable::FragmentationNeeded { next_hop_mtu: 586 };
+        assert_eq!(Icmpv4Message::parse(message), Ok(Icmpv4Message::Unreachable(why)));
+        let quoted = Quoted::parse(&message[Icmpv4Message::LEN..]).unwrap();
+        assert_eq!(quoted.dst.octets(), [10, 0, 0, 2]);
+    }
+}
