@@ -11,7 +11,8 @@ use super::{Socket, Stack};
 use crate::socket::SocketId;
 use crate::time::Instant;
 
-/// Connections that wait for their turn, by time.
+/// Connections that wait for their turn, by time. The entry of one that has ended stays until its
+/// time, which is at most a second away.
 #[derive(Debug, Default)]
 pub(crate) struct PacingQueue {
     waiting: BinaryHeap<Reverse<(Instant, u32, u32)>>,

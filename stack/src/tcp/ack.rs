@@ -1,11 +1,11 @@
 //! The fifth step of RFC 9293 §3.10.7.4: the ACK field, and all that hangs on it: round-trip
 //! samples, recovery, the congestion window, the peer's window, and the ACK of our FIN.
 
-use super::congestion::{AckSample, CongestionControl};
+use super::congestion::CongestionControl;
+use super::delivery::Delivery;
 use super::input::Step;
-use super::rate::{PathSample, Round};
-use super::recovery::OnAck;
-use super::sendq::AckedRecords;
+use super::rate::PathSample;
+use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -13,6 +13,9 @@ use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
+
+/// RFC 7765 §4.3, rrthresh.
+const RTO_RESTART_SEGMENTS: u32 = 4;
 
 impl Tcb {
     pub(super) fn take_ack(
@@ -42,8 +45,11 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        let news = self.take_sack(h);
         if good {
-            self.take_new_ack(now, ack, h);
+            self.take_new_ack(now, ack, h, news);
+        } else if self.has_sack() {
+            self.take_blocks(now, h, &news);
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
@@ -107,7 +113,13 @@ impl Tcb {
     }
 
     /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
-    pub(super) fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
+    pub(super) fn take_new_ack(
+        &mut self,
+        now: Instant,
+        ack: SeqNum,
+        h: &TcpHeader,
+        mut news: News,
+    ) {
         if ack.after(self.snd.nxt) {
             // The peer took the byte of a zero-window probe, or the data of our SYN.
             self.sendq.skip_unsent(ack.since(self.snd.nxt));
@@ -132,15 +144,20 @@ impl Tcb {
         self.probes = 0;
         self.persist_backoff = 0;
         self.soft_error = None;
-        let rtt = self.measure(now, ack, in_flight, h);
+        self.sendq.records.ack(ack, &mut news.delivery);
+        let rtt = self.measure(now, in_flight, h, &news);
         let echo = self.ecn_is_echo(h.flags);
-        let restart = self.after_ack(now, bytes, in_flight, rtt, echo);
+        let advance = Advance { bytes, in_flight, rtt, moved: true, echo };
+        let restart = self.judge(now, h, &news, &advance);
+        self.tell_delivery(now, &news.delivery);
         // RFC 6298 §5.2 and §5.3.
         if ack == self.snd.nxt {
             self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
         } else if restart {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.restart_retransmit(now);
         }
+        self.schedule_probe(now);
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
@@ -152,24 +169,13 @@ impl Tcb {
     fn measure(
         &mut self,
         now: Instant,
-        ack: SeqNum,
         in_flight: u32,
         h: &TcpHeader,
+        news: &News,
     ) -> Option<Duration> {
-        let acked = self.sendq.ack_records(ack);
-        let rtt = self.round_trip(now, &acked, h);
-        if let Some(rtt) = rtt {
-            // RFC 7323 §4.2: an ACK for every other segment is expected.
-            let samples = in_flight.div_ceil(2 * self.mss());
-            self.rtt.sample(rtt, samples, &self.config);
-        }
-        self.tell_delivery(now, acked.round, rtt);
-        rtt
-    }
-
-    fn round_trip(&self, now: Instant, acked: &AckedRecords, h: &TcpHeader) -> Option<Duration> {
-        match (acked.resent_at, acked.sent_once_at) {
-            (None, sent) => Some(now - sent?),
+        let told = &news.delivery;
+        let rtt = match (told.resent_at, told.sent_once_at.or(told.sacked_sent_at)) {
+            (None, sent) => now - sent?,
             (Some(resent), _) => {
                 let ts = h.options.timestamps?;
                 let ours = self.status.contains(Status::TIMESTAMPS) && ts.ecr != 0;
@@ -177,19 +183,30 @@ impl Tcb {
                 let rtt = Duration::from_millis(u64::from(ms));
                 // The echo of an earlier transmission may come late because the first ACK was lost:
                 // it would inflate the timeout that the loss of the next one then adds to.
-                (ours && rtt <= now - resent + Duration::from_millis(1)).then_some(rtt)
+                if !ours || rtt > now - resent + Duration::from_millis(1) {
+                    return None;
+                }
+                rtt
             }
-        }
+        };
+        // RFC 7323 §4.2: an ACK for every other segment is expected.
+        let samples = in_flight.div_ceil(2 * self.mss());
+        self.rtt.sample(rtt, samples, &self.config);
+        Some(rtt)
     }
 
     /// What has arrived, and how fast: for controllers that model the path.
-    fn tell_delivery(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
-        let Some(seen) = self.sendq.rate.finish(now, round, rtt) else { return };
-        let in_flight = self.snd.nxt.since(self.snd.una);
+    fn tell_delivery(&mut self, now: Instant, told: &Delivery) {
+        // By our own clock: a millisecond of the timestamps' may be the whole round trip.
+        let rtt = told.sent_once_at.max(told.sacked_sent_at).map(|sent| now - sent);
+        let rate = &mut self.sendq.records.rate;
+        let Some(seen) = rate.finish(now, told.round, rtt) else { return };
+        let delivered = rate.delivered();
+        let in_flight = self.pipe();
         self.controller.on_delivery(&PathSample {
             now,
-            newly: round.newly(),
-            delivered: self.sendq.rate.delivered(),
+            newly: told.round.newly(),
+            delivered,
             prior_delivered: seen.prior,
             rate: seen.rate,
             rtt,
@@ -197,46 +214,39 @@ impl Tcb {
             mss: self.mss(),
         });
         if self.controller.holds_back() {
-            self.sendq.rate.mark_app_limited(in_flight);
+            self.sendq.records.rate.mark_app_limited(in_flight);
         }
     }
 
-    /// Tells recovery and the controller. True if the retransmission timer restarts.
-    fn after_ack(
-        &mut self,
-        now: Instant,
-        acked: u32,
-        in_flight: u32,
-        rtt: Option<Duration>,
-        echo: bool,
-    ) -> bool {
-        let f = self.flight();
-        let after_timeout = self.recovery.after_timeout();
-        match self.recovery.on_ack(now, acked, &f, &mut self.controller) {
-            // RFC 3168 §6.1.2: no growth by an ACK that echoes a mark.
-            OnAck::Grow if echo => true,
-            OnAck::Grow => {
-                self.controller.on_ack(&AckSample {
-                    acked,
-                    una: self.snd.una,
-                    nxt: self.snd.nxt,
-                    now,
-                    rtt,
-                    srtt: self.rtt.srtt().unwrap_or_default(),
-                    in_flight,
-                    mss: f.mss,
-                    window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
-                    after_timeout,
-                });
-                self.tune_send();
-                true
-            }
-            OnAck::Resend { restart_timer } => {
-                self.pending |= Pending::FAST;
-                restart_timer
-            }
-            OnAck::Recovered => true,
+    /// An ACK that acknowledges nothing new by its number; its blocks may tell of something.
+    fn take_blocks(&mut self, now: Instant, h: &TcpHeader, news: &News) {
+        if self.snd.una == self.snd.nxt && self.recovery.is_quiet() {
+            return;
         }
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        let rtt = self.measure(now, in_flight, h, news);
+        let echo = self.ecn_is_echo(h.flags);
+        let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
+        let _ = self.judge(now, h, news, &advance);
+        self.tell_delivery(now, &news.delivery);
+        if self.sendq.records.sacked() > 0 {
+            self.timers.clear(Timer::Probe);
+        }
+    }
+
+    /// RFC 6298 §5.3. With RFC 7765 §4 the time counts from when the oldest segment left, if so few
+    /// are out that no loss among them would show otherwise.
+    fn restart_retransmit(&mut self, now: Instant) {
+        let mut rto = self.rtt.rto(&self.config);
+        if self.config.rto_restart {
+            let waiting = self.snd.nxt.since(self.snd.una) + self.sendq.unsent();
+            let few = waiting.div_ceil(self.mss()) < RTO_RESTART_SEGMENTS;
+            let age = self.sendq.records.first().map_or(Duration::ZERO, |r| now - r.last_sent);
+            if few && age < rto {
+                rto -= age;
+            }
+        }
+        self.timers.set(Timer::Retransmit, now + rto);
     }
 
     /// RFC 9293 §3.10.7.4: the window of the newest segment counts. One that acknowledges more than

@@ -44,6 +44,7 @@ pub struct HalfOpen {
     our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
+    sack: bool,
     /// Explicit congestion notification was agreed on (RFC 3168 §6.1.1).
     ecn: bool,
     /// When the SYN-ACK left is not known well enough for a round-trip sample without timestamps.
@@ -106,6 +107,7 @@ impl HalfOpen {
             our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
+            sack: syn.options.sack_permitted && config.sack,
             ecn: config.ecn.agrees(syn.flags),
             untimed: false,
             deferred: false,
@@ -154,6 +156,7 @@ impl HalfOpen {
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
         header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
+        header.options.sack_permitted = self.sack;
         header
     }
 
@@ -307,6 +310,7 @@ impl HalfOpen {
         let options = TcpOptions {
             mss: Some(self.peer_mss),
             window_scale: self.window_scale,
+            sack_permitted: self.sack,
             timestamps: self.timestamps.then_some(Timestamps { val: self.ts_recent, ecr: 0 }),
             ..TcpOptions::default()
         };
@@ -315,7 +319,7 @@ impl HalfOpen {
         tcb.ecn_agreed(self.ecn);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
         if self.retries > 0 || self.untimed {
-            tcb.sendq.record_resent(SeqNum::new(self.iss), 1, self.sent_at);
+            tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
         }
         tcb
     }

@@ -19,6 +19,9 @@ const LATE_MAX: Duration = Duration::from_millis(1);
 /// The part of a second that a super-segment may be worth, as a shift: about a millisecond.
 const QUANTUM_SHIFT: u32 = 10;
 
+/// No wait is longer, however low the rate: a wait that a dead connection leaves behind ends soon.
+const GAP_MAX: Duration = Duration::from_secs(1);
+
 /// Percentages of a window each round trip at which controllers without a rate of their own are
 /// paced: enough to double in slow start, and a little more than the window after it.
 const SLOW_START_PERCENT: u128 = 200;
@@ -35,7 +38,8 @@ impl Pacer {
     pub(super) fn on_send(&mut self, now: Instant, bytes: u32, rate: u64) -> Instant {
         let start = if now - self.next > LATE_MAX { now } else { self.next };
         let ns = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
-        self.next = start + Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        let gap = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        self.next = start + gap.min(GAP_MAX);
         self.next
     }
 }
@@ -80,6 +84,12 @@ mod tests {
         assert_eq!(pacer.on_send(at(80), 62_500, RATE), at(100));
         assert_eq!(pacer.on_send(at(100), 62_500, RATE), at(150));
         assert_eq!(pacer.on_send(at(10_000), 62_500, RATE), at(10_050));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_second() {
+        assert_eq!(Pacer::default().on_send(at(0), 1 << 30, 1), at(1_000_000));
+        assert_eq!(Pacer::default().on_send(at(0), 1 << 30, 0), at(1_000_000));
     }
 
     #[test]

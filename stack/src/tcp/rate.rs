@@ -126,8 +126,14 @@ impl RateEstimator {
     }
 
     /// True while what is sent shows the application's rate rather than the path's.
+    #[cfg(test)]
     pub(crate) fn is_app_limited(&self) -> bool {
         self.app_limited_until != 0
+    }
+
+    /// The shortest round trip yet.
+    pub(crate) fn min_rtt(&self) -> Option<Duration> {
+        self.min_rtt
     }
 
     /// Bytes delivered since the connection began.
