@@ -12,7 +12,6 @@
 use barewire_driver::PacketSlice;
 
 use super::congestion::CongestionControl;
-use super::pacing;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -307,38 +306,6 @@ impl Tcb {
         if unsent < self.mss() && room > 0 && self.sendq.records.lost() == 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
-        }
-    }
-
-    // --- pacing ----------------------------------------------------------------------------------
-
-    /// Bytes a second at which data leaves, if not at once.
-    pub(super) fn pacing_rate(&self) -> Option<u64> {
-        if !self.status.contains(Status::PACED) {
-            return None;
-        }
-        let c = &self.controller;
-        c.pacing_rate().or_else(|| pacing::rate_of_window(c.cwnd(), c.ssthresh(), self.rtt.srtt()))
-    }
-
-    /// What may leave at once if it is to leave at a rate.
-    fn paced_limits(&self, limits: &TxLimits) -> TxLimits {
-        match self.pacing_rate() {
-            Some(rate) => {
-                let quantum = pacing::quantum(rate, self.mss());
-                TxLimits { max_bytes: limits.max_bytes.min(quantum), ..*limits }
-            }
-            None => *limits,
-        }
-    }
-
-    /// `bytes` of data leave now: the next wait until it is their turn.
-    fn pace(&mut self, now: Instant, bytes: u32) {
-        if let Some(rate) = self.pacing_rate() {
-            let next = self.pacer.on_send(now, bytes, rate);
-            if next > now {
-                self.timers.set(Timer::Pacing, next);
-            }
         }
     }
 
