@@ -235,6 +235,11 @@ impl Tcb {
             return Step::Next;
         }
         let Some(ts) = h.options.timestamps else {
+            if h.flags.contains(TcpFlags::SYN) {
+                // RFC 5961 §4.2: whatever else is wrong with it, a SYN is challenged. It may be a
+                // peer that has lost its memory, and the answer makes it reset what we have.
+                return Step::Next;
+            }
             self.dropped = Some(DropReason::MissingTimestamp);
             return Step::Done(Outcome::Continue);
         };
