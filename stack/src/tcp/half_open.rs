@@ -44,6 +44,7 @@ pub struct HalfOpen {
     our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
+    sack: bool,
     /// When the SYN-ACK left is not known well enough for a round-trip sample without timestamps.
     untimed: bool,
     /// The handshake is complete, and `TCP_DEFER_ACCEPT` waits for data.
@@ -104,6 +105,7 @@ impl HalfOpen {
             our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
+            sack: syn.options.sack_permitted && config.sack,
             untimed: false,
             deferred: false,
             replied_ms: None,
@@ -150,6 +152,7 @@ impl HalfOpen {
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
         header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
+        header.options.sack_permitted = self.sack;
         header
     }
 
@@ -301,6 +304,7 @@ impl HalfOpen {
         let options = TcpOptions {
             mss: Some(self.peer_mss),
             window_scale: self.window_scale,
+            sack_permitted: self.sack,
             timestamps: self.timestamps.then_some(Timestamps { val: self.ts_recent, ecr: 0 }),
             ..TcpOptions::default()
         };
@@ -308,7 +312,7 @@ impl HalfOpen {
         tcb.negotiate(irs, &options, now);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
         if self.retries > 0 || self.untimed {
-            tcb.sendq.record_resent(SeqNum::new(self.iss), 1, self.sent_at);
+            tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
         }
         tcb
     }
