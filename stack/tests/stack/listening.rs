@@ -24,7 +24,7 @@ fn with_cookies_always_no_syn_is_remembered_and_no_option_lost() {
     let counters = *pair.server().counters();
     assert_eq!((counters.cookies_sent, counters.cookies_accepted), (1, 1));
     let (ours, theirs) =
-        (pair.client().figures(client).unwrap(), pair.server().tcp_info(server).unwrap());
+        (pair.client().figures(client).unwrap(), pair.server().figures(server).unwrap());
     assert!(theirs.timestamps && theirs.window_scales.is_some());
     assert_eq!(ours.window_scales.map(|(a, b)| (b, a)), theirs.window_scales);
     assert_eq!((ours.mss, theirs.mss), (1448, 1448));
