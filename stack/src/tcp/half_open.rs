@@ -44,13 +44,13 @@ pub struct HalfOpen {
     our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
-    sack: bool,
     /// When the SYN-ACK left is not known well enough for a round-trip sample without timestamps.
     untimed: bool,
     /// The handshake is complete, and `TCP_DEFER_ACCEPT` waits for data.
     deferred: bool,
     /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
     replied_ms: Option<u32>,
+    sack: bool,
 }
 
 /// What a segment does to a half-open connection.
@@ -105,10 +105,10 @@ impl HalfOpen {
             our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
-            sack: syn.options.sack_permitted && config.sack,
             untimed: false,
             deferred: false,
             replied_ms: None,
+            sack: syn.options.sack_permitted && config.sack,
         }
     }
 

@@ -20,6 +20,7 @@ mod calls;
 mod congestion;
 pub mod cookie;
 mod delivery;
+mod expected;
 pub mod fast_open;
 mod half_open;
 mod info;

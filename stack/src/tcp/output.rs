@@ -186,7 +186,7 @@ impl Tcb {
     }
 
     /// Bytes of new data that may leave now (RFC 9293 §3.8.6.2.1, and Nagle's algorithm, §3.7.4).
-    fn sendable(&self) -> u32 {
+    pub(super) fn sendable(&self) -> u32 {
         let unsent = self.sendq.unsent();
         if unsent == 0 || !self.is_new_datas_turn() {
             return 0;
@@ -286,13 +286,13 @@ impl Tcb {
     }
 
     /// Remembers whether the congestion window is what holds data back: only then may it grow.
-    fn note_what_limits(&mut self) {
+    pub(super) fn note_what_limits(&mut self) {
         let limited = self.sendq.unsent() > 0 && self.cwnd_room() < self.mss();
         self.status.set(Status::CWND_LIMITED, limited);
     }
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
-    fn restart_after_idle(&mut self, now: Instant) {
+    pub(super) fn restart_after_idle(&mut self, now: Instant) {
         if now - self.last_sent > self.rtt.rto(&self.config) {
             let window = self.initial_window();
             self.controller.on_idle(window);
@@ -311,6 +311,13 @@ impl Tcb {
         let mss = self.mss();
         let want = sendable.min(whole_segments(limits.max_bytes, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
+        let seq = self.snd.nxt;
+        let flags = self.note_sent(now, n);
+        Transmit { header: self.header(now, seq, flags, n), payload_len: n, mss: self.snd.mss }
+    }
+
+    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
         if n > 0 && self.sendq.unsent() == 0 {
@@ -326,11 +333,11 @@ impl Tcb {
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
         self.timers.clear(Timer::Cork);
-        if !n.is_multiple_of(mss) {
+        if !n.is_multiple_of(self.mss()) {
             self.snd.small_end = self.snd.nxt;
         }
         let first = self.sendq.records.is_empty();
-        self.sendq.records.sent(seq, len, mss, now);
+        self.sendq.records.sent(seq, len, self.mss(), now);
         self.recovery.on_sent(len);
         if first && self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
@@ -345,7 +352,7 @@ impl Tcb {
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
         }
-        Transmit { header: self.header(now, seq, flags, n), payload_len: n, mss: self.snd.mss }
+        flags
     }
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
@@ -499,7 +506,7 @@ impl Tcb {
         }
     }
 
-    fn header(
+    pub(super) fn header(
         &mut self,
         now: Instant,
         seq: SeqNum,

@@ -411,6 +411,13 @@ impl Tcb {
         self.timers.next()
     }
 
+    /// A time before which [`Tcb::handle_timeout`] has nothing to do. Unlike [`Tcb::poll_at`] it
+    /// costs no search, and may be too early after a deadline was cleared or postponed.
+    #[inline]
+    pub fn quiet_until(&self) -> Instant {
+        self.timers.bound()
+    }
+
     /// Why a segment was dropped, once, if the last one was.
     pub fn take_drop(&mut self) -> Option<DropReason> {
         self.dropped.take()

@@ -288,6 +288,7 @@ impl Tcb {
         self.recovery.probe = None;
         self.recovery.episode = None;
         self.recovery.phase = Phase::Repair(Prr::new(before));
+        self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Probe);
     }
 
@@ -309,6 +310,7 @@ impl Tcb {
         let patience = if self.has_rack() { self.patience() } else { Duration::ZERO };
         self.sendq.records.lose_on_timeout(now, patience);
         self.recovery.on_timeout(&f, ask && self.has_sack());
+        self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Reorder);
         self.timers.clear(Timer::Probe);
     }
