@@ -41,6 +41,7 @@ impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         self.dropped = None;
+        self.tally.received(now, &segment);
         if self.is_expected(&segment) {
             return self.take_expected(now, segment);
         }

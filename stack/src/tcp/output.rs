@@ -26,7 +26,7 @@ pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 
 /// Why queued data does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blocked {
+pub(super) enum Blocked {
     /// Nothing is queued, or an ACK will come that lets it go.
     No,
     /// `TCP_CORK` or `MSG_MORE` waits for a full segment.
@@ -163,6 +163,7 @@ impl Tcb {
             return Some(transmit);
         }
         self.note_what_limits();
+        self.note_activity(now);
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
@@ -182,7 +183,7 @@ impl Tcb {
     }
 
     /// Bytes that the congestion window still takes.
-    fn cwnd_room(&self) -> u32 {
+    pub(super) fn cwnd_room(&self) -> u32 {
         self.recovery.room(&self.controller, self.pipe(), self.mss(), self.has_sack())
     }
 
@@ -264,7 +265,7 @@ impl Tcb {
             || (self.sendable() > 0 && self.cwnd_room() >= mss)
     }
 
-    fn blocked(&self) -> Blocked {
+    pub(super) fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
         if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
             return Blocked::No;
@@ -413,6 +414,7 @@ impl Tcb {
         }
         let len = n + u32::from(with_fin);
         self.note_resent(now, from, len);
+        self.tally.bytes_resent += u64::from(n);
         self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
         self.last_sent = now;
         self.pace(now, n);
@@ -496,6 +498,7 @@ impl Tcb {
         self.pending -= Pending::ACK;
         let payload_len = if active { self.fill_syn(now, &mut header, first, payload) } else { 0 };
         let mss = self.snd.mss.max(payload_len as u16);
+        self.tally.sent(now, payload_len, mss);
         Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
     }
 
@@ -562,6 +565,8 @@ impl Tcb {
         }
         self.timers.clear(Timer::DelayedAck);
         self.rcv.acked = self.rcv.nxt;
+        self.tally.sent(now, payload_len, self.snd.mss);
+        self.note_activity(now);
         TcpHeader {
             seq: seq.get(),
             ack: self.rcv.nxt.get(),

@@ -114,6 +114,7 @@ impl Tcb {
             return;
         }
         if seq.after(self.rcv.nxt) {
+            self.tally.out_of_order = self.tally.out_of_order.wrapping_add(wire_segments);
             self.keep_out_of_sequence(seq, payload, limit);
             // RFC 5681 §4.2: a duplicate ACK at once for each, so that the peer counts to three.
             let owed = u32::from(self.rcv.dup_acks) + wire_segments;

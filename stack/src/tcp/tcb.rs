@@ -18,6 +18,7 @@ use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::{CongestionControl, Controller};
 use super::ecn::EcnState;
 use super::fast_open::FastOpen;
+use super::info::Tally;
 use super::pacing::Pacer;
 use super::ranges::Range;
 use super::recovery::{Flight, Recovery};
@@ -28,7 +29,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
-use super::{DropReason, Open, Outcome, TcpConfig, TcpInfo};
+use super::{DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpOptions, Timestamps};
@@ -203,6 +204,7 @@ pub struct Tcb {
     pub(super) retransmissions: u32,
     /// Recoveries and timeouts that turned out to have been needless.
     pub(super) undone: u16,
+    pub(super) tally: Tally,
     pub(super) challenges: Challenges,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
@@ -289,6 +291,7 @@ impl Tcb {
             bytes_received: 0,
             retransmissions: 0,
             undone: 0,
+            tally: Tally::default(),
             challenges: Challenges::default(),
             fast_open: None,
         };
@@ -455,9 +458,9 @@ impl Tcb {
         })
     }
 
-    /// Figures for `TCP_INFO`.
-    pub fn info(&self) -> TcpInfo {
-        TcpInfo {
+    /// Figures in bytes and spans of time.
+    pub fn info(&self) -> Figures {
+        Figures {
             state: self.state,
             srtt: self.rtt.srtt(),
             rttvar: self.rtt.rttvar(),
