@@ -437,6 +437,9 @@ impl Stack {
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.get(&key) {
+            Some(Tag::Connection(index))
+                if segment.header.flags.contains(TcpFlags::SYN)
+                    && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {
                     self.memory_for(index, segment.header.seq)
@@ -503,6 +506,27 @@ impl Stack {
             return Memory::Exhausted;
         }
         Memory::Scarce
+    }
+
+    /// True if the connection is in TIME-WAIT, still held by its application, and this SYN is a
+    /// newer one that a listener can take: the connection is over then.
+    #[cold]
+    fn makes_room_for(
+        &mut self,
+        index: u32,
+        key: &FlowKey,
+        syn: &TcpHeader,
+        iss_above: &mut Option<u32>,
+    ) -> bool {
+        if self.find_listener(key).is_none() {
+            return false;
+        }
+        let now = self.egress.now;
+        let Some(connection) = self.connection_mut(index) else { return false };
+        let Some((above, outcome)) = connection.tcb.yield_to(now, syn) else { return false };
+        *iss_above = Some(above);
+        self.settle(index, outcome);
+        true
     }
 
     /// A segment for a flow in TIME-WAIT.
