@@ -6,9 +6,6 @@ use barewire_benches::loss::{Control, Ours, Path, Peer, Role, goodput};
 use barewire_stack::tcp::Algorithm;
 use clap::Parser;
 
-/// Our controllers.
-const ALGORITHMS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
-
 const CONTROLS: [(&str, Control); 2] = [("reno", Control::Reno), ("cubic", Control::Cubic)];
 
 /// What ratios are to.
@@ -71,11 +68,11 @@ fn main() {
     for (name, bps) in peers {
         tell(&format!("smoltcp {name}"), bps, reference);
     }
-    for (name, algorithm) in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         let bps = mean(options.seeds, &path, |path| {
             let end = |role| Ours::new(path, role, algorithm);
             goodput(path, end(Role::Sender), end(Role::Receiver))
         });
-        tell(&format!("barewire {name}"), bps, reference);
+        tell(&format!("barewire {algorithm}"), bps, reference);
     }
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use barewire_stack::tcp::{Algorithm, TcpConfig};
+use barewire_stack::tcp::{Algorithm, EcnMode, TcpConfig};
 use barewire_stack::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
 use barewire_stack::{
     Family, Instant, OptionName, Settings, SocketError, SocketId, SocketKind, SocketOption, Stack,
@@ -42,6 +42,9 @@ pub(crate) struct Setup {
     sack: bool,
     dsack: bool,
     rack_tlp: bool,
+    pacing: bool,
+    algorithm: u8,
+    ecn: u8,
     autotune: bool,
     nodelay: bool,
     delayed_ack_ms: u8,
@@ -69,7 +72,9 @@ impl Setup {
             delayed_ack: Duration::from_millis(u64::from(self.delayed_ack_ms)),
             initial_window_segments: 1 + self.initial_window % 16,
             rto_min: Duration::from_millis(1 + u64::from(self.rto_min_ms)),
-            congestion: Algorithm::default(),
+            pacing: self.pacing,
+            congestion: Algorithm::ALL[usize::from(self.algorithm) % Algorithm::ALL.len()],
+            ecn: [EcnMode::Off, EcnMode::WhenAsked, EcnMode::Request][usize::from(self.ecn % 3)],
             ..TcpConfig::default()
         };
         let slots = if self.few_slots { 64 } else { 512 };

@@ -11,7 +11,7 @@ use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
 use crate::wire::ethernet::ethertype;
-use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header};
+use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
@@ -57,6 +57,7 @@ impl Egress {
         segment: &Transmit,
         pieces: &mut Vec<PacketSlice>,
     ) {
+        let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
         let mut header = segment.header;
         header.src_port = path.key.local_port;
         header.dst_port = path.key.remote_port;
@@ -312,7 +313,8 @@ impl Egress {
             return;
         }
         let path = TcpPath { key, ttl, tos, hop, mac: None };
-        let segment = Transmit { header, payload_len: 0, mss: u16::MAX };
+        let ecn = Ecn::NotEct;
+        let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
         self.emit_tcp(&path, &segment, &mut Vec::new());
     }
 

@@ -26,6 +26,7 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod pacing;
 mod poll_flags;
 mod raw;
 mod resets;
@@ -121,6 +122,7 @@ pub struct Stack {
     pub(crate) listeners: HashMap<u16, Vec<SocketId>>,
     pub(crate) datagrams: HashMap<(crate::socket::SocketKind, u16), Vec<SocketId>>,
     pub(crate) wheel: Wheel,
+    pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
     /// Connections that want to send, in turn.
     pub(crate) tx_list: VecDeque<u32>,
@@ -157,6 +159,7 @@ impl Stack {
             listeners: HashMap::new(),
             datagrams: HashMap::new(),
             wheel: Wheel::new(),
+            pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
             tx_list: VecDeque::new(),
             events: VecDeque::new(),
@@ -217,6 +220,7 @@ impl Stack {
             }
         }
         self.fired = fired;
+        self.release_paced();
         self.neighbor_timeouts();
         self.reassembly_timeouts();
         self.drain_loopback();
@@ -234,7 +238,8 @@ impl Stack {
         let neighbors = self.egress.ifaces.iter().map(|iface| iface.neighbors.poll_at());
         let loopback = (!self.egress.loopback.is_empty()).then_some(self.egress.now);
         neighbors
-            .chain([self.wheel.next_deadline(), self.reassembler.poll_at(), loopback])
+            .chain([self.wheel.next_deadline(), self.pacing.next()])
+            .chain([self.reassembler.poll_at(), loopback])
             .flatten()
             .min()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{Hop, IfaceId, Resolution, TcpPath};
@@ -42,6 +43,7 @@ impl Stack {
             return self.follow_up_orphan(index);
         }
         schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
         let ready = connection.tcb.readiness();
         let grown = !(ready - connection.told).is_empty();
         // What is gone may come again, and is then news.
@@ -60,9 +62,11 @@ impl Stack {
     /// The same without anybody to tell: a connection that is over is let go.
     fn follow_up_orphan(&mut self, index: u32) {
         if !self.release_if_over(index)
-            && let Some(Socket::Connection(connection)) = self.sockets.get_mut(index)
+            && let Some((generation, Socket::Connection(connection))) =
+                self.sockets.entry_mut(index)
         {
             schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+            pace(&mut self.pacing, SocketId { index, generation }, connection);
         }
     }
 
@@ -309,12 +313,23 @@ fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection:
         connection.in_tx_list = true;
         list.push_back(index);
     }
-    if let Some(at) = connection.tcb.poll_at()
+    if let Some(at) = connection.tcb.timer_at()
         && let Some(old) = connection.timer.needs(at)
     {
         if let Some(key) = old {
             wheel.cancel(key);
         }
         connection.timer.set(wheel.insert(at, Tag::Connection(index).to_bits()), at);
+    }
+}
+
+/// Has the connection looked at again when pacing lets it send.
+#[inline]
+fn pace(queue: &mut PacingQueue, id: SocketId, connection: &mut Connection) {
+    if !connection.in_pacing
+        && let Some(at) = connection.tcb.paced_until()
+    {
+        connection.in_pacing = true;
+        queue.push(at, id);
     }
 }

@@ -26,9 +26,11 @@ pub(super) enum Timer {
     User,
     /// An idle connection gives back the memory of its queues.
     Trim,
+    /// The next paced data may leave. The last: it needs a finer clock than the others.
+    Pacing,
 }
 
-const COUNT: usize = Timer::Trim as usize + 1;
+const COUNT: usize = Timer::Pacing as usize + 1;
 
 /// `Instant::FAR_FUTURE` is "not set".
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +70,16 @@ impl Timers {
 
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
-        let earliest = self.0.iter().copied().min()?;
-        (earliest != Instant::FAR_FUTURE).then_some(earliest)
+        earliest(&self.0)
     }
+
+    /// The earliest deadline but that of pacing.
+    pub(super) fn next_unpaced(&self) -> Option<Instant> {
+        earliest(&self.0[..Timer::Pacing as usize])
+    }
+}
+
+fn earliest(deadlines: &[Instant]) -> Option<Instant> {
+    let earliest = deadlines.iter().copied().min()?;
+    (earliest != Instant::FAR_FUTURE).then_some(earliest)
 }
