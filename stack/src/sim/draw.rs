@@ -14,7 +14,7 @@ use super::switch::Wire;
 use crate::rng::Rng;
 use crate::socket::SocketKind;
 use crate::stack::StackConfig;
-use crate::tcp::{Algorithm, EcnMode, Keepalive, TcpConfig};
+use crate::tcp::{Algorithm, EcnMode, Keepalive, SynCookies, TcpConfig};
 use crate::wire::ethernet::EthernetHeader;
 
 /// Ports that every host listens on.
@@ -200,6 +200,10 @@ fn tcp(rng: &mut Rng, tcp: &mut TcpConfig) {
     tcp.window_scale = rng.chance(0.7);
     (tcp.sack, tcp.dsack) = (rng.chance(0.7), rng.chance(0.7));
     (tcp.rack_tlp, tcp.rto_restart) = (rng.chance(0.7), rng.chance(0.3));
+    tcp.quick_ack = rng.chance(0.2);
+    if rng.chance(0.2) {
+        tcp.syn_cookies = if rng.chance(0.5) { SynCookies::Off } else { SynCookies::Always };
+    }
     tcp.send_buffer_bytes = 4096 << rng.below(8);
     tcp.recv_buffer_bytes = 4096 << rng.below(8);
     (tcp.send_autotune, tcp.recv_autotune) = (rng.chance(0.5), rng.chance(0.5));
