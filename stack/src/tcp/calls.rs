@@ -13,6 +13,7 @@ use crate::time::Instant;
 
 impl Tcb {
     /// What would not block.
+    #[inline]
     pub fn readiness(&self) -> Readiness {
         let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
         if self.state == State::Established
@@ -24,6 +25,10 @@ impl Tcb {
             ready.set(Readiness::WRITABLE, self.is_roomy());
             return ready;
         }
+        self.unusual_readiness()
+    }
+
+    fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
         let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
@@ -39,7 +44,11 @@ impl Tcb {
 
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
+    #[inline]
     fn is_roomy(&self) -> bool {
+        if self.sendq.len() == 0 {
+            return self.snd.buffer > 0;
+        }
         self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 

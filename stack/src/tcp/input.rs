@@ -98,7 +98,7 @@ impl Tcb {
         }
         self.update_window(h);
         if segment.payload_len > 0 {
-            self.take_text(now, SeqNum::new(h.seq), segment);
+            self.take_expected_text(now, segment);
         }
         self.trim_later(now);
         Outcome::Continue

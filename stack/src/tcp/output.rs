@@ -271,7 +271,7 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        if now - self.last_sent > self.rtt.rto(&self.config) {
+        if now > self.rtt.deadline(self.last_sent, &self.config) {
             let window = self.initial_window();
             self.controller.on_idle(window);
         }
@@ -322,7 +322,7 @@ impl Tcb {
         self.last_sent = now;
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
         }
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
         if n > 0 && self.rcv.nxt != self.rcv.acked {
