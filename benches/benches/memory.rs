@@ -45,11 +45,12 @@ fn pool(c: &mut Criterion) {
             (front, rest)
         });
     });
-    let mut posted = PostedSlots::new(&pool, 64);
+    let (mut posted, mut slices) = (PostedSlots::new(&pool, 64), Vec::new());
     group.bench_function("post_complete", |b| {
         b.iter(|| {
             posted.post(1, |_| {});
-            posted.complete(64)
+            posted.complete(1, 0..=2048, &mut slices, || Some(64));
+            slices.pop()
         });
     });
     let mut burst = Vec::with_capacity(64);

@@ -83,6 +83,26 @@ impl RxBurst {
         self.frames.push(RxFrame { first: first as u32, count: count as u16, len, ..meta });
     }
 
+    /// Where a ring appends segments that are each a frame of its own, before it says so with
+    /// [`RxBurst::finish_singles`].
+    #[inline]
+    pub(crate) fn segments_mut(&mut self) -> &mut Vec<PacketSlice> {
+        &mut self.segments
+    }
+
+    /// Ends as many frames of one segment each as have been appended, with what `meta` gives for
+    /// each in order.
+    #[inline]
+    pub(crate) fn finish_singles(&mut self, mut meta: impl FnMut() -> RxFrame) {
+        let first = self.whole_segments;
+        // Everything moves into the iterator, so that its loop keeps it in registers.
+        self.frames.extend(self.segments[first..].iter().enumerate().map(move |(n, segment)| {
+            let (first, len) = ((first + n) as u32, segment.len() as u32);
+            RxFrame { first, count: 1, len, ..meta() }
+        }));
+        self.whole_segments = self.segments.len();
+    }
+
     /// Drops the segments pushed since the last whole frame.
     pub fn abandon_frame(&mut self) {
         self.segments.truncate(self.whole_segments);
@@ -232,6 +252,8 @@ pub struct TxBurst {
     taken_frames: usize,
     /// Segments that belong to whole frames.
     whole_segments: usize,
+    /// Frames before the first that has several segments or is not [`TxFrame::is_plain`].
+    simple_frames: usize,
 }
 
 impl TxBurst {
@@ -253,6 +275,9 @@ impl TxBurst {
         let count = self.segments.len() - self.whole_segments;
         let len = frame_len(&self.segments, count);
         self.whole_segments = self.segments.len();
+        if count == 1 && meta.is_plain() && self.simple_frames == self.frames.len() {
+            self.simple_frames += 1;
+        }
         self.frames.push(TxFrame { count: count as u16, len, ..meta });
     }
 
@@ -293,6 +318,7 @@ impl TxBurst {
             _ => whole,
         };
         self.whole_segments -= end;
+        self.simple_frames = self.simple_frames.saturating_sub(count);
         let mut segments = self.segments.drain(..end);
         for frame in self.frames.drain(..count.min(self.frames.len())) {
             take(&frame, Segments { left: usize::from(frame.count), from: &mut segments });
@@ -307,12 +333,35 @@ impl TxBurst {
         to.clear();
         std::mem::swap(&mut self.segments, &mut to.segments);
         to.whole_segments = std::mem::take(&mut self.whole_segments);
+        self.simple_frames = 0;
         let mut first = 0;
         for &TxFrame { count, len, .. } in &self.frames {
             to.frames.push(RxFrame { first, count, len, ..RxFrame::default() });
             first += u32::from(count);
         }
         self.frames.clear();
+    }
+
+    /// How many frames at the front are one segment each, to be sent as it is.
+    #[inline]
+    pub(crate) fn simple_len(&self) -> usize {
+        self.simple_frames.saturating_sub(self.taken_frames)
+    }
+
+    /// Takes the first `count` frames, of which [`TxBurst::simple_len`] says that each is one
+    /// segment, and gives the vector that begins with their segments, from which the caller removes
+    /// them.
+    #[inline]
+    pub(crate) fn take_simple(&mut self, count: usize) -> &mut Vec<PacketSlice> {
+        self.clear_taken();
+        self.simple_frames -= count;
+        self.whole_segments -= count;
+        if count == self.frames.len() {
+            self.frames.clear();
+        } else {
+            self.frames.drain(..count);
+        }
+        &mut self.segments
     }
 
     /// Lets go of everything that has been taken; queues call it once, at the end of a burst.
@@ -329,6 +378,7 @@ impl TxBurst {
             self.frames.drain(..self.taken_frames);
         }
         self.whole_segments -= self.taken_segments;
+        self.simple_frames = self.simple_frames.saturating_sub(self.taken_frames);
         (self.taken_segments, self.taken_frames) = (0, 0);
     }
 
@@ -337,6 +387,7 @@ impl TxBurst {
         self.segments.clear();
         self.frames.clear();
         (self.taken_segments, self.taken_frames, self.whole_segments) = (0, 0, 0);
+        self.simple_frames = 0;
     }
 
     /// Segments of the frames not yet taken.

@@ -81,6 +81,8 @@ counters! {
     tcp_challenges_limited,
     /// TCP segments dropped because of their ACK: none, or of what was never sent (RFC 5961 §5).
     tcp_drop_bad_ack,
+    /// SACK blocks not believed: of what was never sent, or too many to remember.
+    tcp_drop_bad_sack,
     /// TCP data dropped because too much packet memory is pinned by what was not read.
     tcp_drop_memory,
     /// TCP data dropped because too much of it is out of sequence.
@@ -179,6 +181,7 @@ impl StackCounters {
             DropReason::BadReset | DropReason::UnexpectedSyn => &mut self.tcp_drop_challenged,
             DropReason::ChallengeLimit => &mut self.tcp_challenges_limited,
             DropReason::NoAck | DropReason::BadAck => &mut self.tcp_drop_bad_ack,
+            DropReason::BadSack => &mut self.tcp_drop_bad_sack,
             DropReason::ReceiveMemory => &mut self.tcp_drop_memory,
             DropReason::Reassembly => &mut self.tcp_drop_reassembly,
             DropReason::AfterFin | DropReason::ReadShut | DropReason::Closed => {

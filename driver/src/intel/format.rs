@@ -177,28 +177,29 @@ pub(crate) fn rx_done(status: u64) -> bool {
     status & rx::DD != 0
 }
 
+/// True if the device has finished with a receive descriptor that holds a frame of its own,
+/// undamaged.
+#[inline]
+pub(crate) fn rx_whole(status: u64) -> bool {
+    status & (rx::DD | rx::EOP | rx::RXE) == rx::DD | rx::EOP
+}
+
 /// Bytes in the buffer of a finished descriptor, as the device claims.
 #[inline]
-pub(crate) fn rx_len(descriptor: [u64; 2]) -> usize {
-    usize::from((descriptor[1] >> 32) as u16)
+pub(crate) fn rx_len(status: u64) -> u16 {
+    (status >> 32) as u16
 }
 
 /// True if the frame ends here.
 #[inline]
-pub(crate) fn rx_ends(descriptor: [u64; 2]) -> bool {
-    descriptor[1] & rx::EOP != 0
+pub(crate) fn rx_ends(status: u64) -> bool {
+    status & rx::EOP != 0
 }
 
 /// True if the device says that the frame is damaged.
 #[inline]
-pub(crate) fn rx_damaged(descriptor: [u64; 2]) -> bool {
-    descriptor[1] & rx::RXE != 0
-}
-
-/// True if a descriptor holds a frame of its own, undamaged.
-#[inline]
-pub(crate) fn rx_whole(descriptor: [u64; 2]) -> bool {
-    descriptor[1] & (rx::EOP | rx::RXE) == rx::EOP
+pub(crate) fn rx_damaged(status: u64) -> bool {
+    status & rx::RXE != 0
 }
 
 /// Which parts of a written-back descriptor are to be believed: what was granted. The rest is
@@ -220,22 +221,25 @@ impl RxMask {
 #[inline]
 pub(crate) fn rx_meta(descriptor: [u64; 2], mask: RxMask) -> RxFrame {
     let [hash, status] = [descriptor[0] & mask.0[0], descriptor[1] & mask.0[1]];
-    let checksum = if status & rx::L4CS == 0 {
-        RxChecksum::Unknown
-    } else {
-        match status & (rx::L4E | rx::IPE | rx::UDPCS) {
-            0 | rx::UDPCS => RxChecksum::Good,
-            rx::L4E => RxChecksum::Bad,
-            // A UDP checksum of 0 means that there is none (RFC 768), and devices differ in what
-            // they make of it; behind a wrong IP header nothing is certain. Software decides.
-            _ => RxChecksum::Unknown,
-        }
-    };
-    RxFrame {
-        checksum,
-        rss_hash: (hash & 0xf != 0).then_some((hash >> 32) as u32),
-        vlan: (status & rx::VP != 0).then_some((status >> 48) as u16),
-        ..RxFrame::default()
+    let rss_hash = (hash & 0xf != 0).then_some((hash >> 32) as u32);
+    // What most frames are: the device found the checksum right, and there was no tag.
+    if status & (rx::L4CS | rx::L4E | rx::IPE | rx::VP) == rx::L4CS {
+        return RxFrame { checksum: RxChecksum::Good, rss_hash, ..RxFrame::default() };
+    }
+    let vlan = (status & rx::VP != 0).then_some((status >> 48) as u16);
+    RxFrame { checksum: rx_verdict(status), rss_hash, vlan, ..RxFrame::default() }
+}
+
+fn rx_verdict(status: u64) -> RxChecksum {
+    if status & rx::L4CS == 0 {
+        return RxChecksum::Unknown;
+    }
+    match status & (rx::L4E | rx::IPE | rx::UDPCS) {
+        0 | rx::UDPCS => RxChecksum::Good,
+        rx::L4E => RxChecksum::Bad,
+        // A UDP checksum of 0 means that there is none (RFC 768), and devices differ in what they
+        // make of it; behind a wrong IP header nothing is certain. Software decides.
+        _ => RxChecksum::Unknown,
     }
 }
 

@@ -92,7 +92,7 @@ fn hash_and_tag_are_read_from_the_descriptor() {
     let descriptor = [0xdead_beef << 32 | 1, rx::VP | 0x2005 << 48 | 60 << 32];
     let meta = rx_meta(descriptor, RxMask::of(Features::all()));
     assert_eq!((meta.rss_hash, meta.vlan), (Some(0xdead_beef), Some(0x2005)));
-    assert_eq!(rx_len(descriptor), 60);
+    assert_eq!(rx_len(descriptor[1]), 60);
     assert_eq!(
         rx_meta([0xdead_beef << 32, 0], RxMask::of(Features::all())).rss_hash,
         None,

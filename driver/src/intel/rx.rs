@@ -14,8 +14,8 @@ use arrayvec::ArrayVec;
 use super::format::{self, Format, RxMask};
 use crate::barrier;
 use crate::bus::Iova;
-use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
-use crate::mem::{PacketSlice, Pool, PostedSlots, prefetch_read};
+use crate::device::{Features, QueueCounters, RxBurst, RxChecksum, RxFrame};
+use crate::mem::{PacketSlice, Pool, PostedSlots};
 use crate::ring::Descriptors;
 
 /// Free descriptors from which on the ring is filled again: a tail write is worth a burst.
@@ -26,7 +26,7 @@ const REFILL_BATCH: u16 = 32;
 const MAX_SEGMENTS: usize = 8;
 
 /// Shortest frame with a whole Ethernet header.
-const ETHERNET_LEN: usize = 14;
+const ETHERNET_LEN: u16 = 14;
 
 /// One receive ring. Indices run freely and are masked where they are used.
 #[derive(Debug)]
@@ -35,12 +35,10 @@ pub(crate) struct RxRing<F> {
     posted: PostedSlots,
     pool_iova: u64,
     /// Bytes that the device may write into a slot: a whole number of KiB, without headroom.
-    buffer_len: usize,
+    buffer_len: u16,
     mask: RxMask,
     /// Next descriptor that the device finishes.
     next: u16,
-    /// Next descriptor to give to the device.
-    fill: u16,
     /// Segments of a frame of which the last descriptor is not finished yet.
     partial: ArrayVec<PacketSlice, MAX_SEGMENTS>,
     /// The frame that goes on here has been given up: wait for its end.
@@ -58,21 +56,15 @@ impl<F: Format> RxRing<F> {
             posted: PostedSlots::new(pool, ring.len()),
             ring,
             pool_iova: pool_iova.0,
-            buffer_len: pool.slot_len(),
+            buffer_len: pool.slot_len() as u16,
             mask: RxMask::of(granted),
             next: 0,
-            fill: 0,
             partial: ArrayVec::new(),
             skipping: false,
             amid: false,
             starved: false,
             format: PhantomData,
         }
-    }
-
-    /// Descriptors that the device owns.
-    fn owned(&self) -> u16 {
-        self.fill.wrapping_sub(self.next)
     }
 
     /// True while too few slots were free to fill the ring.
@@ -82,7 +74,7 @@ impl<F: Format> RxRing<F> {
 
     /// True if a descriptor has been finished.
     pub(crate) fn ready(&self) -> bool {
-        self.owned() > 0 && format::rx_done(self.ring.status(self.next))
+        !self.posted.is_empty() && format::rx_done(self.ring.status(self.next))
     }
 
     /// Appends at most `max` frames to the burst. Looks at no more descriptors than the device
@@ -93,76 +85,95 @@ impl<F: Format> RxRing<F> {
         max: usize,
         counters: &mut QueueCounters,
     ) -> usize {
-        let (mut received, mut bytes, mut verdicts) = (0, 0, Verdicts::default());
-        while received < max && self.next != self.fill {
-            let index = self.next;
-            if !format::rx_done(self.ring.status(index)) {
+        let before = burst.len();
+        loop {
+            let left = max - (burst.len() - before);
+            if left > 0 && !self.amid {
+                self.receive_run(burst, left, counters);
+            }
+            // What ended the run: the end of all, or a descriptor that is not a frame by itself.
+            if burst.len() - before == max || !self.ready() {
                 break;
             }
-            // Orders the load of DD above before the loads of the descriptor and the packet: the
-            // device wrote DD last (82576 §7.1.5).
-            barrier::acquire_descriptor();
-            let descriptor = self.ring.read(index);
-            self.next = index.wrapping_add(1);
-            let len = format::rx_len(descriptor);
-            let Some(segment) = self.posted.complete(index, len) else {
-                // Every descriptor between `next` and `fill` has a slot.
-                debug_assert!(false, "a descriptor without a slot");
-                continue;
-            };
-            let fits = (ETHERNET_LEN..=self.buffer_len).contains(&len);
-            if self.amid || !fits || !format::rx_whole(descriptor) {
-                match self.join(segment, descriptor, burst, counters) {
-                    Some(earlier) => bytes += earlier,
-                    None => continue,
-                }
-            } else {
-                prefetch_read(&segment);
-                burst.push_segment(segment);
-            }
-            let meta = format::rx_meta(descriptor, self.mask);
-            burst.finish_frame(meta);
-            received += 1;
-            bytes += len;
-            verdicts.add(meta.checksum);
+            self.receive_part(burst, counters);
         }
+        let received = burst.len() - before;
         counters.rx_frames += received as u64;
-        counters.rx_bytes += bytes as u64;
-        counters.rx_checksum_good += verdicts.good;
-        counters.rx_checksum_bad += verdicts.bad;
         received
     }
 
-    /// Takes a segment that is not a whole, sound frame by itself. If it ends a frame, the burst
-    /// has all of its segments then; gives the bytes of those before.
+    /// Takes descriptors that are each a sound frame, as long as the next one is, up to the ring's
+    /// end.
+    #[inline]
+    fn receive_run(&mut self, burst: &mut RxBurst, most: usize, counters: &mut QueueCounters) {
+        let mut descriptors = self.ring.run(self.next, most);
+        let lens = ETHERNET_LEN..=self.buffer_len;
+        let (run, bytes) =
+            self.posted.complete(descriptors.len(), lens, burst.segments_mut(), || {
+                // DD and the length are in the same word, which is loaded once.
+                let status = descriptors.next()?.status();
+                format::rx_whole(status).then_some(format::rx_len(status))
+            });
+        // Orders the loads of DD above before the loads of the rest of the descriptors and of the
+        // packets: the device wrote DD last (82576 §7.1.5).
+        barrier::acquire_descriptor();
+        let mut others = Others::default();
+        let told = &mut others;
+        let mut descriptors = self.ring.run(self.next, run);
+        let mask = self.mask;
+        burst.finish_singles(move || {
+            // What is read here decides about nothing but itself: the lengths are settled.
+            let Some(descriptor) = descriptors.next() else { return RxFrame::default() };
+            let meta = format::rx_meta([descriptor.first(), descriptor.status()], mask);
+            match meta.checksum {
+                RxChecksum::Good => {}
+                RxChecksum::Bad => told.bad += 1,
+                RxChecksum::Unknown => told.unknown += 1,
+            }
+            meta
+        });
+        self.next = self.next.wrapping_add(run as u16);
+        counters.rx_checksum_good += run as u64 - others.bad - others.unknown;
+        counters.rx_checksum_bad += others.bad;
+        counters.rx_bytes += bytes;
+    }
+
+    /// Takes one finished descriptor that is not a whole, sound frame by itself.
     #[cold]
-    fn join(
-        &mut self,
-        segment: PacketSlice,
-        descriptor: [u64; 2],
-        burst: &mut RxBurst,
-        counters: &mut QueueCounters,
-    ) -> Option<usize> {
-        let (len, ends) = (format::rx_len(descriptor), format::rx_ends(descriptor));
-        let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(descriptor);
+    fn receive_part(&mut self, burst: &mut RxBurst, counters: &mut QueueCounters) {
+        let status = self.ring.status(self.next);
+        // As in `receive_run`.
+        barrier::acquire_descriptor();
+        let descriptor = [self.ring.read(self.next)[0], status];
+        self.next = self.next.wrapping_add(1);
+        let (len, ends) = (format::rx_len(status), format::rx_ends(status));
+        let mut segment = Vec::with_capacity(1);
+        // A length that is a lie is cut to the buffer before the frame is given up.
+        let cut = len.min(self.buffer_len);
+        self.posted.complete(1, 0..=self.buffer_len, &mut segment, || Some(cut));
+        // `ready` has seen that there is a slot.
+        let Some(segment) = segment.pop() else { return };
+        let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(status);
         let runt = ends && self.partial.is_empty() && len < ETHERNET_LEN;
-        let full = !ends && self.partial.is_full();
+        // Room for the last one is kept.
+        let full = !ends && self.partial.len() + 1 == MAX_SEGMENTS;
         if self.skipping || bogus || runt || full {
-            self.give_up(ends, counters);
-            return None;
+            return self.give_up(ends, counters);
         }
         self.amid = !ends;
         if !ends {
             self.partial.push(segment);
-            return None;
+            return;
         }
-        let mut earlier_bytes = 0;
-        for earlier in self.partial.drain(..) {
-            earlier_bytes += earlier.len();
-            burst.push_segment(earlier);
+        self.partial.push(segment);
+        for segment in self.partial.drain(..) {
+            counters.rx_bytes += segment.len() as u64;
+            burst.push_segment(segment);
         }
-        burst.push_segment(segment);
-        Some(earlier_bytes)
+        let meta = format::rx_meta(descriptor, self.mask);
+        counters.rx_checksum_good += u64::from(meta.checksum == RxChecksum::Good);
+        counters.rx_checksum_bad += u64::from(meta.checksum == RxChecksum::Bad);
+        burst.finish_frame(meta);
     }
 
     /// Drops the frame that the descriptor belongs to, once, up to its end.
@@ -179,42 +190,39 @@ impl<F: Format> RxRing<F> {
     /// without slots leaves descriptors empty, and is counted.
     pub(crate) fn refill(&mut self, counters: &mut QueueCounters) -> Option<u16> {
         // One descriptor stays empty: with RDT = RDH the ring is empty, not full (82576 §7.1.9).
-        let free = self.ring.len() - 1 - self.owned();
+        let owned = self.posted.len() as u16;
+        let free = self.ring.len() - 1 - owned;
         if free < REFILL_BATCH.min(self.ring.len() / 2) && !self.starved || free == 0 {
             return None;
         }
         let (ring, pool_iova) = (&self.ring, self.pool_iova);
-        let posted = self.posted.post(self.fill, free, |index, offset| {
-            ring.write(index, F::rx_free(pool_iova + offset as u64));
+        let tail = self.next.wrapping_add(owned);
+        let mut descriptors = ring.run(tail, usize::from(free));
+        let posted = self.posted.post(usize::from(free), |offset| {
+            if descriptors.is_empty() {
+                // Around the ring's end it goes on at its beginning.
+                descriptors = ring.run(0, usize::from(free));
+            }
+            if let Some(descriptor) = descriptors.next() {
+                descriptor.write(F::rx_free(pool_iova + offset as u64));
+            }
         });
-        self.starved = posted < free;
+        self.starved = posted < usize::from(free);
         counters.rx_no_buffer += u64::from(self.starved);
-        self.fill = self.fill.wrapping_add(posted);
-        (posted > 0).then(|| self.fill & (self.ring.len() - 1))
+        (posted > 0).then(|| tail.wrapping_add(posted as u16) & (self.ring.len() - 1))
     }
 
     /// Takes every slot back. Only when the device has been stopped.
     pub(crate) fn abandon(&mut self) {
+        self.next = self.next.wrapping_add(self.posted.len() as u16);
         self.posted.abandon();
         self.partial.clear();
-        self.next = self.fill;
     }
 }
 
-/// Verdicts of the device on the frames of one burst.
+/// Frames of one run whose checksum the device did not find right.
 #[derive(Default)]
-struct Verdicts {
-    good: u64,
+struct Others {
     bad: u64,
-}
-
-impl Verdicts {
-    #[inline]
-    fn add(&mut self, checksum: RxChecksum) {
-        match checksum {
-            RxChecksum::Unknown => {}
-            RxChecksum::Good => self.good += 1,
-            RxChecksum::Bad => self.bad += 1,
-        }
-    }
+    unknown: u64,
 }

@@ -41,8 +41,9 @@ pub(crate) fn max_segments(ring_len: u16) -> u16 {
 struct Mark {
     /// The index behind it.
     end: u16,
-    /// Frames up to there, since the ring was made.
+    /// Frames and slices up to there, since the ring was made.
     frames: usize,
+    slices: usize,
 }
 
 /// One transmit ring. Indices run freely and are masked where they are used.
@@ -141,13 +142,26 @@ impl<F: Format> TxRing<F> {
             fitting = self.fitting(burst);
         }
         counters.tx_full += u64::from(fitting < burst.len());
+        let simple = fitting.min(burst.simple_len());
         let mut bytes = 0;
-        burst.drain_front(fitting, |frame, segments| match self.send_frame(frame, segments) {
-            Ok(()) => bytes += u64::from(frame.len),
-            Err(Refused) => counters.tx_errors += 1,
-        });
+        let mut left = simple;
+        while left > 0 {
+            // A run ends where a report is due.
+            let due = REPORT_EVERY - self.next.wrapping_sub(self.marked);
+            let run = left.min(usize::from(due));
+            bytes += self.send_simple(burst.take_simple(run), run);
+            left -= run;
+        }
+        if fitting > simple {
+            burst.drain_front(fitting - simple, |frame, segments| {
+                if self.send_frame(frame, segments).is_ok() {
+                    bytes += u64::from(frame.len);
+                }
+            });
+        }
         let sent = self.sent.wrapping_sub(sent_before);
         counters.tx_frames += sent as u64;
+        counters.tx_errors += (fitting - sent) as u64;
         counters.tx_bytes += bytes;
         if self.next == before {
             return (sent, None);
@@ -174,31 +188,29 @@ impl<F: Format> TxRing<F> {
         burst.iter().take_while(fits).count()
     }
 
-    /// Puts one frame on the ring, which has room for it. A refused one leaves the ring as it was.
+    /// Puts the first `count` segments on the ring, which has room for them, each a frame to be sent
+    /// as it is; gives their bytes.
     #[inline]
-    fn send_frame(
-        &mut self,
-        frame: &TxFrame,
-        mut segments: Segments<'_, '_>,
-    ) -> Result<(), Refused> {
-        if frame.count != 1 || !frame.is_plain() {
-            return self.send_parts(frame, segments);
-        }
-        let Some(segment) = segments.next() else { return Err(Refused) };
-        if !(MIN_TX_FRAME..=self.max_frame).contains(&frame.len) {
-            return Err(Refused);
-        }
-        let offset = self.queued.put(self.next, segment).map_err(|_| Refused)?;
-        let command = F::template(&Offload::default(), frame.len, self.context_index);
-        let command = command | tx::EOP | u64::from(frame.len);
-        self.ring.write(self.next, [self.pool_iova + offset as u64, command]);
-        self.next = self.next.wrapping_add(1);
-        self.end_frame();
-        Ok(())
+    fn send_simple(&mut self, segments: &mut Vec<PacketSlice>, count: usize) -> u64 {
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let (mut next, mut bytes) = (self.next, 0);
+        let lens = MIN_TX_FRAME as u16..=u16::try_from(self.max_frame).unwrap_or(u16::MAX);
+        let index = self.context_index;
+        let put = self.queued.put_front(segments, count, lens, |offset, len| {
+            let command = F::template(&Offload::default(), u32::from(len), index);
+            let command = command | tx::EOP | u64::from(len);
+            ring.write(next, [pool_iova + offset as u64, command]);
+            next = next.wrapping_add(1);
+            bytes += u64::from(len);
+        });
+        self.next = next;
+        self.end_frames(put);
+        bytes
     }
 
-    /// The same for a frame in several segments, or with something for the device to fill in.
-    fn send_parts(&mut self, frame: &TxFrame, segments: Segments<'_, '_>) -> Result<(), Refused> {
+    /// Puts one frame of any kind on the ring, which has room for it. A refused one leaves the ring
+    /// as it was.
+    fn send_frame(&mut self, frame: &TxFrame, segments: Segments<'_, '_>) -> Result<(), Refused> {
         let parts = segments.as_slice();
         let first = parts.first().ok_or(Refused)?;
         let limit = if frame.tso_mss > 0 { self.max_tso } else { self.max_frame };
@@ -225,33 +237,27 @@ impl<F: Format> TxRing<F> {
             self.next = self.next.wrapping_add(1);
             skip = len;
         }
-        for mut segment in segments {
+        // A descriptor without bytes is an error to some devices (82576 §7.2.2.3.2).
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let mut next = self.next;
+        let pieces = segments.map(|mut segment| {
             segment.advance(std::mem::take(&mut skip));
-            self.put(segment, template);
-        }
+            segment
+        });
+        self.queued.put(pieces, 1..=u16::MAX, |offset, len| {
+            ring.write(next, [pool_iova + offset as u64, template | u64::from(len)]);
+            next = next.wrapping_add(1);
+        });
+        self.next = next;
         self.ring.set(self.next.wrapping_sub(1), tx::EOP);
-        self.end_frame();
+        self.end_frames(1);
         Ok(())
     }
 
-    /// Gives the device one segment.
+    /// Counts frames of which the last descriptor has been written.
     #[inline]
-    fn put(&mut self, segment: PacketSlice, template: u64) {
-        let len = segment.len();
-        // A descriptor without bytes is an error to some devices (82576 §7.2.2.3.2).
-        if len == 0 {
-            return;
-        }
-        // None of the segments is of another pool: `send_parts` looked at all of them before.
-        let Ok(offset) = self.queued.put(self.next, segment) else { return };
-        self.ring.write(self.next, [self.pool_iova + offset as u64, template | len as u64]);
-        self.next = self.next.wrapping_add(1);
-    }
-
-    /// Counts a frame whose last descriptor has been written.
-    #[inline]
-    fn end_frame(&mut self) {
-        self.sent = self.sent.wrapping_add(1);
+    fn end_frames(&mut self, count: usize) {
+        self.sent = self.sent.wrapping_add(count);
         if self.next.wrapping_sub(self.marked) >= REPORT_EVERY {
             self.mark();
         }
@@ -260,7 +266,7 @@ impl<F: Format> TxRing<F> {
     /// Asks for a report at the last descriptor written, the end of a frame.
     fn mark(&mut self) {
         self.ring.set(self.next.wrapping_sub(1), tx::RS);
-        self.marks.push_back(Mark { end: self.next, frames: self.sent });
+        self.marks.push_back(Mark { end: self.next, frames: self.sent, slices: self.queued.end() });
         self.marked = self.next;
     }
 
@@ -277,7 +283,7 @@ impl<F: Format> TxRing<F> {
             let Some(mark) = self.marks.pop_front() else { break };
             // Orders the load of DD before the reuse of what it speaks for.
             barrier::acquire_descriptor();
-            self.queued.release(self.clean, mark.end);
+            self.queued.release_to(mark.slices);
             (self.clean, self.reported) = (mark.end, mark.frames);
         }
         self.reported.wrapping_sub(before)

@@ -257,12 +257,17 @@ impl PacketSlice {
         self.0.inner().capacity_of(self.0.slot)
     }
 
+    #[inline]
+    pub(super) fn is_in(&self, pool: NonNull<Inner>) -> bool {
+        self.0.pool == pool
+    }
+
     /// Gives up the slice but not its reference, which whoever keeps the slot goes on to own; gives
-    /// the slot and where in the region the slice began.
+    /// the slot and where in it the slice began.
     #[inline]
     pub(super) fn into_claim(self) -> (u32, usize) {
-        let offset = self.0.inner().offset(self.0.slot) + self.0.off as usize;
-        (self.0.into_parts().1, offset)
+        let (_, slot, off, _) = self.0.into_parts();
+        (slot, usize::from(off))
     }
 
     #[inline]

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!            alloc             clone, split        drop
-//!   FREE ───────────▶ LIVE(1) ─────────────▶ LIVE(n) ──▶ … ──▶ FREE
-//!    │ post  complete ▲   │ into_remote                 adopt ▲
-//!    └─────▶ POSTED ──┘   └──────────────▶ REMOTE ────────────┘
+//!   IDLE ───────────▶ LIVE(1) ─────────────▶ LIVE(n) ──▶ … ──▶ IDLE
+//!                         │ into_remote                       ▲
+//!                         └──────────────▶ REMOTE ────────────┘ drop elsewhere, adopt
 //! ```
+//!
+//! An idle slot is on a free list, or posted to a device: a posted slot's state is not touched, only
+//! the number of them is kept, since its table owns it.
 //!
 //! Every packet passes here several times, so that a step is a load, an addition and a store: the
 //! references and the device's claims are counted in the two halves of one word, and the free lists
@@ -25,6 +28,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use super::pool::{CELL_LEN, PoolConfig, PoolCounters};
+use super::prefetch::prefetch_address;
 use super::region::Region;
 
 /// The part of a pool that other threads may touch: the mapping and the way home.
@@ -49,8 +53,7 @@ struct Places {
     base: *mut u8,
     slots: u32,
     cells: u32,
-    /// Binary logarithm of the bytes in a slot.
-    slot_shift: u32,
+    slot_len: u32,
 }
 
 impl Places {
@@ -58,8 +61,8 @@ impl Places {
     fn offset(&self, slot: u32) -> usize {
         debug_assert!(slot < self.slots + self.cells);
         match slot.checked_sub(self.slots) {
-            None => (slot as usize) << self.slot_shift,
-            Some(cell) => ((self.slots as usize) << self.slot_shift) + cell as usize * CELL_LEN,
+            None => slot as usize * self.slot_len as usize,
+            Some(cell) => self.slots as usize * self.slot_len as usize + cell as usize * CELL_LEN,
         }
     }
 
@@ -75,9 +78,8 @@ impl Places {
 /// What a slot's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Free,
-    /// A device may write it.
-    Posted,
+    /// On a free list, or a device may write it.
+    Idle,
     /// Another thread has it.
     Remote,
     /// Buffers and slices refer to it.
@@ -87,15 +89,14 @@ pub(super) enum Place {
 }
 
 /// References to one slot: the lower half counts buffers and slices, the upper half those of them
-/// that a device reads. Two values of the upper half, with a lower half of zero, mean that no
-/// reference to the slot's bytes exists on this thread.
+/// that a device reads. A lower half of zero means that no reference to the slot's bytes exists on
+/// this thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SlotState(u64);
 
 impl SlotState {
-    const FREE: SlotState = SlotState(0);
-    const POSTED: SlotState = SlotState(1 << 63);
-    const REMOTE: SlotState = SlotState(1 << 62);
+    const IDLE: SlotState = SlotState(0);
+    const REMOTE: SlotState = SlotState(1 << 63);
     /// Live, with one reference.
     const LIVE: SlotState = SlotState(1);
     /// A device's claim.
@@ -108,8 +109,7 @@ impl SlotState {
 
     fn place(self) -> Place {
         match self {
-            SlotState::FREE => Place::Free,
-            SlotState::POSTED => Place::Posted,
+            SlotState::IDLE => Place::Idle,
             SlotState::REMOTE => Place::Remote,
             SlotState(live) if live < SlotState::CLAIM => Place::Held,
             SlotState(_) => Place::Queued,
@@ -144,15 +144,74 @@ impl FreeList {
         Some(unsafe { self.slots.get_unchecked(last) }.get())
     }
 
+    /// Fills `into` with slots from the list, which has as many.
+    fn pop_all(&self, into: &mut [u32]) {
+        let bottom = self.len.get() - into.len();
+        for (to, from) in into.iter_mut().zip(&self.slots[bottom..]) {
+            *to = from.get();
+        }
+        self.len.set(bottom);
+    }
+
     #[inline]
     fn push(&self, slot: u32) {
         let len = self.len.get();
         debug_assert!(len < self.slots.len(), "more free slots than there are");
-        // SAFETY: the list has a place for each slot of its kind. A slot is pushed when its state
-        // becomes FREE and popped when it ceases to be, so none is on the list twice, and the one
-        // that is pushed is not on it: there is a place left.
+        // SAFETY: the list has a place for each slot of its kind. A slot is pushed when its last
+        // owner gives it up and popped for a single new one, so none is on the list twice, and the
+        // one that is pushed is not on it: there is a place left.
         unsafe { self.slots.get_unchecked(len) }.set(slot);
         self.len.set(len + 1);
+    }
+}
+
+/// The states and places of a pool's slots; see [`Inner::view`].
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    states: &'a [Cell<SlotState>],
+    places: Places,
+}
+
+impl<'a> View<'a> {
+    #[inline]
+    fn state(&self, slot: u32) -> &'a Cell<SlotState> {
+        debug_assert!((slot as usize) < self.states.len());
+        // SAFETY: as in `Inner::state`: the slot is one of the pool that the view is of.
+        unsafe { self.states.get_unchecked(slot as usize) }
+    }
+
+    /// Where in the region the slot begins.
+    #[inline]
+    pub(super) fn offset(&self, slot: u32) -> usize {
+        self.places.offset(slot)
+    }
+
+    /// Where in the region a slot that is not a cell begins.
+    #[inline]
+    pub(super) fn slot_offset(&self, slot: u32) -> usize {
+        debug_assert!(slot < self.places.slots);
+        slot as usize * self.places.slot_len as usize
+    }
+
+    /// Asks the processor to fetch the first line of a slot that is not a cell.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: u32) {
+        prefetch_address(self.places.base.wrapping_add(self.slot_offset(slot)));
+    }
+
+    /// A slot that was posted has one reference now.
+    #[inline]
+    pub(super) fn complete(&self, slot: u32) {
+        debug_assert_eq!(self.state(slot).get(), SlotState::IDLE);
+        self.state(slot).set(SlotState::LIVE);
+    }
+
+    /// A device reads through one of the references to a live slot.
+    #[inline]
+    pub(super) fn claim(&self, slot: u32) {
+        let state = self.state(slot);
+        debug_assert_ne!(state.get().refs(), 0, "a claim on a slot that is not live");
+        state.set(SlotState(state.get().0 + SlotState::CLAIM));
     }
 }
 
@@ -162,6 +221,8 @@ pub(super) struct Inner {
     places: Places,
     pub(super) free_slots: FreeList,
     pub(super) free_cells: FreeList,
+    /// Slots in the tables of [`PostedSlots`](super::PostedSlots).
+    posted: Cell<usize>,
     /// Pool handles. While there is one, nobody needs to count what else keeps `Inner` alive.
     handles: Cell<usize>,
     /// Live slots, counted when the last handle goes; with the last of them `Inner` is freed.
@@ -175,16 +236,15 @@ impl Inner {
     pub(super) fn new(config: &PoolConfig, region: Arc<Region>) -> NonNull<Inner> {
         let PoolConfig { slots, slot_len, cells, .. } = *config;
         let total = (slots + cells) as usize;
-        assert!(slot_len.is_power_of_two(), "slots of {slot_len} bytes");
         let needed = slots as usize * slot_len as usize + cells as usize * CELL_LEN;
         assert!(needed <= region.len(), "a pool larger than its region");
-        let places =
-            Places { base: region.base(), slots, cells, slot_shift: slot_len.trailing_zeros() };
+        let places = Places { base: region.base(), slots, cells, slot_len };
         let inner = Inner {
-            states: vec![Cell::new(SlotState::FREE); total].into_boxed_slice(),
+            states: vec![Cell::new(SlotState::IDLE); total].into_boxed_slice(),
             places,
             free_slots: FreeList::new(0..slots),
             free_cells: FreeList::new(slots..slots + cells),
+            posted: Cell::new(0),
             handles: Cell::new(1),
             orphans: Cell::new(0),
             counters: Cell::default(),
@@ -204,7 +264,7 @@ impl Inner {
 
     #[inline]
     pub(super) fn slot_len(&self) -> usize {
-        1 << self.places.slot_shift
+        self.places.slot_len as usize
     }
 
     #[inline]
@@ -216,12 +276,6 @@ impl Inner {
     #[inline]
     pub(super) fn address(&self, slot: u32) -> *mut u8 {
         self.places.address(slot)
-    }
-
-    /// Where in the region the slot begins.
-    #[inline]
-    pub(super) fn offset(&self, slot: u32) -> usize {
-        self.places.offset(slot)
     }
 
     /// Where every slot is, in no order.
@@ -240,22 +294,8 @@ impl Inner {
     #[inline]
     pub(super) fn take_live(&self, list: &FreeList) -> Option<u32> {
         let slot = list.pop()?;
-        self.change(slot, SlotState::FREE, SlotState::LIVE);
+        self.change(slot, SlotState::IDLE, SlotState::LIVE);
         Some(slot)
-    }
-
-    /// A slot leaves its free list for a device to write.
-    #[inline]
-    pub(super) fn take_posted(&self) -> Option<u32> {
-        let slot = self.free_slots.pop()?;
-        self.change(slot, SlotState::FREE, SlotState::POSTED);
-        Some(slot)
-    }
-
-    /// A posted slot becomes a buffer.
-    #[inline]
-    pub(super) fn complete(&self, slot: u32) {
-        self.change(slot, SlotState::POSTED, SlotState::LIVE);
     }
 
     /// A slot that was on another thread becomes a buffer.
@@ -263,17 +303,43 @@ impl Inner {
         self.change(slot, SlotState::REMOTE, SlotState::LIVE);
     }
 
-    /// A posted slot is free again.
-    pub(super) fn free_posted(&self, slot: u32) {
-        self.change(slot, SlotState::POSTED, SlotState::FREE);
-        self.put_free(slot);
+    /// Fills the front of `into` with free slots for a device to write; gives their number.
+    pub(super) fn take_posted(&self, into: &mut [u32]) -> usize {
+        let count = into.len().min(self.free_slots.len());
+        self.free_slots.pop_all(&mut into[..count]);
+        self.posted.set(self.posted.get() + count);
+        count
+    }
+
+    /// Frees posted slots.
+    pub(super) fn free_posted(&self, slots: &[u32]) {
+        self.posted.set(self.posted.get() - slots.len());
+        slots.iter().for_each(|slot| self.free_slots.push(*slot));
+    }
+
+    /// As many posted slots have become buffers.
+    #[inline]
+    pub(super) fn count_completed(&self, count: usize) {
+        self.posted.set(self.posted.get() - count);
+    }
+
+    /// Slots that devices may write.
+    pub(super) fn posted(&self) -> usize {
+        self.posted.get()
+    }
+
+    /// What a loop over many slots needs, by value: nothing in it has to be loaded again after a
+    /// store.
+    #[inline]
+    pub(super) fn view(&self) -> View<'_> {
+        View { states: &self.states, places: self.places }
     }
 
     /// Takes home what other threads have dropped; gives its number.
     pub(super) fn collect_returns(&self) -> usize {
         let mut count = 0;
         while let Some(slot) = self.shared.returns.pop() {
-            self.change(slot, SlotState::REMOTE, SlotState::FREE);
+            self.change(slot, SlotState::REMOTE, SlotState::IDLE);
             self.put_free(slot);
             count += 1;
         }
@@ -309,23 +375,18 @@ impl Inner {
         state.set(SlotState(now + 1));
     }
 
-    /// A device reads through one of the references to a live slot.
+    /// A device's claims end, and a reference with each. For holders of a handle.
     #[inline]
-    pub(super) fn claim(&self, slot: u32) {
-        let state = self.state(slot);
-        debug_assert_ne!(state.get().refs(), 0, "a claim on a slot that is not live");
-        state.set(SlotState(state.get().0 + SlotState::CLAIM));
-    }
-
-    /// A device's claim ends, and the reference with it. For holders of a handle.
-    #[inline]
-    pub(super) fn release_claimed(&self, slot: u32) {
-        let state = self.state(slot);
-        debug_assert_eq!(state.get().place(), Place::Queued);
-        let left = SlotState(state.get().0 - SlotState::CLAIM - 1);
-        state.set(left);
-        if left.refs() == 0 {
-            self.put_free(slot);
+    pub(super) fn release_claimed(&self, slots: &[u32]) {
+        let view = self.view();
+        for &slot in slots {
+            let state = view.state(slot);
+            debug_assert_eq!(state.get().place(), Place::Queued);
+            let left = SlotState(state.get().0 - SlotState::CLAIM - 1);
+            state.set(left);
+            if left == SlotState::IDLE {
+                self.put_free(slot);
+            }
         }
     }
 
@@ -340,7 +401,7 @@ impl Inner {
         let state = inner.state(slot);
         debug_assert_ne!(state.get().refs(), 0, "a reference to a slot that is not live");
         // A claim is one of the references, so that with the last of them no claim is left either:
-        // what is stored then is FREE.
+        // what is stored then is IDLE.
         let left = SlotState(state.get().0 - 1);
         state.set(left);
         if left.refs() == 0 {
@@ -385,7 +446,7 @@ impl Inner {
         // From here on no slot can become live: that takes a handle.
         let live = inner.census().filter(|place| match place {
             Place::Held | Place::Queued => true,
-            Place::Free | Place::Posted | Place::Remote => false,
+            Place::Idle | Place::Remote => false,
         });
         inner.orphans.set(live.count());
         if inner.orphans.get() == 0 {

@@ -174,15 +174,10 @@ impl Pool {
         slot
     }
 
-    /// A slot for a device to write, from among those that other threads have dropped.
+    /// Counts a slot for receiving that there was not.
     #[cold]
-    pub(super) fn post_returned(&self) -> Option<u32> {
-        self.collect_returns();
-        let slot = self.inner().take_posted();
-        if slot.is_none() {
-            self.count(|counters| counters.slots_exhausted += 1);
-        }
-        slot
+    pub(super) fn count_exhausted(&self) {
+        self.count(|counters| counters.slots_exhausted += 1);
     }
 
     /// A slot with a copy of `bytes` in it, cut to their length; counted in `bytes_copied`. `None`
@@ -230,14 +225,14 @@ impl Pool {
         let mut audit = Audit { total: inner.total() as u32, ..Audit::default() };
         for place in inner.census() {
             match place {
-                Place::Free => {}
-                Place::Posted => audit.posted += 1,
+                Place::Idle => {}
                 Place::Remote => audit.remote += 1,
                 Place::Held => audit.held += 1,
                 Place::Queued => audit.queued += 1,
             }
         }
-        // Counted from the lists, not from the states: a slot lost between them unbalances the sum.
+        // Counted where they are, not from the states: a slot lost between them unbalances the sum.
+        audit.posted = inner.posted() as u32;
         audit.free = (inner.free_slots.len() + inner.free_cells.len()) as u32;
         audit
     }

@@ -16,6 +16,7 @@
 //! (what is promised). [`Pair`] is the small one: two hosts for a test of one behaviour.
 
 mod app;
+mod bulk;
 mod card;
 mod content;
 mod draw;
@@ -30,6 +31,7 @@ mod switch;
 mod window;
 mod world;
 
+pub use bulk::{Bulk, BulkError, BulkReport};
 pub use card::Card;
 pub use host::{Host, HostConfig};
 pub use link::{Bursts, Episodes, Link, LinkConfig, LinkCounters, MAX_LINK_FRAMES};

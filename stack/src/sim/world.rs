@@ -138,9 +138,11 @@ impl World {
         let mut any = false;
         for (at, host) in self.hosts.iter_mut().enumerate() {
             if std::mem::take(&mut self.active[at]) {
+                // Events that nobody takes are no reason to go on.
+                let told = host.has_news();
                 host.stack.handle_timeout(self.now);
                 any |= host.transmit(self.now, watch);
-                self.active[at] = host.has_news();
+                self.active[at] = !told && host.has_news();
                 any |= self.active[at];
                 // What the cable did not take is tried again as soon as it has moved on.
                 let waits = host.stack.wants_transmit().then_some(self.now);

@@ -42,12 +42,68 @@ impl Stack {
             return;
         }
         let (to, from) = ((key.local, key.local_port), (key.remote, key.remote_port));
+        if self.egress.owner_of(key.local).is_none() {
+            transport.advance(UdpHeader::LEN);
+            return self.deliver_to_all(&key, transport.pieces);
+        }
         let Some(id) = self.find_datagram_socket(SocketKind::Udp, to, from) else {
             self.egress.counters.udp_no_socket += 1;
             return self.port_unreachable(transport);
         };
         transport.advance(UdpHeader::LEN);
         self.deliver(id, key.remote_addr(), transport.pieces);
+    }
+
+    /// A broadcast is for every socket that it fits (RFC 1122 §4.1.3.5 leaves it to the host; they
+    /// have all asked for it by sharing the port).
+    fn deliver_to_all(&mut self, key: &FlowKey, pieces: &[PacketSlice]) {
+        let ids = self.datagrams.get(&(SocketKind::Udp, key.local_port));
+        let from = (key.remote, key.remote_port);
+        let fits = |id: &SocketId| self.datagram_score(*id, key.local, from).is_some();
+        let ids: Vec<SocketId> = ids.into_iter().flatten().copied().filter(fits).collect();
+        if ids.is_empty() {
+            self.egress.counters.udp_no_socket += 1;
+        }
+        for id in ids {
+            self.deliver(id, key.remote_addr(), &mut pieces.to_vec());
+        }
+    }
+
+    fn datagram_score(&self, id: SocketId, to: Ipv4Addr, from: (Ipv4Addr, u16)) -> Option<u8> {
+        match self.get(id) {
+            Some(Socket::Datagram(socket)) => socket.score(to, from),
+            Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => None,
+        }
+    }
+
+    /// Whose datagram it is: the best match of the sockets on its port. Several that match alike
+    /// share by the flow's hash if they have `SO_REUSEPORT`, as listeners do; without it the one
+    /// bound last takes all, as on Linux.
+    pub(super) fn find_datagram_socket(
+        &self,
+        kind: SocketKind,
+        (to, port): (Ipv4Addr, u16),
+        from: (Ipv4Addr, u16),
+    ) -> Option<SocketId> {
+        let ids = self.datagrams.get(&(kind, port))?;
+        if let [only] = ids[..] {
+            return self.datagram_score(only, to, from).map(|_| only);
+        }
+        let scores = || ids.iter().map(|id| self.datagram_score(*id, to, from));
+        let best = scores().flatten().max()?;
+        let mut alike =
+            ids.iter().zip(scores()).filter(|(_, s)| *s == Some(best)).map(|(id, _)| *id);
+        let shares = |id: &SocketId| match self.get(*id) {
+            Some(Socket::Datagram(socket)) => socket.reuse.port,
+            Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => false,
+        };
+        let last = alike.clone().last()?;
+        if !shares(&last) {
+            return Some(last);
+        }
+        let key = FlowKey { local: to, remote: from.0, local_port: port, remote_port: from.1 };
+        let pick = key.hash(self.share.secrets.flows) as usize % alike.clone().count();
+        alike.nth(pick)
     }
 
     /// Queues a datagram at its socket.

@@ -6,11 +6,11 @@
 //!                                                          another engine's └─▶ poll_forward
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use barewire_driver::{PacketSlice, RxChecksum, RxFrame};
 
-use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Socket, Stack};
+use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Stack};
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
@@ -536,24 +536,6 @@ impl Stack {
                 AfterTimeWait::Over { above: Some(iss_above) }
             }
         }
-    }
-
-    /// Whose datagram it is: the best match of the sockets on its port.
-    pub(super) fn find_datagram_socket(
-        &self,
-        kind: crate::socket::SocketKind,
-        (to, port): (Ipv4Addr, u16),
-        from: (Ipv4Addr, u16),
-    ) -> Option<crate::socket::SocketId> {
-        let ids = self.datagrams.get(&(kind, port))?;
-        let score = |id: &crate::socket::SocketId| match self.get(*id) {
-            Some(Socket::Datagram(socket)) => socket.score(to, from),
-            Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => None,
-        };
-        ids.iter()
-            .filter_map(|id| Some((score(id)?, *id)))
-            .max_by_key(|(s, _)| *s)
-            .map(|(_, id)| id)
     }
 }
 

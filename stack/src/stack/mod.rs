@@ -136,8 +136,8 @@ pub struct Stack {
     shed_hand: u32,
     /// Cookies that servers have given.
     fast_open: Rc<RefCell<Cache>>,
-    /// Counts up with each ephemeral port chosen (RFC 6056 §3.3.3).
-    pub(crate) port_counter: u64,
+    /// Count up with each ephemeral port chosen (RFC 6056 §3.3.4).
+    port_counters: Box<[u32; open::PORT_COUNTERS]>,
     scratch: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
@@ -168,7 +168,7 @@ impl Stack {
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
-            port_counter: 0,
+            port_counters: Box::new([0; open::PORT_COUNTERS]),
             share,
             scratch: Vec::new(),
             fired: Vec::new(),

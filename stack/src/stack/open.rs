@@ -19,6 +19,9 @@ use crate::tcp::fast_open::FastConnect;
 use crate::tcp::{Open, Outcome, Tcb, isn, timestamp_offset};
 use crate::wire::ipv4::DEFAULT_TTL;
 
+/// Counters of ephemeral ports.
+pub(super) const PORT_COUNTERS: usize = 256;
+
 impl Stack {
     /// Makes a socket.
     ///
@@ -218,8 +221,9 @@ impl Stack {
     }
 
     /// Finds the 4-tuple of a new outgoing connection and counts it at its port: with the port
-    /// given, or with an ephemeral one by RFC 6056 §3.3.3 (a keyed hash of the destination plus a
-    /// counter), whose answers come back to this engine.
+    /// given, or with an ephemeral one by RFC 6056 §3.3.4 (a keyed hash of the destination plus a
+    /// counter, of which destinations share a few hundred: one counter for all would tell each how
+    /// many connections go elsewhere), whose answers come back to this engine.
     fn claim_flow(
         &mut self,
         local: Ipv4Addr,
@@ -241,12 +245,16 @@ impl Stack {
         hasher.write_u32(local.to_bits());
         hasher.write_u32(remote.to_bits());
         hasher.write_u16(remote_port);
-        let start = hasher.finish().wrapping_add(self.port_counter);
+        let hash = hasher.finish();
+        // The counter is picked by bits that the range of ports does not see.
+        let counter = (hash >> 56) as usize % PORT_COUNTERS;
+        let start = (hash & 0xffff_ffff) + u64::from(self.port_counters[counter]);
         for (tried, port) in ports_from(&self.ephemeral, start).enumerate() {
             let key = key_with(port);
             let ours = self.owner(&key) == self.share.engine && !self.flow_is_taken(&key);
             if ours && self.share.ports.open_connection(port, true) {
-                self.port_counter += tried as u64 + 1;
+                let counter = &mut self.port_counters[counter];
+                *counter = counter.wrapping_add(tried as u32 + 1);
                 return Ok(key);
             }
         }

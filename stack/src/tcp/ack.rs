@@ -1,9 +1,8 @@
 //! The fifth step of RFC 9293 §3.10.7.4: the ACK field, and all that hangs on it: round-trip
 //! samples, recovery, the congestion window, the peer's window, and the ACK of our FIN.
 
-use super::congestion::AckSample;
 use super::input::Step;
-use super::recovery::OnAck;
+use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -11,6 +10,9 @@ use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
+
+/// RFC 7765 §4.3, rrthresh.
+const RTO_RESTART_SEGMENTS: u32 = 4;
 
 impl Tcb {
     pub(super) fn take_ack(
@@ -40,8 +42,11 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        let news = self.take_sack(h);
         if good {
-            self.take_new_ack(now, ack, h);
+            self.take_new_ack(now, ack, h, news);
+        } else if self.has_sack() {
+            self.take_blocks(now, h, &news);
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
@@ -101,7 +106,13 @@ impl Tcb {
     }
 
     /// snd.una moves to `ack`, which lies in (snd.una, snd.max].
-    pub(super) fn take_new_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) {
+    pub(super) fn take_new_ack(
+        &mut self,
+        now: Instant,
+        ack: SeqNum,
+        h: &TcpHeader,
+        mut news: News,
+    ) {
         if ack.after(self.snd.nxt) {
             // The peer took the byte of a zero-window probe, or the data of our SYN.
             self.sendq.skip_unsent(ack.since(self.snd.nxt));
@@ -126,14 +137,18 @@ impl Tcb {
         self.probes = 0;
         self.persist_backoff = 0;
         self.soft_error = None;
-        let rtt = self.measure(now, ack, in_flight, h);
-        let restart = self.after_ack(now, bytes, in_flight, rtt);
+        self.sendq.records.ack(ack, &mut news.delivery);
+        let rtt = self.measure(now, in_flight, h, &news);
+        let advance = Advance { bytes, in_flight, rtt, moved: true };
+        let restart = self.judge(now, h, &news, &advance);
         // RFC 6298 §5.2 and §5.3.
         if ack == self.snd.nxt {
             self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
         } else if restart {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.restart_retransmit(now);
         }
+        self.schedule_probe(now);
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
@@ -145,12 +160,12 @@ impl Tcb {
     fn measure(
         &mut self,
         now: Instant,
-        ack: SeqNum,
         in_flight: u32,
         h: &TcpHeader,
+        news: &News,
     ) -> Option<Duration> {
-        let acked = self.sendq.ack_records(ack);
-        let rtt = match (acked.resent_at, acked.sent_once_at) {
+        let told = &news.delivery;
+        let rtt = match (told.resent_at, told.sent_once_at.or(told.sacked_sent_at)) {
             (None, sent) => now - sent?,
             (Some(resent), _) => {
                 let ts = h.options.timestamps?;
@@ -171,36 +186,33 @@ impl Tcb {
         Some(rtt)
     }
 
-    /// Tells recovery and the controller. True if the retransmission timer restarts.
-    fn after_ack(
-        &mut self,
-        now: Instant,
-        acked: u32,
-        in_flight: u32,
-        rtt: Option<Duration>,
-    ) -> bool {
-        let f = self.flight();
-        let after_timeout = self.recovery.after_timeout();
-        match self.recovery.on_ack(now, acked, &f, &mut self.controller) {
-            OnAck::Grow => {
-                self.controller.on_ack(&AckSample {
-                    acked,
-                    now,
-                    rtt,
-                    in_flight,
-                    mss: f.mss,
-                    window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
-                    after_timeout,
-                });
-                self.tune_send();
-                true
-            }
-            OnAck::Resend { restart_timer } => {
-                self.pending |= Pending::FAST;
-                restart_timer
-            }
-            OnAck::Recovered => true,
+    /// An ACK that acknowledges nothing new by its number; its blocks may tell of something.
+    fn take_blocks(&mut self, now: Instant, h: &TcpHeader, news: &News) {
+        if self.snd.una == self.snd.nxt && self.recovery.is_quiet() {
+            return;
         }
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        let rtt = self.measure(now, in_flight, h, news);
+        let advance = Advance { bytes: 0, in_flight, rtt, moved: false };
+        let _ = self.judge(now, h, news, &advance);
+        if self.sendq.records.sacked() > 0 {
+            self.timers.clear(Timer::Probe);
+        }
+    }
+
+    /// RFC 6298 §5.3. With RFC 7765 §4 the time counts from when the oldest segment left, if so few
+    /// are out that no loss among them would show otherwise.
+    fn restart_retransmit(&mut self, now: Instant) {
+        let mut rto = self.rtt.rto(&self.config);
+        if self.config.rto_restart {
+            let waiting = self.snd.nxt.since(self.snd.una) + self.sendq.unsent();
+            let few = waiting.div_ceil(self.mss()) < RTO_RESTART_SEGMENTS;
+            let age = self.sendq.records.first().map_or(Duration::ZERO, |r| now - r.last_sent);
+            if few && age < rto {
+                rto -= age;
+            }
+        }
+        self.timers.set(Timer::Retransmit, now + rto);
     }
 
     /// RFC 9293 §3.10.7.4: the window of the newest segment counts. One that acknowledges more than

@@ -12,9 +12,12 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
 use barewire_driver::PacketSlice;
 
+use super::ranges::{Range, RangeSet};
 use super::seq::SeqNum;
+use crate::wire::tcp::SackBlocks;
 
 /// Most pieces that one connection keeps out of sequence. Inserting moves at most half of them, so
 /// that a peer that sends single bytes in a bad order cannot buy much time with them.
@@ -47,6 +50,12 @@ pub(crate) struct Assembler {
     pinned: u64,
     /// Sequence number of a FIN that arrived out of sequence.
     fin: Option<SeqNum>,
+    /// Where pieces and FIN lie, those that touch as one: what SACK blocks tell.
+    runs: RangeSet,
+    /// A number in each of the runs that grew last, the latest first (RFC 2018 §4).
+    recent: ArrayVec<SeqNum, { SackBlocks::MAX }>,
+    /// What the last insertion brought a second time.
+    duplicate: Option<Range>,
 }
 
 impl Assembler {
@@ -67,7 +76,33 @@ impl Assembler {
 
     /// Remembers a FIN whose sequence number is `seq`. The first one wins.
     pub(crate) fn set_fin(&mut self, seq: SeqNum) {
-        self.fin.get_or_insert(seq);
+        let first = *self.fin.get_or_insert(seq);
+        if first == seq {
+            self.runs.insert(seq, seq + 1);
+            self.note_recent(seq);
+        }
+    }
+
+    /// The runs in the order in which they are to be reported: the one that grew last first (RFC
+    /// 2018 §4).
+    pub(crate) fn recent_runs(&self) -> impl Iterator<Item = Range> {
+        self.recent.iter().filter_map(|&seq| self.runs.find(seq))
+    }
+
+    /// What the last insertion brought a second time, once.
+    pub(crate) fn take_duplicate(&mut self) -> Option<Range> {
+        self.duplicate.take()
+    }
+
+    /// The run that `seq` lies in has grown.
+    fn note_recent(&mut self, seq: SeqNum) {
+        let Some(run) = self.runs.find(seq) else { return };
+        let runs = &self.runs;
+        self.recent.retain(|other| runs.find(*other).is_some_and(|r| r != run));
+        if self.recent.is_full() {
+            self.recent.pop();
+        }
+        self.recent.insert(0, seq);
     }
 
     /// True if the FIN stands at `rcv_nxt`.
@@ -83,6 +118,8 @@ impl Assembler {
         pinned_max: u64,
     ) -> Inserted {
         let mut outcome = Inserted::All;
+        let start = seq;
+        self.duplicate = None;
         for slice in payload {
             let next = seq + slice.len() as u32;
             if self.insert_slice(seq, slice, pinned_max) == Inserted::Partly {
@@ -90,6 +127,7 @@ impl Assembler {
             }
             seq = next;
         }
+        self.note_recent(start);
         outcome
     }
 
@@ -105,7 +143,13 @@ impl Assembler {
                 Some(piece) if piece.seq.before_eq(seq) => {
                     let known = (piece.end().since(seq) as usize).min(data.len());
                     data.advance(known);
-                    seq += known as u32;
+                    let end = seq + known as u32;
+                    match &mut self.duplicate {
+                        Some(duplicate) if duplicate.end == seq => duplicate.end = end,
+                        Some(_) => {}
+                        None => self.duplicate = Some(Range { start: seq, end }),
+                    }
+                    seq = end;
                     continue;
                 }
                 Some(piece) => data.len().min(piece.seq.since(seq) as usize),
@@ -116,6 +160,7 @@ impl Assembler {
             }
             self.pinned += cost;
             self.pieces.insert(at, Piece { seq, data: data.split_to(gap) });
+            self.runs.insert(seq, seq + gap as u32);
             seq += gap as u32;
         }
         Inserted::All
@@ -129,6 +174,7 @@ impl Assembler {
         }
         let Piece { seq, mut data } = self.pieces.pop_front()?;
         self.pinned -= data.slot_len() as u64;
+        self.runs.remove_below(seq + data.len() as u32);
         let known = (rcv_nxt.since(seq) as usize).min(data.len());
         data.advance(known);
         Some(data)

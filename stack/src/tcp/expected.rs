@@ -53,7 +53,7 @@ impl Tcb {
         let unsent = self.sendq.unsent();
         if unsent == 0 {
             let ack_is_due = self.pending.contains(Pending::ACK);
-            return ack_is_due.then(|| (self.header(now, self.snd.nxt, TcpFlags::ACK), &[][..]));
+            return ack_is_due.then(|| (self.header(now, self.snd.nxt, TcpFlags::ACK, 0), &[][..]));
         }
         let fits = unsent as usize <= most && unsent <= self.mss();
         if !fits || self.sendable() != unsent || !self.sendq.has_unsent_piece() {
@@ -66,7 +66,7 @@ impl Tcb {
         let piece = self.sendq.skip_unsent_piece();
         let flags = self.note_sent(now, unsent);
         self.note_what_limits();
-        let header = self.header(now, seq, flags);
+        let header = self.header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))
     }
 }

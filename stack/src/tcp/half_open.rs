@@ -50,6 +50,7 @@ pub struct HalfOpen {
     deferred: bool,
     /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
     replied_ms: Option<u32>,
+    sack: bool,
 }
 
 /// What a segment does to a half-open connection.
@@ -107,6 +108,7 @@ impl HalfOpen {
             untimed: false,
             deferred: false,
             replied_ms: None,
+            sack: syn.options.sack_permitted && config.sack,
         }
     }
 
@@ -150,6 +152,7 @@ impl HalfOpen {
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
         header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
+        header.options.sack_permitted = self.sack;
         header
     }
 
@@ -301,6 +304,7 @@ impl HalfOpen {
         let options = TcpOptions {
             mss: Some(self.peer_mss),
             window_scale: self.window_scale,
+            sack_permitted: self.sack,
             timestamps: self.timestamps.then_some(Timestamps { val: self.ts_recent, ecr: 0 }),
             ..TcpOptions::default()
         };
@@ -308,7 +312,7 @@ impl HalfOpen {
         tcb.negotiate(irs, &options, now);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
         if self.retries > 0 || self.untimed {
-            tcb.sendq.record_resent(SeqNum::new(self.iss), 1, self.sent_at);
+            tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
         }
         tcb
     }

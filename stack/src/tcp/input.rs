@@ -84,7 +84,9 @@ impl Tcb {
             && (advances || (segment.payload_len > 0 && ack == self.snd.una))
             && segment.payload_len <= self.rcv.edge.since(self.rcv.nxt)
             && self.assembler.is_none()
+            && h.options.sack.is_empty()
             && self.recovery.is_quiet()
+            && self.sendq.records.sacked() == 0
             && !self.status.intersects(unusual)
     }
 
@@ -94,7 +96,8 @@ impl Tcb {
         self.note_timestamp(now, h);
         let ack = SeqNum::new(h.ack);
         if ack != self.snd.una {
-            self.take_new_ack(now, ack, h);
+            let news = self.no_news();
+            self.take_new_ack(now, ack, h, news);
         }
         self.update_window(h);
         if segment.payload_len > 0 {
@@ -145,7 +148,8 @@ impl Tcb {
             return Outcome::Continue;
         }
         self.learn_cookie(h);
-        self.take_new_ack(now, ack, h);
+        let news = self.no_news();
+        self.take_new_ack(now, ack, h, news);
         // Data of our SYN that this does not acknowledge leaves again (RFC 7413 §4.2.1).
         self.status -= Status::PROBED;
         self.set_window(h, u32::from(h.window));
@@ -205,6 +209,7 @@ impl Tcb {
         }
         // First, check the sequence number.
         if !self.is_acceptable(seq, len) {
+            self.note_duplicate(seq, seq + len);
             return self.refuse(now, flags, len, DropReason::OutsideWindow);
         }
         // Second, check the RST bit.
@@ -235,6 +240,11 @@ impl Tcb {
             return Step::Next;
         }
         let Some(ts) = h.options.timestamps else {
+            if h.flags.contains(TcpFlags::SYN) {
+                // RFC 5961 §4.2: whatever else is wrong with it, a SYN is challenged. It may be a
+                // peer that has lost its memory, and the answer makes it reset what we have.
+                return Step::Next;
+            }
             self.dropped = Some(DropReason::MissingTimestamp);
             return Step::Done(Outcome::Continue);
         };
@@ -243,6 +253,7 @@ impl Tcb {
                 self.ts_recent = ts.val;
                 return Step::Next;
             }
+            self.note_duplicate(SeqNum::new(h.seq), SeqNum::new(h.seq) + len);
             return Step::Done(self.refuse(now, h.flags, len, DropReason::OldTimestamp));
         }
         Step::Next
@@ -328,7 +339,7 @@ impl Tcb {
     // --- ICMP ------------------------------------------------------------------------------------
 
     /// An ICMP error quotes a segment of ours that began at `seq`.
-    pub fn handle_icmp(&mut self, _now: Instant, error: IcmpError, seq: u32) -> Outcome {
+    pub fn handle_icmp(&mut self, now: Instant, error: IcmpError, seq: u32) -> Outcome {
         let seq = SeqNum::new(seq);
         // RFC 5927 §4.1: only what is in flight can have caused it.
         let in_flight = seq.after_eq(self.snd.una) && seq.before(self.snd_max());
@@ -348,18 +359,19 @@ impl Tcb {
                 }
                 self.soft_error = Some(SocketError::ConnectionRefused);
             }
-            IcmpError::FragmentationNeeded { mss } => self.shrink_segments(mss),
+            IcmpError::FragmentationNeeded { mss } => self.shrink_segments(now, mss),
         }
         Outcome::Continue
     }
 
     /// RFC 1191 §6.5: smaller segments from now on, and what is in flight at once again.
-    fn shrink_segments(&mut self, mss: u16) {
+    fn shrink_segments(&mut self, now: Instant, mss: u16) {
         let mss = mss.max(ICMP_MSS_MIN) - self.options_len();
         if mss < self.snd.mss && self.status.contains(Status::SYN_ACKED) {
             self.snd.mss = mss;
             if self.snd.una != self.snd.nxt {
-                self.recovery.on_timeout(&self.flight());
+                self.sendq.records.lose_on_timeout(now, Duration::ZERO);
+                self.recovery.on_timeout(&self.flight(), false);
             }
         }
     }

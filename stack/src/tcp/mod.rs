@@ -19,13 +19,16 @@ mod autotune;
 mod calls;
 mod congestion;
 pub mod cookie;
+mod delivery;
 mod expected;
 pub mod fast_open;
 mod half_open;
 mod input;
 mod isn;
 mod output;
+mod ranges;
 mod receive;
+mod records;
 mod recovery;
 mod recvq;
 mod rtt;
@@ -137,6 +140,15 @@ pub struct TcpConfig {
     pub window_scale: bool,
     /// Offer and accept timestamps (RFC 7323 §3).
     pub timestamps: bool,
+    /// Offer and accept selective acknowledgments (RFC 2018).
+    pub sack: bool,
+    /// Report what arrives twice, and learn from the peer's reports (RFC 2883).
+    pub dsack: bool,
+    /// Find losses by time and probe for lost tails (RFC 8985); otherwise by count (RFC 6675).
+    pub rack_tlp: bool,
+    /// Count the retransmission timeout from when the oldest segment left where few are out (RFC
+    /// 7765).
+    pub rto_restart: bool,
     /// Upper bound of the MSS, both ways (`TCP_MAXSEG`).
     pub mss_max: Option<u16>,
     /// The congestion controller (`TCP_CONGESTION`).
@@ -192,6 +204,10 @@ impl Default for TcpConfig {
             user_timeout: None,
             window_scale: true,
             timestamps: true,
+            sack: true,
+            dsack: true,
+            rack_tlp: true,
+            rto_restart: false,
             mss_max: None,
             congestion: Algorithm::NewReno,
             fin_wait_2: Duration::from_secs(60),
@@ -337,6 +353,8 @@ pub enum DropReason {
     NoAck,
     /// An ACK of what was never sent, or of too long ago (RFC 5961 §5).
     BadAck,
+    /// A SACK block of what was never sent, or one too many to remember; the rest counts.
+    BadSack,
     /// Too much packet memory is pinned by data that was not read.
     ReceiveMemory,
     /// Too much data out of sequence.
@@ -383,6 +401,16 @@ pub struct TcpInfo {
     pub bytes_acked: u64,
     /// Payload bytes received in sequence.
     pub bytes_received: u64,
+    /// Bytes in the network as far as is known: neither reported by the peer nor lost.
+    pub pipe_bytes: u32,
+    /// Bytes that the peer has reported behind gaps.
+    pub sacked_bytes: u32,
+    /// Bytes that are lost and not sent again yet.
+    pub lost_bytes: u32,
+    /// Recoveries and timeouts that turned out to have been needless, and were undone.
+    pub undone: u16,
+    /// Selective acknowledgments are in use.
+    pub sack: bool,
     /// Timestamps are in use.
     pub timestamps: bool,
     /// Shifts of the peer's and of our window, if scaling is in use.

@@ -17,7 +17,7 @@ use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::{Transmit, TxLimits};
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
+use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
 /// How long `TCP_CORK` and `MSG_MORE` may hold a partial segment back.
 pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
@@ -47,13 +47,13 @@ impl Tcb {
         if !self.pending.is_empty() || self.rcv.dup_acks > 0 {
             return true;
         }
-        let (unsent, resend) = (self.sendq.unsent(), self.recovery.resend_from());
-        if unsent == 0 && resend.is_none() && !self.status.contains(Status::FIN_QUEUED) {
+        let (unsent, lost) = (self.sendq.unsent(), self.sendq.records.lost());
+        if unsent == 0 && lost == 0 && !self.status.contains(Status::FIN_QUEUED) {
             return false;
         }
         self.may_transmit_data()
             && (self.fin_due(unsent)
-                || resend.is_some_and(|from| self.resend_room(from) > 0)
+                || (lost > 0 && self.resendable(self.mss()).is_some())
                 || self.sendable() > 0
                 || self.blocked_timer().is_some())
     }
@@ -95,7 +95,7 @@ impl Tcb {
         }
         if self.rcv.dup_acks > 0 {
             self.rcv.dup_acks -= 1;
-            let header = self.header_with(now, self.snd.nxt, TcpFlags::ACK, Growth::No);
+            let header = self.header_with(now, self.snd.nxt, TcpFlags::ACK, 0, Growth::No);
             return Some(self.bare(header));
         }
         if self.may_transmit_data()
@@ -128,16 +128,21 @@ impl Tcb {
     ) -> Option<Transmit> {
         if self.pending.contains(Pending::FAST) {
             self.pending -= Pending::FAST;
-            let una = self.snd.una;
+            let (una, mss) = (self.snd.una, self.mss());
             if una.before(self.snd.nxt) {
-                return Some(self.emit_again(now, una, self.mss(), limits, payload));
+                let lost = self.sendq.records.next_lost(mss).filter(|&(from, _)| from == una);
+                let len = lost.map_or(mss, |(_, len)| len);
+                return Some(self.emit_again(now, una, len, limits, payload));
             }
         }
-        if let Some(from) = self.recovery.resend_from() {
-            let room = self.resend_room(from);
-            if room == 0 {
-                return None;
+        if self.pending.contains(Pending::TAIL) {
+            self.pending -= Pending::TAIL;
+            if let Some(transmit) = self.emit_tail_probe(now, limits, payload) {
+                return Some(transmit);
             }
+        }
+        if let Some((from, room)) = self.resendable(limits.max_bytes) {
+            self.sendq.records.lost_begins_at(from);
             return Some(self.emit_again(now, from, room, limits, payload));
         }
         if self.sendq.unsent() > 0 && self.snd.una == self.snd.nxt {
@@ -164,20 +169,25 @@ impl Tcb {
     // --- how much --------------------------------------------------------------------------------
 
     /// Bytes that the peer's window still takes.
-    fn peer_room(&self) -> u32 {
+    pub(super) fn peer_room(&self) -> u32 {
         (self.snd.una + self.snd.wnd).since(self.snd.nxt)
     }
 
     /// Bytes that the congestion window still takes.
     fn cwnd_room(&self) -> u32 {
-        let in_flight = self.snd.nxt.since(self.snd.una);
-        self.recovery.window(&self.controller, self.mss()).saturating_sub(in_flight)
+        self.recovery.room(&self.controller, self.pipe(), self.mss(), self.has_sack())
+    }
+
+    /// New data may leave, or must before anything is sent again.
+    fn is_new_datas_turn(&self) -> bool {
+        self.sendq.records.lost() == 0
+            || self.recovery.new_data_first(self.snd.nxt, self.mss()).is_some_and(|left| left > 0)
     }
 
     /// Bytes of new data that may leave now (RFC 9293 §3.8.6.2.1, and Nagle's algorithm, §3.7.4).
     pub(super) fn sendable(&self) -> u32 {
         let unsent = self.sendq.unsent();
-        if unsent == 0 || self.recovery.resend_from().is_some() {
+        if unsent == 0 || !self.is_new_datas_turn() {
             return 0;
         }
         let (mss, peer_room, cwnd_room) = (self.mss(), self.peer_room(), self.cwnd_room());
@@ -219,25 +229,36 @@ impl Tcb {
         left == 0
             && self.status.contains(Status::FIN_QUEUED)
             && !self.status.contains(Status::FIN_SENT)
-            && self.recovery.resend_from().is_none()
+            && self.is_new_datas_turn()
     }
 
-    /// Sequence numbers that may be sent again after a timeout.
-    fn resend_room(&self, from: SeqNum) -> u32 {
-        let resent = from.since(self.snd.una);
-        let room = self.controller.cwnd().saturating_sub(resent);
-        if from == self.snd.una {
-            // RFC 9293 §3.8.6: what is at snd.una is sent again whatever the window has become.
-            return room.max(1);
+    /// Lost bytes that may be sent again now: where they begin, and how many.
+    fn resendable(&self, max: u32) -> Option<(SeqNum, u32)> {
+        let mss = self.mss();
+        let (from, len) = self.sendq.records.next_lost(whole_segments(max, mss))?;
+        if self.recovery.new_data_first(self.snd.nxt, mss).is_some() && self.probes_with_new(mss) {
+            return None;
         }
-        let room = room.min((self.snd.una + self.snd.wnd).since(from));
-        let whole = room >= self.mss() || room >= self.snd.nxt.since(from);
-        if whole { room } else { 0 }
+        let mut room = self.cwnd_room();
+        // RFC 9293 §3.8.6: what is at snd.una is sent again whatever the window has become.
+        if from != self.snd.una {
+            room = room.min((self.snd.una + self.snd.wnd).since(from));
+        }
+        if room >= len {
+            return Some((from, len));
+        }
+        (room >= mss).then(|| (from, whole_segments(room, mss)))
+    }
+
+    /// F-RTO has new data to send, or waits for what comes back for it.
+    fn probes_with_new(&self, mss: u32) -> bool {
+        self.snd.nxt.after(self.recovery.recovery_point())
+            || (self.sendable() > 0 && self.cwnd_room() >= mss)
     }
 
     fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
-        if unsent == 0 || self.sendable() > 0 || self.recovery.resend_from().is_some() {
+        if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
             return Blocked::No;
         }
         if self.peer_room() < unsent.min(self.mss()) {
@@ -291,7 +312,7 @@ impl Tcb {
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
         let seq = self.snd.nxt;
         let flags = self.note_sent(now, n);
-        Transmit { header: self.header(now, seq, flags), payload_len: n, mss: self.snd.mss }
+        Transmit { header: self.header(now, seq, flags, n), payload_len: n, mss: self.snd.mss }
     }
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
@@ -314,8 +335,9 @@ impl Tcb {
         if !n.is_multiple_of(self.mss()) {
             self.snd.small_end = self.snd.nxt;
         }
-        let first = self.sendq.first_record().is_none();
-        self.sendq.record_sent(seq, len, now);
+        let first = self.sendq.records.is_empty();
+        self.sendq.records.sent(seq, len, self.mss(), now);
+        self.recovery.on_sent(len);
         if first && self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
@@ -324,6 +346,7 @@ impl Tcb {
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
         }
+        self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
@@ -331,7 +354,8 @@ impl Tcb {
         flags
     }
 
-    /// Sends up to `room` sequence numbers from `from` on again.
+    /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
+    /// what is lost there.
     fn emit_again(
         &mut self,
         now: Instant,
@@ -347,8 +371,7 @@ impl Tcb {
         let fin = self.status.contains(Status::FIN_SENT);
         let data_end = self.snd.nxt - u32::from(fin);
         let left = data_end.since(from);
-        // At least one segment: a congestion window below the MSS must not cut it.
-        let want = whole_segments(room.min(limits.max_bytes), mss).min(left);
+        let want = room.min(whole_segments(limits.max_bytes, mss)).min(left);
         let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
         let offset = from.since(self.snd.una + syn);
         let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
@@ -361,14 +384,46 @@ impl Tcb {
             flags |= TcpFlags::PSH;
         }
         let len = n + u32::from(with_fin);
-        self.sendq.record_resent(from, len, now);
-        self.recovery.resent(from + len, self.snd.nxt);
+        self.note_resent(now, from, len);
         self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
         self.last_sent = now;
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
         }
-        Transmit { header: self.header(now, from, flags), payload_len: n, mss: self.snd.mss }
+        Transmit { header: self.header(now, from, flags, n), payload_len: n, mss: self.snd.mss }
+    }
+
+    /// `[from, from + len)` leaves again.
+    fn note_resent(&mut self, now: Instant, from: SeqNum, len: u32) {
+        self.sendq.records.resent(from, len, now, self.has_rack());
+        self.recovery.on_resent(from, len, ts_clock(now, self.ts_offset));
+        if from == self.snd.una && self.has_sack() {
+            // The round trip of what the timer waits for begins again.
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        }
+    }
+
+    /// RFC 8985 §7.3: a segment of new data, or else the last one again.
+    fn emit_tail_probe(
+        &mut self,
+        now: Instant,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Option<Transmit> {
+        let mss = self.mss();
+        let new = self.sendq.unsent().min(self.peer_room()).min(mss);
+        if new > 0 {
+            let transmit = self.emit_new(now, new, limits, payload);
+            self.note_probe(false);
+            self.timers.clear(Timer::Probe);
+            return Some(transmit);
+        }
+        let last = self.sendq.records.last()?;
+        let len = (last.len - 1) % mss + 1;
+        let from = last.end() - len;
+        let transmit = self.emit_again(now, from, len, limits, payload);
+        self.note_probe(true);
+        Some(transmit)
     }
 
     fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
@@ -376,10 +431,9 @@ impl Tcb {
         let first = self.snd.nxt == seq;
         if first {
             self.snd.nxt += 1;
-            self.sendq.record_sent(seq, 1, now);
+            self.sendq.records.sent(seq, 1, self.mss(), now);
         } else {
-            self.sendq.record_resent(seq, 1, now);
-            self.recovery.resent(seq + 1, self.snd.nxt);
+            self.sendq.records.resent(seq, 1, now, false);
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         self.last_sent = now;
@@ -397,6 +451,7 @@ impl Tcb {
                 mss: Some(self.rcv.our_mss),
                 window_scale: (self.config.window_scale && answering(Status::SCALING))
                     .then(|| self.rcv.scale.shift()),
+                sack_permitted: self.config.sack && answering(Status::SACK),
                 timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
                     .then(|| self.timestamps(now)),
                 ..TcpOptions::default()
@@ -424,12 +479,12 @@ impl Tcb {
         self.last_sent = now;
         let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
-        let header = self.header(now, self.snd.nxt, TcpFlags::ACK);
+        let header = self.header(now, self.snd.nxt, TcpFlags::ACK, n);
         Transmit { header, payload_len: n, mss: self.snd.mss }
     }
 
     fn emit_ack(&mut self, now: Instant, seq: SeqNum) -> Transmit {
-        let header = self.header(now, seq, TcpFlags::ACK);
+        let header = self.header(now, seq, TcpFlags::ACK, 0);
         self.bare(header)
     }
 
@@ -447,21 +502,33 @@ impl Tcb {
         }
     }
 
-    pub(super) fn header(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> TcpHeader {
-        self.header_with(now, seq, flags, Growth::Yes)
+    pub(super) fn header(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        flags: TcpFlags,
+        payload_len: u32,
+    ) -> TcpHeader {
+        self.header_with(now, seq, flags, payload_len, Growth::Yes)
     }
 
-    /// The header of a segment with an ACK, and the note that the ACK has been sent.
+    /// The header of a segment with an ACK, and the note that the ACK has been sent. What it has no
+    /// room to report a bare ACK tells.
     fn header_with(
         &mut self,
         now: Instant,
         seq: SeqNum,
         flags: TcpFlags,
+        payload_len: u32,
         growth: Growth,
     ) -> TcpHeader {
         let timestamps = self.status.contains(Status::TIMESTAMPS).then(|| self.timestamps(now));
         let window = self.window_field(growth);
-        self.pending -= Pending::ACK;
+        let reports = self.has_sack() && (self.assembler.is_some() || self.rcv.dsack.is_some());
+        let sack = if reports { self.sack_blocks(payload_len) } else { SackBlocks::new() };
+        if payload_len == 0 || !reports || !sack.is_empty() {
+            self.pending -= Pending::ACK;
+        }
         self.timers.clear(Timer::DelayedAck);
         self.rcv.acked = self.rcv.nxt;
         TcpHeader {
@@ -469,7 +536,7 @@ impl Tcb {
             ack: self.rcv.nxt.get(),
             flags,
             window,
-            options: TcpOptions { timestamps, ..TcpOptions::default() },
+            options: TcpOptions { timestamps, sack, ..TcpOptions::default() },
             ..TcpHeader::default()
         }
     }

@@ -3,6 +3,7 @@
 use barewire_driver::PacketSlice;
 
 use super::assembler::{Assembler, Inserted};
+use super::ranges::Range;
 use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
@@ -10,11 +11,15 @@ use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
 use super::{DropReason, Memory, Outcome, Segment};
 use crate::time::Instant;
-use crate::wire::tcp::TcpFlags;
+use crate::wire::tcp::{SackBlocks, TcpFlags};
 
 /// Most duplicate ACKs owed at one time. Three mean a loss; a sender that counts more of them needs
 /// no more than a few at once to keep its window moving.
 const DUP_ACKS_MAX: u8 = 64;
+
+/// Bytes of a SACK option without its blocks, padded, and of each block (RFC 2018 §3).
+const SACK_HEAD_LEN: u32 = 4;
+const SACK_BLOCK_LEN: u32 = 8;
 
 impl Tcb {
     /// Takes text and FIN of an acceptable segment whose first byte of text is `seq`.
@@ -43,6 +48,7 @@ impl Tcb {
             }
             self.take_text(now, seq, segment);
         } else if segment.payload_len > 0 {
+            self.note_duplicate(seq, end);
             self.pending |= Pending::ACK;
         }
         self.take_fin(now, fin.then_some(end))
@@ -119,6 +125,7 @@ impl Tcb {
             return;
         }
         let had_gap = self.assembler.is_some();
+        self.note_duplicate(seq, seq + payload_len);
         self.deliver(seq, payload);
         if self.assembler.as_ref().is_some_and(|a| a.is_empty()) {
             self.assembler = None;
@@ -154,9 +161,41 @@ impl Tcb {
         if assembler.insert(seq, in_window, limit) == Inserted::Partly {
             self.dropped = Some(DropReason::Reassembly);
         }
+        if let Some(duplicate) = assembler.take_duplicate()
+            && self.config.dsack
+        {
+            self.rcv.dsack = Some(duplicate);
+        }
         if assembler.is_empty() {
             self.assembler = None;
         }
+    }
+
+    /// RFC 2883 §4: what of `[start, end)` lies before rcv.nxt has arrived before, and the next ACK
+    /// says so.
+    pub(super) fn note_duplicate(&mut self, start: SeqNum, end: SeqNum) {
+        let end = end.earlier(self.rcv.nxt);
+        if start.before(end) && self.has_sack() && self.config.dsack {
+            self.rcv.dsack = Some(Range { start, end });
+            self.pending |= Pending::ACK;
+        }
+    }
+
+    /// What the next ACK reports beyond its number (RFC 2018 §4, RFC 2883 §4): first what arrived
+    /// twice, then the runs behind gaps. Nothing if it does not fit behind `payload_len` bytes.
+    pub(super) fn sack_blocks(&mut self, payload_len: u32) -> SackBlocks {
+        let mut blocks = SackBlocks::new();
+        let most = if self.status.contains(Status::TIMESTAMPS) { 3 } else { SackBlocks::MAX };
+        let runs = self.assembler.iter().flat_map(|a| a.recent_runs());
+        for block in self.rcv.dsack.into_iter().chain(runs).take(most) {
+            blocks.push(block.start.get(), block.end.get());
+        }
+        let room = self.mss().saturating_sub(payload_len);
+        if blocks.len() as u32 * SACK_BLOCK_LEN + SACK_HEAD_LEN > room {
+            return SackBlocks::new();
+        }
+        self.rcv.dsack = None;
+        blocks
     }
 
     /// Moves text in sequence to the receive queue, and behind it what had waited for it. Where

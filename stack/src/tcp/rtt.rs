@@ -79,6 +79,11 @@ impl Rtt {
         self.backoff = (self.backoff + 1).min(BACKOFF_MAX);
     }
 
+    /// The timer had expired too early.
+    pub(crate) fn forget_back_off(&mut self) {
+        self.backoff = 0;
+    }
+
     /// The handshake has ended although a SYN was lost (RFC 6298 §5.7). A measurement by
     /// timestamps is worth more than that guess.
     pub(crate) fn after_lost_syn(&mut self) {

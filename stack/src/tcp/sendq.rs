@@ -3,25 +3,20 @@
 //! ```text
 //!             snd.una                 snd.nxt                      written
 //!   chunks    ├──────────┬──────┬─────────┼────────┬──────────┬───────┤
-//!                                         ▲ cursor               open slot, still filling
+//!                      ▲ again            ▲ cursor               open slot, still filling
 //!   records   ├─────────────┬─────────────┤
-//!               one a transmission: range, times, retransmissions
+//!               one a transmission: see `records`
 //! ```
 //!
-//! *Chunks* hold the bytes; a cursor stands where the next new byte leaves, so that sending never
-//! walks the queue. *Records* remember transmissions: loss detection by selective acknowledgments
-//! or by time needs what is in them and nothing else.
+//! *Chunks* hold the bytes; a cursor stands where the next new byte leaves, and another where bytes
+//! were last sent again, so that neither walks the queue. *Records* remember transmissions: loss
+//! detection by selective acknowledgments or by time needs what is in them and nothing else.
 
 use std::collections::VecDeque;
 
 use barewire_driver::{PacketBuf, PacketSlice, Pool};
 
-use super::seq::SeqNum;
-use crate::time::Instant;
-
-/// Most records of one connection; beyond it transmissions share the last one, which then gives no
-/// round-trip sample. A mebibyte in flight has 46 if it left as super-segments.
-pub(crate) const RECORDS_MAX: usize = 1024;
+use super::records::Records;
 
 /// A connection may always hold this many chunks, and one more for every
 /// [`BYTES_PER_CHUNK_MIN`] of its send buffer: a bound on queues of tiny owned slices.
@@ -30,40 +25,18 @@ pub(crate) const CHUNKS_MIN: usize = 1024;
 /// See [`CHUNKS_MIN`].
 pub(crate) const BYTES_PER_CHUNK_MIN: usize = 256;
 
-/// One transmission: a range of sequence numbers and when it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) start: SeqNum,
-    /// Sequence numbers in it, SYN and FIN included.
-    pub(crate) len: u32,
-    pub(crate) first_sent: Instant,
-    pub(crate) last_sent: Instant,
-    pub(crate) retransmissions: u8,
-    /// Joined from transmissions of different times: no sample.
-    pub(crate) untimed: bool,
-}
-
-impl Record {
-    fn end(&self) -> SeqNum {
-        self.start + self.len
-    }
-}
-
-/// What an ACK took off the records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AckedRecords {
-    /// When the oldest of the acknowledged bytes that were sent only once left.
-    pub(crate) sent_once_at: Option<Instant>,
-    /// When the first of the acknowledged bytes that were sent more than once left last (Karn's
-    /// algorithm).
-    pub(crate) resent_at: Option<Instant>,
-}
-
 /// A place in the chunks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
     chunk: usize,
     offset: usize,
+}
+
+/// A chunk, and how many bytes lie before it: where to begin looking for what is sent again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Again {
+    chunk: usize,
+    before: u32,
 }
 
 /// A slot that `write` is still filling; its filled front is not a chunk yet, so that small writes
@@ -83,7 +56,8 @@ pub(crate) struct SendQueue {
     len: u32,
     /// Bytes between snd.una and snd.nxt.
     sent: u32,
-    records: VecDeque<Record>,
+    pub(crate) records: Records,
+    again: Again,
 }
 
 impl SendQueue {
@@ -204,22 +178,28 @@ impl SendQueue {
         self.sent += n;
     }
 
-    /// Appends up to `want` bytes from `offset` behind snd.una on. Returns how many. Walks from
-    /// snd.una; only retransmissions, which begin there, need it.
+    /// Appends up to `want` bytes from `offset` behind snd.una on. Returns how many. Walks from where
+    /// the last call ended: repairs go through the window in its order.
     pub(crate) fn again(
-        &self,
+        &mut self,
         offset: u32,
         want: u32,
         pieces_max: u16,
         mss: u32,
         out: &mut Vec<PacketSlice>,
     ) -> u32 {
-        let mut at = Cursor { chunk: 0, offset: offset as usize };
-        while let Some(chunk) = self.chunks.get(at.chunk)
-            && at.offset >= chunk.len()
-        {
-            at = Cursor { chunk: at.chunk + 1, offset: at.offset - chunk.len() };
+        let mut at = self.again;
+        while at.chunk > 0 && at.before > offset {
+            at.chunk -= 1;
+            at.before -= self.chunks.get(at.chunk).map_or(0, |c| c.len() as u32);
         }
+        while let Some(chunk) = self.chunks.get(at.chunk)
+            && at.before + chunk.len() as u32 <= offset
+        {
+            at = Again { chunk: at.chunk + 1, before: at.before + chunk.len() as u32 };
+        }
+        self.again = at;
+        let at = Cursor { chunk: at.chunk, offset: (offset - at.before) as usize };
         let n = self.fit(at, want.min(self.sent.saturating_sub(offset)), pieces_max, mss);
         let _ = self.gather(at, n, out);
         n
@@ -261,6 +241,8 @@ impl SendQueue {
         let bytes = bytes.min(self.sent);
         self.sent -= bytes;
         self.len -= bytes;
+        // Bytes before a chunk that is gone are none.
+        self.again.before = self.again.before.saturating_sub(bytes);
         let mut left = bytes as usize;
         while left > 0
             && let Some(front) = self.chunks.front_mut()
@@ -269,6 +251,7 @@ impl SendQueue {
                 left -= front.len();
                 self.chunks.pop_front();
                 self.cursor.chunk = self.cursor.chunk.saturating_sub(1);
+                self.again.chunk = self.again.chunk.saturating_sub(1);
             } else {
                 front.advance(left);
                 if self.cursor.chunk == 0 {
@@ -281,87 +264,6 @@ impl SendQueue {
             // The rest of the open slot would pin 2 KiB for each connection that waits.
             self.open = None;
         }
-    }
-
-    // --- records ---------------------------------------------------------------------------------
-
-    pub(crate) fn first_record(&self) -> Option<&Record> {
-        self.records.front()
-    }
-
-    /// Remembers the transmission of `len` new sequence numbers.
-    pub(crate) fn record_sent(&mut self, start: SeqNum, len: u32, now: Instant) {
-        if let Some(last) = self.records.back_mut() {
-            let same_moment = last.last_sent == now && last.retransmissions == 0;
-            if same_moment || self.records.len() >= RECORDS_MAX {
-                let last = self.records.back_mut().expect("looked at above");
-                last.len = (start + len).since(last.start);
-                last.untimed |= !same_moment;
-                return;
-            }
-        }
-        self.records.push_back(Record {
-            start,
-            len,
-            first_sent: now,
-            last_sent: now,
-            retransmissions: 0,
-            untimed: false,
-        });
-    }
-
-    /// Remembers that `[start, start + len)` was sent again.
-    pub(crate) fn record_resent(&mut self, start: SeqNum, len: u32, now: Instant) {
-        self.split_record(start);
-        self.split_record(start + len);
-        let first = self.records.partition_point(|r| r.end().before_eq(start));
-        for record in self.records.range_mut(first..) {
-            if record.start.after_eq(start + len) {
-                break;
-            }
-            record.last_sent = now;
-            record.retransmissions = record.retransmissions.saturating_add(1);
-        }
-    }
-
-    /// Makes `at` a border between records, unless there are too many: then the whole record
-    /// counts as sent again, which costs samples but never correctness.
-    fn split_record(&mut self, at: SeqNum) {
-        if self.records.len() >= RECORDS_MAX {
-            return;
-        }
-        let i = self.records.partition_point(|r| r.end().before_eq(at));
-        if let Some(record) = self.records.get_mut(i)
-            && record.start.before(at)
-        {
-            let mut rest = *record;
-            record.len = at.since(record.start);
-            rest.start = at;
-            rest.len -= record.len;
-            self.records.insert(i + 1, rest);
-        }
-    }
-
-    /// Takes everything below `una` off the records.
-    pub(crate) fn ack_records(&mut self, una: SeqNum) -> AckedRecords {
-        let mut acked = AckedRecords::default();
-        while let Some(front) = self.records.front_mut() {
-            if front.start.after_eq(una) {
-                break;
-            }
-            if front.retransmissions > 0 {
-                acked.resent_at = acked.resent_at.or(Some(front.last_sent));
-            } else if !front.untimed {
-                acked.sent_once_at = acked.sent_once_at.or(Some(front.last_sent));
-            }
-            if front.end().after(una) {
-                front.len = front.end().since(una);
-                front.start = una;
-                break;
-            }
-            self.records.pop_front();
-        }
-        acked
     }
 
     /// Drops everything: nothing of it will be sent.

@@ -17,6 +17,7 @@ use super::assembler::Assembler;
 use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::Controller;
 use super::fast_open::FastOpen;
+use super::ranges::Range;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
 use super::rtt::Rtt;
@@ -61,11 +62,13 @@ bitflags! {
         const KEEPALIVE = 1 << 5;
         /// Whatever the window holds, SWS avoidance, Nagle and cork notwithstanding.
         const OVERRIDE = 1 << 6;
+        /// A tail loss probe.
+        const TAIL = 1 << 7;
     }
 
     /// What is true of a connection.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Status: u16 {
+    pub(super) struct Status: u32 {
         /// Timestamps were agreed on.
         const TIMESTAMPS = 1 << 0;
         /// Window scaling was agreed on.
@@ -95,6 +98,8 @@ bitflags! {
         const KEEPALIVE = 1 << 14;
         /// The last segment found packet memory scarce.
         const MEMORY_SCARCE = 1 << 15;
+        /// SACK was agreed on.
+        const SACK = 1 << 16;
     }
 }
 
@@ -138,6 +143,8 @@ pub(super) struct Receive {
     pub(super) quick_acks: u8,
     /// Duplicate ACKs owed to the peer, one for each segment out of sequence.
     pub(super) dup_acks: u8,
+    /// Something that arrived twice and is to be reported (RFC 2883).
+    pub(super) dsack: Option<Range>,
 }
 
 /// Challenge ACKs in the current second (RFC 5961 §7).
@@ -186,6 +193,8 @@ pub struct Tcb {
     pub(super) bytes_acked: u64,
     pub(super) bytes_received: u64,
     pub(super) retransmissions: u32,
+    /// Recoveries and timeouts that turned out to have been needless.
+    pub(super) undone: u16,
     pub(super) challenges: Challenges,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
@@ -243,6 +252,7 @@ impl Tcb {
                 scale: WindowScale::for_buffer(config.recv_buffer_bytes),
                 quick_acks: config.quick_acks,
                 dup_acks: 0,
+                dsack: None,
             },
             ts_recent: 0,
             ts_offset: open.ts_offset,
@@ -267,6 +277,7 @@ impl Tcb {
             bytes_acked: 0,
             bytes_received: 0,
             retransmissions: 0,
+            undone: 0,
             challenges: Challenges::default(),
             fast_open: None,
         };
@@ -295,6 +306,7 @@ impl Tcb {
             self.ts_recent = ts.val;
             self.ts_recent_at = now;
         }
+        self.status.set(Status::SACK, options.sack_permitted && self.config.sack);
         let peer_mss = options.mss.unwrap_or(MSS_DEFAULT);
         let mss = peer_mss.min(self.rcv.our_mss).max(MSS_MIN);
         self.snd.mss = mss - self.options_len();
@@ -309,7 +321,7 @@ impl Tcb {
         sent_at: Instant,
         deadline: Instant,
     ) {
-        self.sendq.record_sent(self.snd.una, 1, sent_at);
+        self.sendq.records.sent(self.snd.una, 1, self.mss(), sent_at);
         self.snd.nxt = self.snd.una + 1;
         (self.snd.wnd, self.snd.max_wnd, self.snd.wl1) = (window, window, irs);
         self.timers.set(Timer::Retransmit, deadline);
@@ -385,7 +397,7 @@ impl Tcb {
 
     /// RFC 5482: the deadline of the oldest byte in flight.
     pub(super) fn arm_user_timeout(&mut self) {
-        match (self.config.user_timeout, self.sendq.first_record()) {
+        match (self.config.user_timeout, self.sendq.records.first()) {
             (Some(limit), Some(first)) => self.timers.set(Timer::User, first.first_sent + limit),
             _ => self.timers.clear(Timer::User),
         }
@@ -438,6 +450,11 @@ impl Tcb {
             retransmissions: self.retransmissions,
             bytes_acked: self.bytes_acked,
             bytes_received: self.bytes_received,
+            pipe_bytes: self.pipe(),
+            sacked_bytes: self.sendq.records.sacked(),
+            lost_bytes: self.sendq.records.lost(),
+            undone: self.undone,
+            sack: self.has_sack(),
             timestamps: self.status.contains(Status::TIMESTAMPS),
             window_scales: self
                 .status

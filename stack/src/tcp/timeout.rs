@@ -46,6 +46,12 @@ impl Tcb {
         {
             return outcome;
         }
+        if self.timers.take_due(Timer::Reorder, now) {
+            self.reorder_due(now);
+        }
+        if self.timers.take_due(Timer::Probe, now) {
+            self.probe_due(now);
+        }
         if self.timers.take_due(Timer::Retransmit, now) {
             return self.retransmit_due(now);
         }
@@ -103,11 +109,12 @@ impl Tcb {
         }
         self.rtt.back_off();
         if self.status.contains(Status::SYN_ACKED) {
-            let f = self.flight();
             let in_flight = self.snd.nxt.since(self.snd.una);
-            self.controller.on_rto(now, in_flight, f.mss, self.retries == 0);
-            self.recovery.on_timeout(&f);
-            self.pending -= Pending::FAST;
+            let first = self.retries == 0;
+            self.controller.on_rto(now, in_flight, self.mss(), first);
+            self.lose_on_timeout(now, first);
+            // RFC 6298 §5.4: whatever else is in flight, the first segment leaves now.
+            self.pending |= Pending::FAST;
         } else {
             self.status |= Status::SYN_LOST;
             self.pending |= Pending::SYN;

@@ -8,6 +8,10 @@ use crate::time::Instant;
 pub(super) enum Timer {
     /// RFC 6298: sent data, SYN or FIN was not acknowledged.
     Retransmit,
+    /// RFC 8985 §7.2: the ACK of the last data is overdue.
+    Probe,
+    /// RFC 8985 §6.2: something that was overtaken will count as lost.
+    Reorder,
     /// RFC 9293 §3.8.6.1: the peer's window is closed, or too small to be worth a segment.
     Persist,
     /// An ACK has waited long enough for company.

@@ -29,13 +29,13 @@ fn with_cookies_always_no_syn_is_remembered_and_no_option_lost() {
     assert_eq!(ours.window_scales.map(|(a, b)| (b, a)), theirs.window_scales);
     assert_eq!((ours.mss, theirs.mss), (1448, 1448));
     // A window beyond 64 KiB is only possible with scaling that both understood alike.
-    pair.client().write(client, &pattern(200_000)).unwrap();
-    let mut got = Vec::new();
+    let (data, mut written, mut got) = (pattern(500_000), 0, Vec::new());
     pair.run_until(|p| {
+        written += p.client().write(client, &data[written..]).unwrap_or(0);
         got.extend(read_all(p.server(), server).0);
-        got.len() == 200_000
+        got.len() == 500_000
     });
-    assert_eq!(got, pattern(200_000));
+    assert_eq!(got, pattern(500_000));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use barewire_stack::wire::pretty;
-use barewire_stack::wire::tcp::TcpFlags;
+use barewire_stack::wire::tcp::{FastOpenCookie, TcpFlags};
 use barewire_stack::{Instant, SentPacket, Settings, SocketId, Stack};
 
 use super::packet::Sent;
@@ -29,6 +29,8 @@ pub(crate) struct Flow {
     pub(crate) ts_base: Option<u32>,
     /// Its latest timestamp.
     pub(crate) ts_last: u32,
+    /// The fast open cookie that it gave last.
+    pub(crate) cookie: Option<FastOpenCookie>,
 }
 
 impl Flow {
@@ -38,6 +40,7 @@ impl Flow {
             self.iss = Some(h.seq);
             self.ts_base = None;
         }
+        self.cookie = h.options.fast_open.or(self.cookie);
         if let Some(ts) = h.options.timestamps {
             self.ts_base = self.ts_base.or(Some(ts.val));
             self.ts_last = ts.val;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_stack::wire::ipv4::Ipv4Header;
 use barewire_stack::wire::tcp::{
-    CHECKSUM_OFFSET, SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps,
+    CHECKSUM_OFFSET, FastOpenCookie, SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps,
 };
 use barewire_stack::wire::udp::UdpHeader;
 use barewire_stack::wire::{protocol, pseudo_header};
@@ -98,6 +98,9 @@ pub(crate) struct Segment {
     /// Value and echo.
     ts: Want<(Want<u32>, Want<u32>)>,
     sack: Want<[Option<(Number, Number)>; 4]>,
+    fast_open: Want<FastOpenCookie>,
+    /// `fo last`: the cookie that the stack gave last.
+    last_cookie: bool,
     ttl: Want<u8>,
     tos: Want<u8>,
     ecn: Want<u8>,
@@ -166,6 +169,8 @@ impl Segment {
             "mss" => self.mss = want(value, plain)?,
             "wscale" => self.window_scale = want(value, plain)?,
             "sack" => self.sack = want(value, blocks)?,
+            "fo" if value == "last" => self.last_cookie = true,
+            "fo" => self.fast_open = want(value, cookie)?,
             "ttl" => self.ttl = want(value, plain)?,
             "tos" => self.tos = want(value, plain)?,
             "ecn" => self.ecn = Want::Is(codepoint(value)?),
@@ -233,7 +238,7 @@ impl Segment {
 
     fn options(&self, flow: &Flow) -> TcpOptions {
         let start = flow.iss.unwrap_or_default();
-        let mut sack = SackBlocks::new();
+        let mut sack = SackBlocks::default();
         for (left, right) in self.sack.value().unwrap_or_default().into_iter().flatten() {
             sack.push(left.on_wire(start), right.on_wire(start));
         }
@@ -250,7 +255,10 @@ impl Segment {
             sack_permitted: self.sack_permitted.value().unwrap_or_default(),
             timestamps,
             sack,
-            fast_open: None,
+            fast_open: match self.last_cookie {
+                true => flow.cookie,
+                false => self.fast_open.value(),
+            },
         }
     }
 
@@ -280,7 +288,8 @@ impl Segment {
         check(self.window_scale.allows(options.window_scale), "wscale");
         check(self.sack_permitted.allows(options.sack_permitted.then_some(true)), "sackOK");
         check(self.timestamps_match(options.timestamps, flow), "ts");
-        check(self.sack_matches(&options.sack, flow), "sack");
+        check(self.sack_matches(options.sack.as_slice(), flow), "sack");
+        check(self.fast_open.allows(options.fast_open), "fo");
         check(self.ttl.allows(Some(sent.ip.ttl)), "ttl");
         check(self.tos.allows(Some(sent.ip.tos)), "tos");
         check(self.ecn.allows(Some(sent.ip.tos & 3)), "ecn");
@@ -300,16 +309,15 @@ impl Segment {
         })
     }
 
-    fn sack_matches(&self, found: &SackBlocks, flow: &Flow) -> bool {
+    fn sack_matches(&self, found: &[(u32, u32)], flow: &Flow) -> bool {
+        let edge = |number: Number| number.on_wire(flow.peer_isn);
         match self.sack {
             Want::Free => true,
             Want::Absent => found.is_empty(),
             Want::Any => !found.is_empty(),
             Want::Is(blocks) => {
-                let edge = |number: Number| number.on_wire(flow.peer_isn);
-                let wanted =
-                    blocks.iter().flatten().map(|&(left, right)| (edge(left), edge(right)));
-                wanted.eq(found.as_slice().iter().copied())
+                let wanted = blocks.into_iter().flatten();
+                wanted.map(|(left, right)| (edge(left), edge(right))).eq(found.iter().copied())
             }
         }
     }
@@ -344,6 +352,14 @@ fn blocks(word: &str) -> Option<[Option<(Number, Number)>; 4]> {
         *blocks.get_mut(i)? = Some((Number::parse(left)?, Number::parse(right)?));
     }
     Some(blocks)
+}
+
+/// A fast open cookie in hexadecimal digits, or the request for one.
+fn cookie(word: &str) -> Option<FastOpenCookie> {
+    match word {
+        "request" => FastOpenCookie::new(&[]),
+        digits => FastOpenCookie::new(&hex(digits)?),
+    }
 }
 
 fn codepoint(word: &str) -> Option<u8> {
@@ -441,7 +457,8 @@ impl fmt::Display for Described<'_> {
             write!(f, " ack {}", relative(h.ack, flow.peer_isn))?;
         }
         write!(f, " win {} len {}", h.window, payload.len())?;
-        let TcpOptions { mss, window_scale, sack_permitted, timestamps, sack, .. } = h.options;
+        let TcpOptions { mss, window_scale, sack_permitted, timestamps, sack, fast_open } =
+            h.options;
         if let Some(mss) = mss {
             write!(f, " mss {mss}")?;
         }
@@ -454,9 +471,13 @@ impl fmt::Display for Described<'_> {
         if let Some(Timestamps { val, ecr }) = timestamps {
             write!(f, " ts {} {ecr}", relative(val, flow.ts_base.unwrap_or_default()))?;
         }
-        for (i, (left, right)) in sack.as_slice().iter().enumerate() {
-            let (left, right) = (relative(*left, flow.peer_isn), relative(*right, flow.peer_isn));
+        for (i, (left, right)) in sack.iter().enumerate() {
+            let (left, right) = (relative(left, flow.peer_isn), relative(right, flow.peer_isn));
             write!(f, "{}{left}-{right}", if i == 0 { " sack " } else { "," })?;
+        }
+        if let Some(cookie) = fast_open {
+            f.write_str(" fo ")?;
+            cookie.as_slice().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         }
         if h.urgent != 0 {
             write!(f, " urg {}", h.urgent)?;

@@ -38,6 +38,7 @@ impl Run {
             iss: None,
             ts_base: None,
             ts_last: 0,
+            cookie: None,
         };
         let flows = HashMap::from([(MAIN.to_owned(), flow)]);
         Ok(Run { lines, settings, flows, tolerance: TOLERANCE })

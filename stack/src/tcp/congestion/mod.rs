@@ -106,4 +106,19 @@ impl Controller {
             Controller::NewReno(c) => c.on_idle(restart_window),
         }
     }
+
+    /// The last loss or timeout was none: what it took away comes back (RFC 4015 §3.5).
+    pub(crate) fn undo(&mut self) {
+        match self {
+            Controller::NewReno(c) => c.undo(),
+        }
+    }
+
+    /// Recovery spreads the reduction of the window over a round trip (RFC 9937); otherwise the
+    /// window of the controller holds during recovery, too.
+    pub(crate) fn uses_prr(&self) -> bool {
+        match self {
+            Controller::NewReno(_) => true,
+        }
+    }
 }

@@ -16,12 +16,15 @@ pub(crate) struct NewReno {
     ssthresh: u32,
     /// Bytes acknowledged in congestion avoidance since the window last grew.
     acked: u32,
+    /// cwnd and ssthresh before the last loss.
+    prior: (u32, u32),
 }
 
 impl NewReno {
     pub(crate) fn new(initial_window: u32) -> NewReno {
         // RFC 5681 §3.1: the initial ssthresh SHOULD be set arbitrarily high.
-        NewReno { cwnd: initial_window, ssthresh: CWND_MAX, acked: 0 }
+        let prior = (initial_window, CWND_MAX);
+        NewReno { cwnd: initial_window, ssthresh: CWND_MAX, acked: 0, prior }
     }
 
     pub(crate) fn cwnd(&self) -> u32 {
@@ -54,6 +57,7 @@ impl NewReno {
     }
 
     pub(crate) fn on_loss(&mut self, in_flight: u32, mss: u32) {
+        self.prior = (self.cwnd, self.ssthresh);
         // RFC 5681 equation 4.
         self.ssthresh = (in_flight / 2).max(2 * mss);
         self.cwnd = self.ssthresh;
@@ -68,10 +72,16 @@ impl NewReno {
     pub(crate) fn on_rto(&mut self, in_flight: u32, mss: u32, first: bool) {
         // RFC 5681 §3.1: ssthresh is held when the same data is lost again.
         if first {
+            self.prior = (self.cwnd, self.ssthresh);
             self.ssthresh = (in_flight / 2).max(2 * mss);
         }
         self.cwnd = mss;
         self.acked = 0;
+    }
+
+    pub(crate) fn undo(&mut self) {
+        self.cwnd = self.cwnd.max(self.prior.0);
+        self.ssthresh = self.ssthresh.max(self.prior.1);
     }
 
     pub(crate) fn on_idle(&mut self, restart_window: u32) {
@@ -138,5 +148,7 @@ mod tests {
         assert_eq!((c.cwnd(), c.ssthresh()), (MSS, 5 * MSS));
         c.on_rto(MSS, MSS, false);
         assert_eq!((c.cwnd(), c.ssthresh()), (MSS, 5 * MSS));
+        c.undo();
+        assert_eq!((c.cwnd(), c.ssthresh()), (10 * MSS, CWND_MAX), "what both had been");
     }
 }

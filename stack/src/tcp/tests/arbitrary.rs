@@ -7,7 +7,15 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Segment { flags: u8, seq: i64, ack: i64, len: u32, win: u16, ts: Option<(u32, u32)> },
+    Segment {
+        flags: u8,
+        seq: i64,
+        ack: i64,
+        len: u32,
+        win: u16,
+        ts: Option<(u32, u32)>,
+        sack: Vec<(i64, i64)>,
+    },
     Write(u32),
     Read(usize),
     Wait(u64),
@@ -24,13 +32,14 @@ fn near() -> impl Strategy<Value = i64> {
 
 fn event() -> impl Strategy<Value = Event> {
     let ts = proptest::option::of((95u32..120, 99_990u32..100_200));
-    let segment = (any::<u8>(), near(), near(), 0u32..3000, any::<u16>(), ts);
+    let sack = proptest::collection::vec((near(), near()), 0..4);
+    let segment = (any::<u8>(), near(), near(), 0u32..3000, any::<u16>(), ts, sack);
     prop_oneof![
-        12 => segment.prop_map(|(flags, seq, ack, len, win, ts)| {
+        12 => segment.prop_map(|(flags, seq, ack, len, win, ts, sack)| {
             // Mostly ACKs: other segments end most of what could be tried.
             let flags = if flags & 0x60 != 0 { 0x10 | flags & 0x01 & (flags >> 7) } else { flags };
             let len = if len > 2000 { 0 } else { len };
-            Event::Segment { flags, seq, ack, len, win: win >> (win % 14), ts }
+            Event::Segment { flags, seq, ack, len, win: win >> (win % 14), ts, sack }
         }),
         3 => (1u32..9000).prop_map(Event::Write),
         3 => (1usize..9000).prop_map(Event::Read),
@@ -46,7 +55,9 @@ fn event() -> impl Strategy<Value = Event> {
 /// Sequence numbers of segments are relative to what the connection expects, so that they hit.
 fn apply(t: &mut Trace, event: Event) {
     match event {
-        Event::Segment { flags, seq, ack, len, win, ts } => {
+        Event::Segment { flags, seq, ack, len, win, ts, sack } => {
+            let una = t.tcb.snd.una.get();
+            let edge = |n: i64| una.wrapping_add(n as u32);
             let header = TcpHeader {
                 seq: t.tcb.rcv.nxt.get().wrapping_add(seq as u32),
                 ack: t.tcb.snd.una.get().wrapping_add(ack as u32),
@@ -56,6 +67,7 @@ fn apply(t: &mut Trace, event: Event) {
                     mss: Some(win),
                     window_scale: Some(win as u8),
                     timestamps: ts.map(|(val, ecr)| Timestamps { val, ecr }),
+                    sack: sack.iter().map(|&(a, b)| (edge(a), edge(b))).collect(),
                     ..TcpOptions::default()
                 },
                 ..TcpHeader::default()
@@ -112,10 +124,12 @@ proptest! {
     fn arbitrary_segments_and_calls_never_break_a_connection(
         events in proptest::collection::vec(event(), 1..120),
         timestamps: bool,
+        rack_tlp: bool,
         open: bool,
     ) {
         let config = TcpConfig {
             timestamps,
+            rack_tlp,
             window_scale: true,
             recv_buffer_bytes: 20_000,
             send_buffer_bytes: 30_000,
@@ -125,12 +139,15 @@ proptest! {
         t.tx("S 0");
         if open {
             let ts = if timestamps { "ts 100/100000" } else { "" };
-            t.rx(&format!("SA 0 ack 1 mss 1460 ws 2 {ts}"));
+            t.rx(&format!("SA 0 ack 1 mss 1460 ws 2 sackok yes {ts}"));
         }
         for event in events {
             apply(&mut t, event);
             let tcb = &t.tcb;
             prop_assert!(tcb.snd.una.before_eq(tcb.snd.nxt));
+            if !matches!(tcb.state(), State::Closed | State::TimeWait) {
+                tcb.sendq.records.check(tcb.snd.una, tcb.snd.nxt);
+            }
             prop_assert!(tcb.rcv.nxt.before_eq(tcb.rcv.edge) || tcb.state() == State::SynSent);
             prop_assert!(tcb.info().pinned_bytes <= 2 * recvq::PINNED_MIN_BYTES + 4 * 2048);
             prop_assert!(tcb.bytes_readable() <= 20_000 + 65_535);

@@ -2,7 +2,8 @@
 //!
 //! `rx` is what arrives, `tx` what must leave next. Numbers are relative to the initial sequence
 //! number of their side, so a SYN is 0 and the first byte 1. `FLAGS from[:to] ack N`, then any of
-//! `win N`, `mss N`, `ws N`, `ts VAL/ECR`; in `tx` what is not named is not looked at, and `step N`
+//! `win N`, `mss N`, `ws N`, `ts VAL/ECR`, `sackok yes` and `sack FROM-TO,…` (blocks as the
+//! receiver of the data counts; `sack none` in `tx` is no block); in `tx` what is not named is not looked at, and `step N`
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
@@ -14,6 +15,9 @@ mod hostile;
 mod limits;
 mod loss;
 mod pipe;
+mod rack;
+mod sack;
+mod spurious;
 mod timers;
 mod transfer;
 mod transitions;
@@ -26,7 +30,7 @@ use barewire_driver::{PacketSlice, Pool, PoolConfig};
 use super::*;
 use crate::SocketError;
 use crate::time::Instant;
-use crate::wire::tcp::{TcpOptions, Timestamps};
+use crate::wire::tcp::{SackBlocks, TcpOptions, Timestamps};
 
 pub(super) const ISS: u32 = 1_000_000;
 pub(super) const IRS: u32 = 5_000_000;
@@ -75,6 +79,8 @@ struct Line {
     mss: Option<u16>,
     ws: Option<u8>,
     ts: Option<Timestamps>,
+    sack_ok: Option<bool>,
+    sack: Option<Vec<(u32, u32)>>,
     step: Option<u16>,
 }
 
@@ -106,6 +112,8 @@ impl Line {
             mss: None,
             ws: None,
             ts: None,
+            sack_ok: None,
+            sack: None,
             step: None,
         };
         while let Some(word) = words.next() {
@@ -116,6 +124,8 @@ impl Line {
                 "mss" => line.mss = Some(number(value) as u16),
                 "ws" => line.ws = Some(number(value) as u8),
                 "step" => line.step = Some(number(value) as u16),
+                "sackok" => line.sack_ok = Some(value == "yes"),
+                "sack" => line.sack = Some(blocks(value)),
                 "ts" => {
                     let (val, ecr) = value.split_once('/').expect("VAL/ECR");
                     line.ts = Some(Timestamps { val: number(val), ecr: number(ecr) });
@@ -127,10 +137,25 @@ impl Line {
     }
 }
 
+/// `FROM-TO,FROM-TO` or `none`.
+#[track_caller]
+fn blocks(text: &str) -> Vec<(u32, u32)> {
+    let block = |b: &str| {
+        let (from, to) = b.split_once('-').expect("FROM-TO");
+        (number(from), number(to))
+    };
+    if text == "none" { vec![] } else { text.split(',').map(block).collect() }
+}
+
 /// A number; `-1` is the one before 0 on the circle.
 #[track_caller]
 fn number(text: &str) -> u32 {
     text.parse::<i64>().expect("a number") as u32
+}
+
+/// A block of relative numbers, as on the wire.
+fn shifted((from, to): (u32, u32), origin: u32) -> (u32, u32) {
+    (origin.wrapping_add(from), origin.wrapping_add(to))
 }
 
 impl Trace {
@@ -169,6 +194,18 @@ impl Trace {
         t
     }
 
+    /// As `established`, with SACK.
+    #[track_caller]
+    pub(super) fn with_sack(config: TcpConfig) -> Trace {
+        let mut t = Trace::connecting(config);
+        t.tx("S 0 sackok yes");
+        t.now += Duration::from_millis(20);
+        t.rx("SA 0 ack 1 win 65535 mss 1460 sackok yes");
+        t.tx("A 1 ack 1");
+        t.tcb.rcv.quick_acks = 0;
+        t
+    }
+
     /// An open connection that has used up its quick ACKs.
     #[track_caller]
     pub(super) fn settled(config: TcpConfig) -> Trace {
@@ -203,6 +240,8 @@ impl Trace {
                 mss: line.mss,
                 window_scale: line.ws,
                 timestamps: line.ts,
+                sack_permitted: line.sack_ok.unwrap_or(false),
+                sack: line.sack.iter().flatten().map(|b| shifted(*b, self.iss)).collect(),
                 ..TcpOptions::default()
             },
             ..TcpHeader::default()
@@ -286,6 +325,9 @@ impl Trace {
         same(line.mss.is_none_or(|m| Some(m) == h.options.mss), "MSS");
         same(line.ws.is_none_or(|s| Some(s) == h.options.window_scale), "scale");
         same(line.ts.is_none_or(|t| Some(t) == h.options.timestamps), "timestamps");
+        same(line.sack_ok.is_none_or(|s| s == h.options.sack_permitted), "SACK permitted");
+        let sack = line.sack.map(|s| s.iter().map(|b| shifted(*b, self.irs)).collect());
+        same(sack.is_none_or(|s: SackBlocks| s == h.options.sack), "SACK blocks");
     }
 
     /// Nothing leaves now.

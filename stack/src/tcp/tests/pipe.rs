@@ -212,6 +212,7 @@ impl Pipe {
             let tcb = &mut self.ends[i].tcb;
             let Some(t) = tcb.poll_transmit(self.now, &self.limits, &mut pieces) else {
                 assert!(!tcb.wants_transmit(), "asks for polls that send nothing");
+                tcb.sendq.records.check(tcb.snd.una, tcb.snd.nxt);
                 return;
             };
             let data = pieces.iter().flat_map(|p| p.iter().copied()).collect();
@@ -278,6 +279,10 @@ fn config_of(seed: u128) -> TcpConfig {
         window_scale: rng.chance(0.5),
         nodelay: rng.chance(0.5),
         cork: rng.chance(0.2),
+        sack: rng.chance(0.8),
+        dsack: rng.chance(0.8),
+        rack_tlp: rng.chance(0.7),
+        rto_restart: rng.chance(0.3),
         data_retries: 60,
         ..TcpConfig::default()
     }

@@ -12,38 +12,6 @@ fn flat(pieces: &[PacketSlice]) -> Vec<u8> {
     pieces.iter().flat_map(|p| p.iter().copied()).collect()
 }
 
-#[test]
-fn records_split_join_and_shrink() {
-    let (t1, t2) = (Instant::from_millis(1), Instant::from_millis(2));
-    let s = |n| SeqNum::new(n);
-    let mut q = SendQueue::default();
-    q.record_sent(s(100), 1000, t1);
-    q.record_sent(s(1100), 500, t1);
-    assert_eq!(q.records.len(), 1, "the same moment is one record");
-    q.record_resent(s(300), 200, t2);
-    let seen: Vec<_> =
-        q.records.iter().map(|r| (r.start.get(), r.len, r.retransmissions)).collect();
-    assert_eq!(seen, [(100, 200, 0), (300, 200, 1), (500, 1100, 0)]);
-    let acked = q.ack_records(s(200));
-    assert_eq!(acked, AckedRecords { sent_once_at: Some(t1), resent_at: None });
-    let acked = q.ack_records(s(600));
-    assert_eq!(acked, AckedRecords { sent_once_at: Some(t1), resent_at: Some(t2) });
-    assert_eq!(q.first_record().map(|r| (r.start.get(), r.len)), Some((600, 1000)));
-}
-
-#[test]
-fn records_are_bounded_and_joined_ones_give_no_sample() {
-    let mut q = SendQueue::default();
-    for i in 0..2 * RECORDS_MAX as u32 {
-        q.record_sent(SeqNum::new(i), 1, Instant::from_millis(u64::from(i)));
-    }
-    assert_eq!(q.records.len(), RECORDS_MAX);
-    let _ = q.ack_records(SeqNum::new(RECORDS_MAX as u32 - 1));
-    let last = q.ack_records(SeqNum::new(2 * RECORDS_MAX as u32));
-    assert_eq!(last, AckedRecords::default());
-    assert!(q.first_record().is_none());
-}
-
 #[derive(Clone, Debug)]
 enum Step {
     Write(usize),

@@ -1,0 +1,129 @@
+//! Recent acknowledgment (RFC 8985): what was sent before something that has arrived, and long
+//! enough before it, is lost.
+//!
+//! ```text
+//!   sent          A     B     C     D        A, B and D unacknowledged, C has arrived:
+//!   now   ├───────┼─────┼─────┼─────┼──▶     B is lost once rtt(C) + reo_wnd have passed since it
+//!                                            was sent; D is too young to say
+//! ```
+
+use super::super::delivery::{Delivery, SentAt};
+use super::super::seq::SeqNum;
+use crate::time::{Duration, Instant};
+
+/// RFC 8985 §6.2, step 4: recoveries without DSACK after which the window is small again.
+const REO_WND_PERSIST: u8 = 16;
+
+/// How long a smallest round trip stands. A path that has become longer is believed after at most
+/// twice this.
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(150);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rack {
+    /// RACK.xmit_ts and RACK.end_seq: what was sent last among all that has arrived.
+    latest: SentAt,
+    /// RACK.rtt, in nanoseconds as all here.
+    rtt: u64,
+    /// RACK.min_RTT, of this half of the window and of the last.
+    min_rtt: [u64; 2],
+    min_rtt_since: Instant,
+    /// RACK.dsack_round.
+    dsack_round: Option<SeqNum>,
+    /// RACK.reo_wnd_mult.
+    reo_wnd_mult: u8,
+    /// RACK.reo_wnd_persist.
+    reo_wnd_persist: u8,
+    /// RACK.reordering_seen.
+    pub(super) reordering_seen: bool,
+}
+
+impl Rack {
+    pub(super) fn new(iss: SeqNum) -> Rack {
+        Rack {
+            latest: SentAt { at: Instant::ZERO, end: iss },
+            rtt: 0,
+            min_rtt: [u64::MAX; 2],
+            min_rtt_since: Instant::ZERO,
+            dsack_round: None,
+            reo_wnd_mult: 1,
+            reo_wnd_persist: 0,
+            reordering_seen: false,
+        }
+    }
+
+    pub(super) fn latest(&self) -> SentAt {
+        self.latest
+    }
+
+    fn min_rtt(&self) -> u64 {
+        self.min_rtt[0].min(self.min_rtt[1])
+    }
+
+    /// RFC 8985 §6.2, steps 1 to 3. `echoes_older` tells whether the ACK's timestamp echoes a
+    /// transmission before the given time.
+    pub(super) fn on_delivery(
+        &mut self,
+        now: Instant,
+        d: &Delivery,
+        echoes_older: impl Fn(Instant) -> bool,
+    ) {
+        self.reordering_seen |= d.reordered;
+        if let Some(sent) = d.latest_once {
+            let rtt = nanos(now - sent.at);
+            if now - self.min_rtt_since > MIN_RTT_WINDOW {
+                self.min_rtt = [u64::MAX, self.min_rtt[0]];
+                self.min_rtt_since = now;
+            }
+            self.min_rtt[0] = self.min_rtt[0].min(rtt);
+            self.advance(sent, rtt);
+        }
+        if let Some(sent) = d.latest_resent {
+            let rtt = nanos(now - sent.at);
+            // The ACK may be the first transmission's: then nothing is known about the second.
+            if rtt >= self.min_rtt() && !echoes_older(sent.at) {
+                self.advance(sent, rtt);
+            }
+        }
+    }
+
+    fn advance(&mut self, sent: SentAt, rtt: u64) {
+        if sent.is_after(self.latest) {
+            (self.latest, self.rtt) = (sent, rtt);
+        }
+    }
+
+    /// RFC 8985 §6.2, step 4: something was sent again that had arrived; it was late, not lost. Once
+    /// a round trip that widens the window.
+    pub(super) fn on_dsack(&mut self, una: SeqNum, nxt: SeqNum) {
+        if self.dsack_round.is_none_or(|round| una.after_eq(round)) {
+            self.dsack_round = Some(nxt);
+            self.reo_wnd_mult = self.reo_wnd_mult.saturating_add(1);
+            self.reo_wnd_persist = REO_WND_PERSIST;
+        }
+    }
+
+    /// A recovery has ended.
+    pub(super) fn on_recovered(&mut self) {
+        self.reo_wnd_persist = self.reo_wnd_persist.saturating_sub(1);
+        if self.reo_wnd_persist == 0 {
+            self.reo_wnd_mult = 1;
+        }
+    }
+
+    /// RACK.rtt + RACK.reo_wnd: how old what is lost must be. `settled` while a loss is being
+    /// repaired or enough has been reported to be sure of one: without any reordering seen, the
+    /// window is nothing then.
+    pub(super) fn patience(&self, settled: bool, srtt: Option<Duration>) -> Duration {
+        let min_rtt = self.min_rtt();
+        if (!self.reordering_seen && settled) || min_rtt == u64::MAX {
+            return Duration::from_nanos(self.rtt);
+        }
+        let window = min_rtt.saturating_mul(u64::from(self.reo_wnd_mult)) / 4;
+        let window = window.min(srtt.map_or(window, nanos));
+        Duration::from_nanos(self.rtt.saturating_add(window))
+    }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
