@@ -4,6 +4,7 @@
 //! several travel as one. Beside them stands what Linux does not tell: why nothing is sent now.
 
 use super::Segment;
+use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
 use super::tcb::{Status, Tcb};

@@ -312,7 +312,7 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        let long = now - self.last_sent > self.rtt.rto(&self.config);
+        let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
         let window = self.initial_window();
         self.controller.on_idle(now, restart.then_some(window));
@@ -373,7 +373,7 @@ impl Tcb {
         self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
         }
         self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
