@@ -198,6 +198,8 @@ fn tcp(rng: &mut Rng, tcp: &mut TcpConfig) {
     tcp.slow_start_after_idle = rng.chance(0.8);
     tcp.timestamps = rng.chance(0.7);
     tcp.window_scale = rng.chance(0.7);
+    (tcp.sack, tcp.dsack) = (rng.chance(0.7), rng.chance(0.7));
+    (tcp.rack_tlp, tcp.rto_restart) = (rng.chance(0.7), rng.chance(0.3));
     tcp.send_buffer_bytes = 4096 << rng.below(8);
     tcp.recv_buffer_bytes = 4096 << rng.below(8);
     (tcp.send_autotune, tcp.recv_autotune) = (rng.chance(0.5), rng.chance(0.5));
