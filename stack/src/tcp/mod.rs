@@ -21,6 +21,7 @@ mod congestion;
 pub mod cookie;
 mod delivery;
 mod ecn;
+mod expected;
 pub mod fast_open;
 mod half_open;
 mod input;

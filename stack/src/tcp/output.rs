@@ -193,7 +193,7 @@ impl Tcb {
     }
 
     /// Bytes of new data that may leave now (RFC 9293 §3.8.6.2.1, and Nagle's algorithm, §3.7.4).
-    fn sendable(&self) -> u32 {
+    pub(super) fn sendable(&self) -> u32 {
         let unsent = self.sendq.unsent();
         if unsent == 0 || !self.is_new_datas_turn() {
             return 0;
@@ -295,7 +295,7 @@ impl Tcb {
     /// Remembers whether the congestion window is what holds data back: only if it was full within
     /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
     /// in that time). If it is the application instead, rates seen from here on are its own.
-    fn note_what_limits(&mut self) {
+    pub(super) fn note_what_limits(&mut self) {
         let (unsent, room) = (self.sendq.unsent(), self.cwnd_room());
         if unsent > 0 && room < self.mss() {
             self.status |= Status::CWND_LIMITED;
@@ -310,7 +310,7 @@ impl Tcb {
     }
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
-    fn restart_after_idle(&mut self, now: Instant) {
+    pub(super) fn restart_after_idle(&mut self, now: Instant) {
         let long = now - self.last_sent > self.rtt.rto(&self.config);
         let restart = long && self.config.slow_start_after_idle;
         let window = self.initial_window();
@@ -330,12 +330,19 @@ impl Tcb {
         let most = limits.max_bytes.min(self.ecn_segment_max());
         let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
+        let seq = self.snd.nxt;
+        let flags = self.note_sent(now, n);
+        let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
+        let header = self.header(now, seq, flags, n);
+        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
+    }
+
+    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
-        let mut ecn = Ecn::NotEct;
         if n > 0 {
             flags |= self.ecn_data_flags();
-            ecn = self.ecn_data_mark();
         }
         if n > 0 && self.sendq.unsent() == 0 {
             flags |= TcpFlags::PSH;
@@ -350,11 +357,11 @@ impl Tcb {
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
         self.timers.clear(Timer::Cork);
-        if !n.is_multiple_of(mss) {
+        if !n.is_multiple_of(self.mss()) {
             self.snd.small_end = self.snd.nxt;
         }
         let first = self.sendq.records.is_empty();
-        self.sendq.records.sent(seq, len, mss, now);
+        self.sendq.records.sent(seq, len, self.mss(), now);
         self.recovery.on_sent(len);
         if first && self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
@@ -370,8 +377,7 @@ impl Tcb {
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
         }
-        let header = self.header(now, seq, flags, n);
-        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
+        flags
     }
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
@@ -525,7 +531,7 @@ impl Tcb {
         }
     }
 
-    fn header(
+    pub(super) fn header(
         &mut self,
         now: Instant,
         seq: SeqNum,
