@@ -67,7 +67,7 @@ impl Tcb {
         }
         let seq = self.snd.nxt;
         let piece = self.sendq.skip_unsent_piece();
-        let (flags, _) = self.note_sent(now, unsent);
+        let flags = self.note_sent(now, unsent);
         self.note_what_limits();
         let header = self.header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))

@@ -332,20 +332,18 @@ impl Tcb {
         let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
         let seq = self.snd.nxt;
-        let (flags, ecn) = self.note_sent(now, n);
+        let flags = self.note_sent(now, n);
+        let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
         let header = self.header(now, seq, flags, n);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
-    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags and
-    /// its mark.
-    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> (TcpFlags, Ecn) {
+    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
-        let mut ecn = Ecn::NotEct;
         if n > 0 {
             flags |= self.ecn_data_flags();
-            ecn = self.ecn_data_mark();
         }
         if n > 0 && self.sendq.unsent() == 0 {
             flags |= TcpFlags::PSH;
@@ -380,7 +378,7 @@ impl Tcb {
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
         }
-        (flags, ecn)
+        flags
     }
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
