@@ -18,7 +18,7 @@ use crate::tcp::{Memory, Segment, Tcb, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::wire::arp::ArpPacket;
 use crate::wire::ethernet::{EthernetHeader, ethertype};
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv4::{Ecn, Ipv4Header};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
@@ -427,9 +427,11 @@ impl Stack {
         let payload_len = transport.len as u32;
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
+        let ecn = Ecn::of_tos(transport.header.tos);
         let payload = transport.pieces;
         let memory = Memory::Plenty;
-        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments, memory });
+        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
+        self.deliver_tcp(key, segment);
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {

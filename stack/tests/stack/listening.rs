@@ -24,7 +24,7 @@ fn with_cookies_always_no_syn_is_remembered_and_no_option_lost() {
     let counters = *pair.server().counters();
     assert_eq!((counters.cookies_sent, counters.cookies_accepted), (1, 1));
     let (ours, theirs) =
-        (pair.client().tcp_info(client).unwrap(), pair.server().tcp_info(server).unwrap());
+        (pair.client().figures(client).unwrap(), pair.server().figures(server).unwrap());
     assert!(theirs.timestamps && theirs.window_scales.is_some());
     assert_eq!(ours.window_scales.map(|(a, b)| (b, a)), theirs.window_scales);
     assert_eq!((ours.mss, theirs.mss), (1448, 1448));
@@ -62,7 +62,7 @@ fn deferred_accept_gives_a_connection_out_with_its_first_data() {
     assert_eq!(pair.server().option(listener, OptionName::DeferAccept), Ok(defer));
     let client = pair.start_connect(80);
     pair.run_for(Duration::from_secs(3));
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     assert_eq!(pair.server().accept(listener), Err(SocketError::WouldBlock));
     assert_eq!(pair.server().counters().accept_deferred, 1);
     assert_eq!(pair.segments().len(), 3, "no SYN-ACK is repeated meanwhile");
@@ -134,8 +134,8 @@ fn both_ends_may_connect_to_each_other_at_once() {
     let answer = pair.server().connect(b, Pair::client_addr(4000));
     assert_eq!(answer, Err(SocketError::InProgress));
     pair.settle();
-    assert_eq!(pair.client().tcp_info(a).unwrap().state, State::Established);
-    assert_eq!(pair.server().tcp_info(b).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(a).unwrap().state, State::Established);
+    assert_eq!(pair.server().figures(b).unwrap().state, State::Established);
     pair.client().write(a, b"to b").unwrap();
     pair.server().write(b, b"to a").unwrap();
     pair.settle();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, Setting, Value};
-use crate::tcp::{Algorithm, SynCookies};
+use crate::tcp::{Algorithm, EcnMode, SynCookies};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -67,7 +67,12 @@ macro_rules! setting {
 }
 
 /// Names of the congestion controllers.
-const CONTROLLERS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
+const CONTROLLERS: [&str; 3] =
+    [Algorithm::NewReno.name(), Algorithm::Cubic.name(), Algorithm::Bbr.name()];
+
+/// Names of the ways to use explicit congestion notification.
+const ECN_MODES: [(&str, EcnMode); 3] =
+    [("off", EcnMode::Off), ("when-asked", EcnMode::WhenAsked), ("request", EcnMode::Request)];
 
 /// Names of the ways to use SYN cookies.
 const COOKIES: [(&str, SynCookies); 3] =
@@ -153,19 +158,36 @@ pub(super) static TABLE: &[Setting] = &[
         "Data segments at the start of a connection that are acknowledged at once."),
     Setting {
         name: "congestion",
-        kind: Kind::Choice(&["newreno"]),
+        kind: Kind::Choice(&CONTROLLERS),
         about: "The congestion controller (TCP_CONGESTION).",
+        get: |s| Value::from(s.stack.tcp.congestion.name()),
+        set: |s, value| {
+            if let Value::Text(name) = value
+                && let Ok(algorithm) = name.parse()
+            {
+                s.stack.tcp.congestion = algorithm;
+            }
+        },
+    },
+    Setting {
+        name: "ecn",
+        kind: Kind::Choice(&["off", "when-asked", "request"]),
+        about: "Explicit congestion notification (RFC 3168).",
         get: |s| {
-            let name = CONTROLLERS.iter().find(|(_, a)| *a == s.stack.tcp.congestion);
+            let name = ECN_MODES.iter().find(|(_, mode)| *mode == s.stack.tcp.ecn);
             name.map_or(Value::Unset, |(name, _)| Value::from(*name))
         },
         set: |s, value| {
             let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
-            if let Some((_, algorithm)) = CONTROLLERS.iter().find(named) {
-                s.stack.tcp.congestion = *algorithm;
+            if let Some((_, mode)) = ECN_MODES.iter().find(named) {
+                s.stack.tcp.ecn = *mode;
             }
         },
     },
+    setting!("pacing", switch, s => s.stack.tcp.pacing,
+        "Data leaves spread over the round trip, whatever the controller; BBR always paces."),
+    setting!("slow_start_after_idle", switch, s => s.stack.tcp.slow_start_after_idle,
+        "An idle connection begins again with the initial window (RFC 5681 §4.1)."),
     setting!("timestamps", switch, s => s.stack.tcp.timestamps,
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
