@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, Setting, Value};
-use crate::tcp::Algorithm;
+use crate::tcp::{Algorithm, SynCookies};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,6 +29,19 @@ fn time(value: &Value) -> Option<Duration> {
 
 /// Writes one row of [`TABLE`]: how the field is read, and how a checked value is put into it.
 macro_rules! setting {
+    ($name:literal, choice $list:ident, $s:ident => $field:expr, $about:literal) => {
+        Setting {
+            name: $name,
+            kind: Kind::Choice(&names(&$list)),
+            about: $about,
+            get: |$s| name_of(&$list, &$field),
+            set: |$s, value| {
+                if let Some(value) = named(&$list, value) {
+                    $field = value;
+                }
+            },
+        }
+    };
     ($name:literal, number $kind:expr, $s:ident => $field:expr, $about:literal) => {
         Setting {
             name: $name,
@@ -66,8 +79,32 @@ macro_rules! setting {
     };
 }
 
-/// Names of the congestion controllers.
+/// Names of values, for settings that take one of several.
 const CONTROLLERS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
+const COOKIES: [(&str, SynCookies); 3] =
+    [("off", SynCookies::Off), ("auto", SynCookies::Auto), ("always", SynCookies::Always)];
+
+/// The names of a list of values.
+const fn names<T: Copy, const N: usize>(list: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut at = 0;
+    while at < N {
+        names[at] = list[at].0;
+        at += 1;
+    }
+    names
+}
+
+/// The name of a value, and the value of a name that has been found to be one.
+fn name_of<T: PartialEq>(list: &[(&'static str, T)], value: &T) -> Value {
+    let found = list.iter().find(|(_, listed)| listed == value);
+    found.map_or(Value::Unset, |(name, _)| Value::from(*name))
+}
+
+fn named<T: Copy>(list: &[(&'static str, T)], value: &Value) -> Option<T> {
+    let Value::Text(text) = value else { return None };
+    list.iter().find(|(name, _)| name == text).map(|(_, value)| *value)
+}
 
 pub(super) static TABLE: &[Setting] = &[
     Setting {
@@ -147,21 +184,25 @@ pub(super) static TABLE: &[Setting] = &[
         "How long an ACK may wait for company; zero acknowledges every segment."),
     setting!("quick_acks", number Kind::Number { min: 0, max: 255 }, s => s.stack.tcp.quick_acks,
         "Data segments at the start of a connection that are acknowledged at once."),
-    Setting {
-        name: "congestion",
-        kind: Kind::Choice(&["newreno"]),
-        about: "The congestion controller (TCP_CONGESTION).",
-        get: |s| {
-            let name = CONTROLLERS.iter().find(|(_, a)| *a == s.stack.tcp.congestion);
-            name.map_or(Value::Unset, |(name, _)| Value::from(*name))
-        },
-        set: |s, value| {
-            let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
-            if let Some((_, algorithm)) = CONTROLLERS.iter().find(named) {
-                s.stack.tcp.congestion = *algorithm;
-            }
-        },
-    },
+    setting!("congestion", choice CONTROLLERS, s => s.stack.tcp.congestion,
+        "The congestion controller (TCP_CONGESTION)."),
+    setting!("sack", switch, s => s.stack.tcp.sack,
+        "Offer and accept selective acknowledgments (RFC 2018)."),
+    setting!("dsack", switch, s => s.stack.tcp.dsack,
+        "Report what arrives twice, and learn from the peer's reports (RFC 2883)."),
+    setting!("rack_tlp", switch, s => s.stack.tcp.rack_tlp,
+        "Find losses by time and probe for lost tails (RFC 8985); needs SACK."),
+    setting!("rto_restart", switch, s => s.stack.tcp.rto_restart,
+        "Count the retransmission timeout from when the oldest segment left (RFC 7765)."),
+    setting!("quick_ack", switch, s => s.stack.tcp.quick_ack,
+        "Acknowledge every segment at once (TCP_QUICKACK)."),
+    setting!("syn_cookies", choice COOKIES, s => s.stack.tcp.syn_cookies,
+        "When listeners answer with SYN cookies; auto is when the half-open queue is full."),
+    setting!("fast_open_queue", number Kind::Number { min: 0, max: 65_535 },
+        s => s.stack.tcp.fast_open_queue,
+        "Connections of a listener that fast open may begin (TCP_FASTOPEN); 0 turns it off."),
+    setting!("defer_accept", time Duration::ZERO, HOUR, s => s.stack.tcp.defer_accept,
+        "How long a listener waits for a connection's first data (TCP_DEFER_ACCEPT)."),
     setting!("timestamps", switch, s => s.stack.tcp.timestamps,
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
