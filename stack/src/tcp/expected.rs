@@ -7,6 +7,7 @@
 
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
 use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
@@ -22,6 +23,8 @@ impl Tcb {
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
+            && !self.ecn.agreed
+            && !self.timers.is_set(Timer::Pacing)
             && !self.status.contains(Status::FIN_QUEUED);
         if !calm {
             return None;
@@ -40,7 +43,7 @@ impl Tcb {
         }
         let seq = self.snd.nxt;
         let piece = self.sendq.skip_unsent_piece();
-        let flags = self.note_sent(now, unsent);
+        let (flags, _) = self.note_sent(now, unsent);
         self.note_what_limits();
         let header = self.header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))

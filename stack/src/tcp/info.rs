@@ -189,12 +189,13 @@ pub(super) struct Tally {
     pub(super) out_of_order: u32,
     bytes_sent: u64,
     pub(super) bytes_resent: u64,
-    data_sent_at: Instant,
-    data_received_at: Instant,
+    /// Milliseconds of the stack's clock, wrapping.
+    data_sent_ms: u32,
+    data_received_ms: u32,
     activity: Activity,
     since: Instant,
-    busy: Duration,
-    window_limited: Duration,
+    busy_ns: u64,
+    window_limited_ns: u64,
 }
 
 impl Tally {
@@ -205,7 +206,7 @@ impl Tally {
         self.segs_in = self.segs_in.wrapping_add(count);
         if segment.payload_len > 0 {
             self.data_segs_in = self.data_segs_in.wrapping_add(count);
-            self.data_received_at = now;
+            self.data_received_ms = now.as_millis() as u32;
         }
     }
 
@@ -223,19 +224,19 @@ impl Tally {
         self.segs_out = self.segs_out.wrapping_add(count);
         self.data_segs_out = self.data_segs_out.wrapping_add(count);
         self.bytes_sent += u64::from(payload_len);
-        self.data_sent_at = now;
+        self.data_sent_ms = now.as_millis() as u32;
     }
 
     #[inline]
     fn turn_to(&mut self, now: Instant, activity: Activity) {
         if activity != self.activity {
-            let span = now - self.since;
+            let span = (now - self.since).as_nanos() as u64;
             match self.activity {
                 Activity::Idle => {}
-                Activity::Busy => self.busy += span,
+                Activity::Busy => self.busy_ns += span,
                 Activity::WindowLimited => {
-                    self.busy += span;
-                    self.window_limited += span;
+                    self.busy_ns += span;
+                    self.window_limited_ns += span;
                 }
             }
             (self.activity, self.since) = (activity, now);
@@ -290,7 +291,7 @@ impl Tcb {
     pub fn tcp_info(&self, now: Instant) -> TcpInfo {
         let mss = self.mss();
         let segments = |bytes: u32| bytes.div_ceil(mss);
-        let ago = |then: Instant| (now - then).as_millis().min(u128::from(u32::MAX)) as u32;
+        let ago = |then_ms: u32| (now.as_millis() as u32).wrapping_sub(then_ms);
         let mut tally = self.tally;
         // The running span counts, too.
         let activity = tally.activity;
@@ -318,9 +319,9 @@ impl Tcb {
             tcpi_unacked: segments(snd.nxt.since(snd.una)),
             tcpi_sacked: segments(self.sendq.records.sacked()),
             tcpi_lost: segments(self.sendq.records.lost()),
-            tcpi_last_data_sent: ago(tally.data_sent_at),
-            tcpi_last_data_recv: ago(tally.data_received_at),
-            tcpi_last_ack_recv: ago(self.last_heard),
+            tcpi_last_data_sent: ago(tally.data_sent_ms),
+            tcpi_last_data_recv: ago(tally.data_received_ms),
+            tcpi_last_ack_recv: ago(self.last_heard.as_millis() as u32),
             tcpi_rtt: self.rtt.srtt().map_or(0, micros),
             tcpi_rttvar: micros(self.rtt.rttvar()),
             tcpi_snd_ssthresh: if ssthresh >= 1 << 30 { INFINITE_SSTHRESH } else { ssthresh / mss },
@@ -336,8 +337,8 @@ impl Tcb {
             tcpi_min_rtt: self.recovery.min_rtt().map_or(NO_RTT, micros),
             tcpi_data_segs_in: tally.data_segs_in,
             tcpi_data_segs_out: tally.data_segs_out,
-            tcpi_busy_time: tally.busy.as_micros() as u64,
-            tcpi_rwnd_limited: tally.window_limited.as_micros() as u64,
+            tcpi_busy_time: tally.busy_ns / 1000,
+            tcpi_rwnd_limited: tally.window_limited_ns / 1000,
             tcpi_bytes_sent: tally.bytes_sent,
             tcpi_bytes_retrans: tally.bytes_resent,
             tcpi_rcv_ooopack: tally.out_of_order,

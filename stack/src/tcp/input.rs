@@ -102,6 +102,7 @@ impl Tcb {
         }
         self.update_window(h);
         if segment.payload_len > 0 {
+            self.ecn_arrived(segment.ecn, h.flags);
             self.take_text(now, SeqNum::new(h.seq), segment);
         }
         self.trim_later(now);
@@ -139,6 +140,7 @@ impl Tcb {
         }
         let irs = SeqNum::new(h.seq);
         self.negotiate(irs, &h.options, now);
+        self.ecn_negotiate(h.flags);
         self.last_heard = now;
         if !ack_good {
             // A simultaneous open. What the SYN carries besides is left for the peer to send again.
@@ -228,6 +230,9 @@ impl Tcb {
         // Fifth, check the ACK field.
         if let Step::Done(outcome) = self.take_ack(now, &h, flags, segment.payload_len) {
             return outcome;
+        }
+        if segment.payload_len > 0 {
+            self.ecn_arrived(segment.ecn, flags);
         }
         // Sixth, the URG bit means nothing (RFC 6093 §4). Seventh and eighth, text and FIN.
         let outcome = self.text_and_fin(now, seq, segment);

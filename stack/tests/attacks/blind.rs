@@ -169,8 +169,6 @@ fn what_one_connection_is_challenged_does_not_show_on_another() {
     // connection's challenge ACKs whether his forged segments hit the victim's window.
     let challenges = |provoked: bool| {
         let mut v = victim();
-        let listener = v.bench.listen(81, 4);
-        let _ = listener;
         let mut puppet = Puppet::open(&mut v.bench, ATTACKER, 7777, 65_535);
         v.bench.run_for(Duration::from_millis(1_000));
         let _ = v.bench.take_seen(ATTACKER);

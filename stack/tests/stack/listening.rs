@@ -223,3 +223,48 @@ fn listeners_on_one_port_share_its_connections() {
     let shares = spread(&mut pair, &[listeners[0], listeners[2]], 100);
     assert_eq!(shares.iter().sum::<usize>(), 100, "the others take over: {shares:?}");
 }
+
+#[test]
+fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait_held_or_not() {
+    // RFC 6191. The server closes first, so that the client's port comes again while its TIME-WAIT
+    // lasts.
+    for held in [false, true] {
+        let mut pair = Pair::new();
+        let listener = pair.listen(80, 4);
+        let bind = |pair: &mut Pair| {
+            let socket = tcp(pair.client());
+            pair.client().set_option(socket, SocketOption::ReuseAddr(true)).unwrap();
+            pair.client().bind(socket, super::any(4000)).unwrap();
+            let answer = pair.client().connect(socket, Pair::server_addr(80));
+            assert_eq!(answer, Err(SocketError::InProgress));
+            pair.settle();
+            socket
+        };
+        let first = bind(&mut pair);
+        let (server, _) = pair.server().accept(listener).unwrap();
+        pair.client().write(first, b"old").unwrap();
+        pair.settle();
+        pair.server().shutdown(server, std::net::Shutdown::Write).unwrap();
+        pair.settle();
+        pair.client().close(first).unwrap();
+        pair.settle();
+        assert_eq!(pair.server().tcp_info(server).unwrap().state, State::TimeWait);
+        if !held {
+            assert_eq!(read_all(pair.server(), server), (b"old".to_vec(), true));
+            pair.server().close(server).unwrap();
+            assert_eq!(pair.server().time_wait(), 1);
+        }
+        pair.run_for(Duration::from_millis(50));
+        let second = bind(&mut pair);
+        let (fresh, _) = pair.server().accept(listener).unwrap();
+        assert_eq!(pair.server().tcp_info(fresh).unwrap().state, State::Established);
+        assert_eq!(pair.server().time_wait(), 0);
+        pair.client().write(second, b"new").unwrap();
+        pair.settle();
+        assert_eq!(read_all(pair.server(), fresh), (b"new".to_vec(), false));
+        if held {
+            assert_eq!(read_all(pair.server(), server), (b"old".to_vec(), true), "still readable");
+            pair.server().close(server).unwrap();
+        }
+    }
+}

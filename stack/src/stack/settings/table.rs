@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, Setting, Value};
-use crate::tcp::{Algorithm, SynCookies};
+use crate::tcp::{Algorithm, EcnMode, SynCookies};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,19 +29,6 @@ fn time(value: &Value) -> Option<Duration> {
 
 /// Writes one row of [`TABLE`]: how the field is read, and how a checked value is put into it.
 macro_rules! setting {
-    ($name:literal, choice $list:ident, $s:ident => $field:expr, $about:literal) => {
-        Setting {
-            name: $name,
-            kind: Kind::Choice(&names(&$list)),
-            about: $about,
-            get: |$s| name_of(&$list, &$field),
-            set: |$s, value| {
-                if let Some(value) = named(&$list, value) {
-                    $field = value;
-                }
-            },
-        }
-    };
     ($name:literal, number $kind:expr, $s:ident => $field:expr, $about:literal) => {
         Setting {
             name: $name,
@@ -79,32 +66,17 @@ macro_rules! setting {
     };
 }
 
-/// Names of values, for settings that take one of several.
-const CONTROLLERS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
+/// Names of the congestion controllers.
+const CONTROLLERS: [&str; 3] =
+    [Algorithm::NewReno.name(), Algorithm::Cubic.name(), Algorithm::Bbr.name()];
+
+/// Names of the ways to use explicit congestion notification.
+const ECN_MODES: [(&str, EcnMode); 3] =
+    [("off", EcnMode::Off), ("when-asked", EcnMode::WhenAsked), ("request", EcnMode::Request)];
+
+/// Names of the ways to use SYN cookies.
 const COOKIES: [(&str, SynCookies); 3] =
     [("off", SynCookies::Off), ("auto", SynCookies::Auto), ("always", SynCookies::Always)];
-
-/// The names of a list of values.
-const fn names<T: Copy, const N: usize>(list: &[(&'static str, T); N]) -> [&'static str; N] {
-    let mut names = [""; N];
-    let mut at = 0;
-    while at < N {
-        names[at] = list[at].0;
-        at += 1;
-    }
-    names
-}
-
-/// The name of a value, and the value of a name that has been found to be one.
-fn name_of<T: PartialEq>(list: &[(&'static str, T)], value: &T) -> Value {
-    let found = list.iter().find(|(_, listed)| listed == value);
-    found.map_or(Value::Unset, |(name, _)| Value::from(*name))
-}
-
-fn named<T: Copy>(list: &[(&'static str, T)], value: &Value) -> Option<T> {
-    let Value::Text(text) = value else { return None };
-    list.iter().find(|(name, _)| name == text).map(|(_, value)| *value)
-}
 
 pub(super) static TABLE: &[Setting] = &[
     Setting {
@@ -184,25 +156,40 @@ pub(super) static TABLE: &[Setting] = &[
         "How long an ACK may wait for company; zero acknowledges every segment."),
     setting!("quick_acks", number Kind::Number { min: 0, max: 255 }, s => s.stack.tcp.quick_acks,
         "Data segments at the start of a connection that are acknowledged at once."),
-    setting!("congestion", choice CONTROLLERS, s => s.stack.tcp.congestion,
-        "The congestion controller (TCP_CONGESTION)."),
-    setting!("sack", switch, s => s.stack.tcp.sack,
-        "Offer and accept selective acknowledgments (RFC 2018)."),
-    setting!("dsack", switch, s => s.stack.tcp.dsack,
-        "Report what arrives twice, and learn from the peer's reports (RFC 2883)."),
-    setting!("rack_tlp", switch, s => s.stack.tcp.rack_tlp,
-        "Find losses by time and probe for lost tails (RFC 8985); needs SACK."),
-    setting!("rto_restart", switch, s => s.stack.tcp.rto_restart,
-        "Count the retransmission timeout from when the oldest segment left (RFC 7765)."),
+    Setting {
+        name: "congestion",
+        kind: Kind::Choice(&CONTROLLERS),
+        about: "The congestion controller (TCP_CONGESTION).",
+        get: |s| Value::from(s.stack.tcp.congestion.name()),
+        set: |s, value| {
+            if let Value::Text(name) = value
+                && let Ok(algorithm) = name.parse()
+            {
+                s.stack.tcp.congestion = algorithm;
+            }
+        },
+    },
+    Setting {
+        name: "ecn",
+        kind: Kind::Choice(&["off", "when-asked", "request"]),
+        about: "Explicit congestion notification (RFC 3168).",
+        get: |s| {
+            let name = ECN_MODES.iter().find(|(_, mode)| *mode == s.stack.tcp.ecn);
+            name.map_or(Value::Unset, |(name, _)| Value::from(*name))
+        },
+        set: |s, value| {
+            let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
+            if let Some((_, mode)) = ECN_MODES.iter().find(named) {
+                s.stack.tcp.ecn = *mode;
+            }
+        },
+    },
+    setting!("pacing", switch, s => s.stack.tcp.pacing,
+        "Data leaves spread over the round trip, whatever the controller; BBR always paces."),
+    setting!("slow_start_after_idle", switch, s => s.stack.tcp.slow_start_after_idle,
+        "An idle connection begins again with the initial window (RFC 5681 §4.1)."),
     setting!("quick_ack", switch, s => s.stack.tcp.quick_ack,
         "Acknowledge every segment at once (TCP_QUICKACK)."),
-    setting!("syn_cookies", choice COOKIES, s => s.stack.tcp.syn_cookies,
-        "When listeners answer with SYN cookies; auto is when the half-open queue is full."),
-    setting!("fast_open_queue", number Kind::Number { min: 0, max: 65_535 },
-        s => s.stack.tcp.fast_open_queue,
-        "Connections of a listener that fast open may begin (TCP_FASTOPEN); 0 turns it off."),
-    setting!("defer_accept", time Duration::ZERO, HOUR, s => s.stack.tcp.defer_accept,
-        "How long a listener waits for a connection's first data (TCP_DEFER_ACCEPT)."),
     setting!("timestamps", switch, s => s.stack.tcp.timestamps,
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
@@ -257,6 +244,33 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("challenge_acks", number Kind::Number { min: 0, max: 65_535 },
         s => s.stack.tcp.challenge_acks_per_s,
         "Challenge ACKs that a connection sends in a second at most (RFC 5961 §7)."),
+    Setting {
+        name: "syn_cookies",
+        kind: Kind::Choice(&["off", "auto", "always"]),
+        about: "When SYNs are answered with cookies: auto is when the half-open queue is full.",
+        get: |s| {
+            let name = COOKIES.iter().find(|(_, mode)| *mode == s.stack.tcp.syn_cookies);
+            name.map_or(Value::Unset, |(name, _)| Value::from(*name))
+        },
+        set: |s, value| {
+            let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
+            if let Some((_, mode)) = COOKIES.iter().find(named) {
+                s.stack.tcp.syn_cookies = *mode;
+            }
+        },
+    },
+    setting!("defer_accept", time Duration::ZERO, HOUR, s => s.stack.tcp.defer_accept,
+        "How long accept waits for a connection's first data; zero is not at all (TCP_DEFER_ACCEPT)."),
+    setting!("fast_open", number Kind::Number { min: 0, max: 65_536 },
+        s => s.stack.tcp.fast_open_queue,
+        "Connections of a listener that may be open by a cookie alone (TCP_FASTOPEN); 0 is off."),
+    setting!("fast_open_connect", switch, s => s.stack.tcp.fast_open_connect,
+        "connect waits for the first write and sends it with the SYN (TCP_FASTOPEN_CONNECT)."),
+    setting!("resets_per_s", number Kind::Number { min: 0, max: 1 << 30 },
+        s => s.stack.limits.resets_per_s,
+        "RSTs a second, about, for segments that belong to no connection."),
+    setting!("stall_patience", time Duration::ZERO, HOUR, s => s.stack.limits.stall_patience,
+        "How long a peer that reads nothing keeps memory once there is none left for others."),
     setting!("fin_wait_2", time Duration::ZERO, DAY, s => s.stack.tcp.fin_wait_2,
         "How long a closed socket may stay in FIN-WAIT-2 (TCP_LINGER2)."),
     setting!("time_wait", time Duration::ZERO, HOUR, s => s.stack.tcp.time_wait,

@@ -22,7 +22,7 @@ mod judge;
 mod prr;
 mod rack;
 
-use super::congestion::Controller;
+use super::congestion::{CongestionControl, Controller};
 use super::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
