@@ -4,9 +4,11 @@
 //! several travel as one. Beside them stands what Linux does not tell: why nothing is sent now.
 
 use super::Segment;
+use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
 use super::tcb::{Status, Tcb};
+use super::timers::Timer;
 use crate::time::{Duration, Instant};
 
 /// The kernel's value of `tcpi_snd_ssthresh` before a loss: no threshold.
@@ -21,6 +23,9 @@ pub const TCPI_OPT_TIMESTAMPS: u8 = 1;
 pub const TCPI_OPT_SACK: u8 = 2;
 /// `tcpi_options`: window scaling is in use.
 pub const TCPI_OPT_WSCALE: u8 = 4;
+
+/// `tcpi_options`: explicit congestion notification is in use.
+pub const TCPI_OPT_ECN: u8 = 8;
 
 /// Why a connection is not sending now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +43,8 @@ pub enum SendLimit {
     CongestionWindow,
     /// The peer's window takes no more.
     PeerWindow,
+    /// The next segment's time has not come: data leaves at a rate.
+    Pacing,
     /// Nagle's algorithm: a partial segment waits for the ACK of an earlier one.
     Nagle,
     /// `TCP_CORK` or `MSG_MORE`: a partial segment waits for more.
@@ -55,6 +62,7 @@ impl std::fmt::Display for SendLimit {
             SendLimit::Closed => "closed",
             SendLimit::CongestionWindow => "cwnd",
             SendLimit::PeerWindow => "rwnd",
+            SendLimit::Pacing => "pacing",
             SendLimit::Nagle => "nagle",
             SendLimit::Cork => "cork",
             SendLimit::Neighbor => "neighbor",
@@ -97,7 +105,8 @@ tcp_info! {
     tcpi_probes: u8,
     /// Doublings of the retransmission or probe timer.
     tcpi_backoff: u8,
-    /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`].
+    /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`],
+    /// [`TCPI_OPT_ECN`].
     tcpi_options: u8,
     /// Shift of the peer's window.
     tcpi_snd_wscale: u8,
@@ -137,6 +146,8 @@ tcp_info! {
     tcpi_rcv_space: u32,
     /// Segments sent again.
     tcpi_total_retrans: u32,
+    /// Bytes a second at which data leaves; `u64::MAX` if at once.
+    tcpi_pacing_rate: u64,
     /// Payload bytes that the peer has acknowledged.
     tcpi_bytes_acked: u64,
     /// Payload bytes received in sequence.
@@ -274,6 +285,9 @@ impl Tcb {
         if unsent == 0 && self.sendq.records.lost() == 0 {
             return SendLimit::Application;
         }
+        if self.timers.is_set(Timer::Pacing) {
+            return SendLimit::Pacing;
+        }
         if self.peer_room() < unsent.min(self.mss()) {
             return SendLimit::PeerWindow;
         }
@@ -300,7 +314,7 @@ impl Tcb {
         let (scaling, snd) = (self.status.contains(Status::SCALING), &self.snd);
         let shift = |shift: u8| if scaling { shift } else { 0 };
         let ssthresh = self.controller.ssthresh();
-        let waits = self.timers.is_set(super::timers::Timer::DelayedAck);
+        let waits = self.timers.is_set(Timer::DelayedAck);
         TcpInfo {
             state: self.state,
             limit: self.send_limit(),
@@ -329,6 +343,7 @@ impl Tcb {
             tcpi_advmss: u32::from(self.rcv.our_mss),
             tcpi_rcv_space: self.rcv.buffer,
             tcpi_total_retrans: self.retransmissions,
+            tcpi_pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
             tcpi_bytes_acked: self.bytes_acked,
             tcpi_bytes_received: self.bytes_received,
             tcpi_segs_out: tally.segs_out,
@@ -352,6 +367,7 @@ impl Tcb {
         in_use(self.status.contains(Status::TIMESTAMPS), TCPI_OPT_TIMESTAMPS)
             | in_use(self.has_sack(), TCPI_OPT_SACK)
             | in_use(self.status.contains(Status::SCALING), TCPI_OPT_WSCALE)
+            | in_use(self.ecn.agreed, TCPI_OPT_ECN)
     }
 }
 
