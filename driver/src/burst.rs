@@ -325,6 +325,23 @@ impl TxBurst {
         }
     }
 
+    /// Gives all frames away as frames received, of which nothing is known: for a wire in memory,
+    /// between two hosts of one thread. `to` is to be empty; the segments change hands in one piece.
+    pub fn move_to(&mut self, to: &mut RxBurst) {
+        self.clear_taken();
+        self.abandon_frame();
+        to.clear();
+        std::mem::swap(&mut self.segments, &mut to.segments);
+        to.whole_segments = std::mem::take(&mut self.whole_segments);
+        self.simple_frames = 0;
+        let mut first = 0;
+        for &TxFrame { count, len, .. } in &self.frames {
+            to.frames.push(RxFrame { first, count, len, ..RxFrame::default() });
+            first += u32::from(count);
+        }
+        self.frames.clear();
+    }
+
     /// How many frames at the front are one segment each, to be sent as it is.
     #[inline]
     pub(crate) fn simple_len(&self) -> usize {

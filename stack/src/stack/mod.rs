@@ -257,12 +257,18 @@ impl Stack {
     /// # Panics
     /// If there is no such interface.
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
+        if !self.tx_list.is_empty() || !self.blocked.is_empty() || self.egress.has_work() {
+            self.fill_bursts(iface);
+        }
+        &mut self.egress.ifaces[iface.0 as usize].burst
+    }
+
+    fn fill_bursts(&mut self, iface: IfaceId) {
         self.transmit_connections(iface);
         self.drain_loopback();
         // Last, because whoever sends may have just found out that it has to ask for a neighbour.
         self.egress.send_due_requests();
         self.wake_blocked();
-        &mut self.egress.ifaces[iface.0 as usize].burst
     }
 
     /// True if a connection has something to send that no burst has taken yet.

@@ -14,6 +14,7 @@ use crate::wire::tcp::TcpHeader;
 
 impl Tcb {
     /// What would not block.
+    #[inline]
     pub fn readiness(&self) -> Readiness {
         let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
         if self.state == State::Established
@@ -25,6 +26,10 @@ impl Tcb {
             ready.set(Readiness::WRITABLE, self.is_roomy());
             return ready;
         }
+        self.unusual_readiness()
+    }
+
+    fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
         let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
@@ -40,7 +45,11 @@ impl Tcb {
 
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
+    #[inline]
     fn is_roomy(&self) -> bool {
+        if self.sendq.len() == 0 {
+            return self.snd.buffer > 0;
+        }
         self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 

@@ -103,7 +103,7 @@ impl Tcb {
         self.update_window(h);
         if segment.payload_len > 0 {
             self.ecn_arrived(segment.ecn, h.flags);
-            self.take_text(now, SeqNum::new(h.seq), segment);
+            self.take_expected_text(now, segment);
         }
         self.trim_later(now);
         Outcome::Continue

@@ -312,7 +312,7 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        let long = now - self.last_sent > self.rtt.rto(&self.config);
+        let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
         let window = self.initial_window();
         self.controller.on_idle(now, restart.then_some(window));
@@ -332,20 +332,18 @@ impl Tcb {
         let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
         let seq = self.snd.nxt;
-        let (flags, ecn) = self.note_sent(now, n);
+        let flags = self.note_sent(now, n);
+        let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
         let header = self.header(now, seq, flags, n);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
-    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags and
-    /// its mark.
-    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> (TcpFlags, Ecn) {
+    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
-        let mut ecn = Ecn::NotEct;
         if n > 0 {
             flags |= self.ecn_data_flags();
-            ecn = self.ecn_data_mark();
         }
         if n > 0 && self.sendq.unsent() == 0 {
             flags |= TcpFlags::PSH;
@@ -373,14 +371,14 @@ impl Tcb {
         self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
         }
         self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
         }
-        (flags, ecn)
+        flags
     }
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of

@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use super::TcpConfig;
+use crate::time::Instant;
 
 /// G: the clock that deadlines are kept on ticks in milliseconds.
 const GRANULARITY_NS: u64 = 1_000_000;
@@ -95,6 +96,13 @@ impl Rtt {
     /// The current timeout, backed off.
     pub(crate) fn rto(&self, config: &TcpConfig) -> Duration {
         self.rto_after(self.backoff, config)
+    }
+
+    /// When what is sent now times out.
+    #[inline]
+    pub(crate) fn deadline(&self, now: Instant, config: &TcpConfig) -> Instant {
+        let ns = self.rto_ns.saturating_mul(1 << self.backoff);
+        Instant::from_nanos(now.as_nanos().saturating_add(ns.min(nanos(config.rto_max))))
     }
 
     /// The timeout after `doublings`, for timers that back off on their own.

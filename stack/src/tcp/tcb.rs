@@ -428,15 +428,17 @@ impl Tcb {
         self.timers.next()
     }
 
-    /// A time before which [`Tcb::handle_timeout`] has nothing to do. Unlike [`Tcb::poll_at`] it
-    /// costs no search, and may be too early after a deadline was cleared or postponed.
+    /// A time before which [`Tcb::handle_timeout`] has nothing to do, pacing aside. Unlike
+    /// [`Tcb::poll_at`] it costs no search, and may be too early after a deadline was cleared or
+    /// postponed.
     #[inline]
     pub fn quiet_until(&self) -> Instant {
         self.timers.bound()
     }
 
     /// When paced data may leave that is held back now; a matter of microseconds.
-    pub(crate) fn paced_until(&self) -> Option<Instant> {
+    #[inline]
+    pub fn paced_until(&self) -> Option<Instant> {
         self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
     }
 
