@@ -188,6 +188,8 @@ pub(super) static TABLE: &[Setting] = &[
         "Data leaves spread over the round trip, whatever the controller; BBR always paces."),
     setting!("slow_start_after_idle", switch, s => s.stack.tcp.slow_start_after_idle,
         "An idle connection begins again with the initial window (RFC 5681 §4.1)."),
+    setting!("quick_ack", switch, s => s.stack.tcp.quick_ack,
+        "Acknowledge every segment at once (TCP_QUICKACK)."),
     setting!("timestamps", switch, s => s.stack.tcp.timestamps,
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
