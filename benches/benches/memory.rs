@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use barewire_driver::mem::{Checksum, copy_and_checksum};
+use barewire_driver::mem::{Checksum, PostedSlots, copy_and_checksum};
 use barewire_driver::{Pool, PoolConfig};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -45,11 +45,12 @@ fn pool(c: &mut Criterion) {
             (front, rest)
         });
     });
+    let (mut posted, mut slices) = (PostedSlots::new(&pool, 64), Vec::new());
     group.bench_function("post_complete", |b| {
         b.iter(|| {
-            let buf = pool.alloc().expect("a free slot");
-            let posted = pool.post(buf).expect("nobody else has it");
-            pool.complete(posted, 64)
+            posted.post(1, |_| {});
+            posted.complete(1, 0..=2048, &mut slices, || Some(64));
+            slices.pop()
         });
     });
     let mut burst = Vec::with_capacity(64);

@@ -74,6 +74,9 @@ impl Host {
             if burst.is_empty() || self.queue.tx_burst(burst).expect("a cable sends") == 0 {
                 return;
             }
+            if !self.stack.wants_transmit() {
+                return;
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //!     │            ▲ rx_burst          │ tx_burst
 //!   Queue      ────┴───────────────────▼────────────  one per engine, not shared
 //!     │        middleware: faults, capture   (wrap any Queue)
+//!   burst      frames in flat arrays
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
 //!   drivers    which driver fits which PCI device
@@ -25,6 +26,7 @@
 //! `unsafe` is confined to `mem`, `sys`, [`mmio`] and [`ring`]; everything exported is safe to call.
 
 pub mod barrier;
+pub mod burst;
 pub mod bus;
 pub mod cable;
 pub mod device;

@@ -12,6 +12,7 @@
 //! is [`crate::barrier`]'s affair. Indices are masked, never trusted: a ring's length is a power of
 //! two, and so every index names a descriptor of the ring.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::mem::Region;
@@ -62,6 +63,7 @@ impl Descriptors {
     }
 
     /// Number of descriptors.
+    #[inline]
     pub fn len(&self) -> u16 {
         self.mask + 1
     }
@@ -98,6 +100,17 @@ impl Descriptors {
         unsafe { self.word(index, 1).read_volatile() }
     }
 
+    /// Descriptors from `index` on, at most `most`, up to the end of the ring's memory.
+    #[inline]
+    pub fn run(&self, index: u16, most: usize) -> Run<'_> {
+        let at = usize::from(index & self.mask);
+        let len = most.min(usize::from(self.mask) + 1 - at);
+        // SAFETY: `at` is below the ring's length, and `at + len` does not exceed it, of which `new`
+        // checked that it fits the mapping.
+        let (next, end) = unsafe { (self.base.add(at * 2), self.base.add((at + len) * 2)) };
+        Run { next, end, ring: PhantomData }
+    }
+
     /// Both words of a descriptor, read once each. To be called when DD has been seen and
     /// [`crate::barrier::acquire_descriptor`] has been passed.
     #[inline]
@@ -114,6 +127,93 @@ impl Descriptors {
         unsafe {
             self.word(index, 0).write_volatile(descriptor[0]);
             self.word(index, 1).write_volatile(descriptor[1]);
+        }
+    }
+
+    /// Sets bits in the second word of a descriptor that was written before and that the device
+    /// does not own yet: the tail has not moved past it.
+    #[inline]
+    pub fn set(&self, index: u16, bits: u64) {
+        let word = self.word(index, 1);
+        // SAFETY: as in `status` and `write`.
+        unsafe { word.write_volatile(word.read_volatile() | bits) };
+    }
+}
+
+/// Descriptors in a row, as [`Descriptors::run`] gives them.
+#[derive(Debug)]
+pub struct Run<'a> {
+    next: *mut u64,
+    end: *mut u64,
+    ring: PhantomData<&'a Descriptors>,
+}
+
+impl Run<'_> {
+    /// Number of descriptors that are left.
+    #[inline]
+    pub fn len(&self) -> usize {
+        (self.end as usize - self.next as usize) / DESCRIPTOR_LEN
+    }
+
+    /// True if none is left.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.next == self.end
+    }
+}
+
+impl<'a> Iterator for Run<'a> {
+    type Item = Descriptor<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Descriptor<'a>> {
+        if self.next == self.end {
+            return None;
+        }
+        let words = self.next;
+        // SAFETY: `next` is before `end`, and both are whole descriptors from the run's first.
+        self.next = unsafe { words.add(2) };
+        Some(Descriptor { words, ring: PhantomData })
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl ExactSizeIterator for Run<'_> {}
+
+/// One descriptor of a [`Run`].
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor<'a> {
+    words: *mut u64,
+    ring: PhantomData<&'a Descriptors>,
+}
+
+impl Descriptor<'_> {
+    /// The first word.
+    #[inline]
+    pub fn first(self) -> u64 {
+        // SAFETY: as in `Descriptors::status`; the pointer is to a descriptor of a ring that is
+        // borrowed as long as `self` lives.
+        unsafe { self.words.read_volatile() }
+    }
+
+    /// The second word, in which every format has its DD bit.
+    #[inline]
+    pub fn status(self) -> u64 {
+        // SAFETY: as in `first`; a descriptor has two words.
+        unsafe { self.words.add(1).read_volatile() }
+    }
+
+    /// Writes the descriptor, which the device must not own: it lies between the tail and the head.
+    #[inline]
+    pub fn write(self, descriptor: [u64; 2]) {
+        // SAFETY: as in `Descriptors::write`; the pointers are to a descriptor of the ring.
+        unsafe {
+            self.words.write_volatile(descriptor[0]);
+            self.words.add(1).write_volatile(descriptor[1]);
         }
     }
 }
@@ -177,6 +277,22 @@ mod tests {
         let mut bytes = [0; 16];
         region.device_read(4096 + 16, &mut bytes).unwrap();
         assert_eq!(u64::from_ne_bytes(bytes[..8].try_into().unwrap()), 0x3333);
+    }
+
+    #[test]
+    fn a_run_ends_where_the_ring_does() {
+        let region = Arc::new(Region::new(8192, false).unwrap());
+        let ring = Descriptors::new(&region, 128, 32);
+        assert_eq!((ring.run(62, 9).len(), ring.run(32, 9).len()), (2, 9));
+        for (n, descriptor) in ring.run(30, 9).enumerate() {
+            descriptor.write([n as u64, 7]);
+            assert_eq!((descriptor.first(), descriptor.status()), (n as u64, 7));
+        }
+        assert_eq!((ring.read(30), ring.read(31)), ([0, 7], [1, 7]));
+        assert_eq!((ring.read(29), ring.read(0)), ([0, 0], [0, 0]), "no neighbour is written");
+        let mut behind = [1; 16];
+        region.device_read(128 + 32 * 16, &mut behind).unwrap();
+        assert_eq!(behind, [0; 16]);
     }
 
     #[test]

@@ -314,6 +314,12 @@ impl<P> Cache<P> {
         self.fired = fired;
     }
 
+    /// Whether [`Cache::handle_timeout`] may have something to do: about once a tick.
+    #[inline]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.timers.would_move(now)
+    }
+
     /// True if there is a request to send.
     #[inline]
     pub fn has_requests(&self) -> bool {

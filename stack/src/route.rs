@@ -187,6 +187,22 @@ pub(crate) struct PathCache {
     pub(crate) neighbor: u32,
 }
 
+/// What a datagram socket remembers of the destination that it sent to last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) path: PathCache,
+    /// The source address of a socket that is bound to none.
+    pub(crate) source: Ipv4Addr,
+}
+
+impl Default for Way {
+    fn default() -> Way {
+        let nobody = Ipv4Addr::UNSPECIFIED;
+        Way { dst: nobody, path: PathCache::default(), source: nobody }
+    }
+}
+
 impl Default for PathCache {
     fn default() -> PathCache {
         PathCache { hop: None, neighbor: u32::MAX }

@@ -139,10 +139,10 @@ impl Wheel {
     /// Moves time on to `now` and appends the tokens of the timers that it brings to fire, in the
     /// order of their ticks. Time does not move back.
     pub fn advance(&mut self, now: Instant, fired: &mut Vec<u32>) {
-        let target = now.as_nanos() >> TICK_SHIFT;
-        if target <= self.elapsed && self.heads[DUE] == NIL {
+        if !self.would_move(now) {
             return;
         }
+        let target = now.as_nanos() >> TICK_SHIFT;
         self.fire_all(DUE, fired);
         while let Some((level, slot, start)) = self.next_slot() {
             if start > target {
@@ -158,6 +158,12 @@ impl Wheel {
             }
         }
         self.elapsed = self.elapsed.max(target);
+    }
+
+    /// Whether [`Wheel::advance`] would do anything: a tick has begun, or a timer is due already.
+    #[inline]
+    pub fn would_move(&self, now: Instant) -> bool {
+        now.as_nanos() >> TICK_SHIFT > self.elapsed || self.heads[DUE] != NIL
     }
 
     /// When to call [`Wheel::advance`] next, or `None` without timers.

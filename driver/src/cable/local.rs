@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::CableConfig;
 use super::offload::{self, Link, WireFrame};
 use crate::device::{
-    Arm, Capabilities, DeviceError, Features, Queue, QueueCounters, QueueError, RxBurst, RxFrame,
-    TxBurst,
+    Arm, BURST_FRAMES, Capabilities, DeviceError, Features, Queue, QueueCounters, QueueError,
+    RxBurst, RxFrame, TxBurst, TxFrame,
 };
 use crate::mem::{PacketSlice, Pool};
 use crate::rss;
@@ -36,11 +36,15 @@ pub fn local(config: CableConfig) -> Result<(LocalQueue, LocalQueue), DeviceErro
     Ok((queue(&a, &b), queue(&b, &a)))
 }
 
-/// Frames on their way in one direction.
+/// Frames on their way in one direction, in batches that change hands whole.
 #[derive(Default)]
 struct Lane {
-    frames: VecDeque<RxFrame>,
-    segments: VecDeque<PacketSlice>,
+    /// None is empty.
+    batches: VecDeque<RxBurst>,
+    /// Empty bursts, whose memory is used again.
+    spare: Vec<RxBurst>,
+    /// Frames in all batches.
+    frames: usize,
     /// Features granted to the receiver, and its pool while it is started.
     granted: Features,
     pool: Option<Pool>,
@@ -49,14 +53,81 @@ struct Lane {
 }
 
 impl Lane {
+    /// Takes up to `room` frames from the front over that go as they are: no segment is counted up
+    /// and down again. What comes behind the first other frame has to wait for it. Says how many
+    /// went, and their bytes.
+    fn take_untouched(&mut self, burst: &mut TxBurst, link: Link, room: usize) -> (usize, u64) {
+        if self.pool.is_none() || link.receiver.contains(Features::RSS_HASH) {
+            return (0, 0);
+        }
+        let untouched = |(frame, segments): &(&TxFrame, &[PacketSlice])| {
+            offload::untouched(frame, segments, link)
+        };
+        let count = burst.iter().take(room).take_while(untouched).count();
+        let mut bytes = 0;
+        if count == burst.len() && (1..=BURST_FRAMES).contains(&count) {
+            let mut batch = self.spare.pop().unwrap_or_default();
+            burst.move_to(&mut batch);
+            bytes = batch.frames().iter().map(|frame| u64::from(frame.len)).sum();
+            self.batches.push_back(batch);
+            self.frames += count;
+            return (count, bytes);
+        }
+        burst.drain_front(count, |frame, segments| {
+            bytes += u64::from(frame.len);
+            self.push(segments, RxFrame::default());
+        });
+        (count, bytes)
+    }
+
+    /// Adds a frame of these segments.
+    #[inline]
+    fn push(&mut self, segments: impl Iterator<Item = PacketSlice>, meta: RxFrame) {
+        if self.batches.back().is_none_or(|last| last.len() >= BURST_FRAMES) {
+            self.batches.push_back(self.spare.pop().unwrap_or_default());
+        }
+        let Some(batch) = self.batches.back_mut() else { return };
+        for segment in segments {
+            batch.push_segment(segment);
+        }
+        batch.finish_frame(meta);
+        self.frames += 1;
+    }
+
+    /// Moves up to `max` frames, of one batch at most, to the end of `burst`; says how many.
+    fn take(&mut self, burst: &mut RxBurst, max: usize) -> usize {
+        let Some(mut batch) = self.batches.pop_front() else { return 0 };
+        let before = burst.len();
+        if before == 0 && batch.len() <= max {
+            std::mem::swap(burst, &mut batch);
+        } else {
+            let mut rest = self.spare.pop().unwrap_or_default();
+            batch.drain(|frame, segments| {
+                let to = if burst.len() - before < max { &mut *burst } else { &mut rest };
+                for segment in segments {
+                    to.push_segment(segment);
+                }
+                to.finish_frame(*frame);
+            });
+            if !rest.is_empty() {
+                self.batches.push_front(rest);
+            }
+        }
+        // What came back is empty: the receiver's burst, or one that has been drained.
+        self.spare.push(batch);
+        let taken = burst.len() - before;
+        self.frames -= taken;
+        taken
+    }
+
     fn accept(&mut self, wire: &WireFrame<'_>, hash: Option<u32>) {
-        let before = self.segments.len();
         let Some(pool) = &self.pool else {
             self.no_buffer += 1;
             return;
         };
+        let meta = RxFrame { rss_hash: hash, ..wire.meta };
         if let Some(slices) = wire.untouched() {
-            self.segments.extend(slices.iter().cloned());
+            self.push(slices.iter().cloned(), meta);
         } else {
             let slots = wire.len().div_ceil(pool.slot_len());
             let mut bufs: Vec<_> = (0..slots).map_while(|_| pool.alloc()).collect();
@@ -68,10 +139,8 @@ impl Lane {
             if let Some(last) = bufs.last_mut() {
                 last.truncate(last_len);
             }
-            self.segments.extend(bufs.into_iter().map(|buf| buf.freeze()));
+            self.push(bufs.into_iter().map(|buf| buf.freeze()), meta);
         }
-        let count = (self.segments.len() - before) as u16;
-        self.frames.push_back(RxFrame { count, rss_hash: hash, ..wire.meta });
     }
 }
 
@@ -100,18 +169,10 @@ impl Queue for LocalQueue {
     }
 
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
-        let mut inbound = self.inbound.borrow_mut();
-        let Lane { frames, segments, .. } = &mut *inbound;
-        let count = frames.len().min(max);
-        for _ in 0..count {
-            let Some(meta) = frames.pop_front() else { break };
-            for _ in 0..meta.count {
-                let Some(segment) = segments.pop_front() else { break };
-                self.counters.rx_bytes += segment.len() as u64;
-                burst.push_segment(segment);
-            }
-            burst.finish_frame(meta);
-        }
+        let before = burst.len();
+        let count = self.inbound.borrow_mut().take(burst, max);
+        self.counters.rx_bytes +=
+            burst.frames()[before..].iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         self.counters.rx_frames += count as u64;
         Ok(count)
     }
@@ -121,11 +182,15 @@ impl Queue for LocalQueue {
             return Ok(0);
         }
         let mut outbound = self.outbound.borrow_mut();
-        let mut sent = 0;
+        let link = Link { sender: self.granted, receiver: outbound.granted, mtu: self.config.mtu };
+        let room = self.config.ring_len.saturating_sub(outbound.frames);
+        let (mut sent, bytes) = outbound.take_untouched(burst, link, room);
+        self.counters.tx_frames += sent as u64;
+        self.counters.tx_bytes += bytes;
         while let Some((frame, segments)) = burst.front() {
             // A frame that is cut into several may overshoot the ring by one frame's segments:
             // otherwise one of more segments than the ring holds would wait for ever.
-            if outbound.frames.len() >= self.config.ring_len {
+            if outbound.frames >= self.config.ring_len {
                 self.counters.tx_full += 1;
                 break;
             }
@@ -135,7 +200,6 @@ impl Queue for LocalQueue {
             } else {
                 None
             };
-            let link = Link { sender: self.granted, receiver, mtu: self.config.mtu };
             match offload::carry(frame, segments, link, |wire| outbound.accept(wire, hash)) {
                 Ok(()) => {
                     self.counters.tx_frames += 1;
@@ -151,7 +215,7 @@ impl Queue for LocalQueue {
     }
 
     fn tx_room(&self) -> usize {
-        self.config.ring_len.saturating_sub(self.outbound.borrow().frames.len())
+        self.config.ring_len.saturating_sub(self.outbound.borrow().frames)
     }
 
     fn reclaim(&mut self) -> usize {
@@ -163,7 +227,7 @@ impl Queue for LocalQueue {
     }
 
     fn arm(&mut self) -> Arm {
-        if self.inbound.borrow().frames.is_empty() {
+        if self.inbound.borrow().frames == 0 {
             Arm::Sleep { fd: None, until_ns: None }
         } else {
             Arm::Ready
@@ -179,8 +243,9 @@ impl Queue for LocalQueue {
     fn stop(&mut self) {
         self.started = false;
         let mut inbound = self.inbound.borrow_mut();
-        inbound.frames.clear();
-        inbound.segments.clear();
+        inbound.batches.clear();
+        inbound.spare.clear();
+        inbound.frames = 0;
         inbound.granted = Features::empty();
         inbound.pool = None;
     }

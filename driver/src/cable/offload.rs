@@ -100,6 +100,14 @@ fn for_pieces(source: &[PacketSlice], from: usize, len: usize, mut f: impl FnMut
     }
 }
 
+/// True for a frame that [`carry`] would hand over as it is, with nothing known about it.
+#[inline]
+pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> bool {
+    let shaped = source.first().is_some_and(|first| first.len() >= ETHERNET_LEN)
+        && frame.len as usize <= usize::from(link.mtu) + ETHERNET_LEN;
+    shaped && frame.is_plain()
+}
+
 /// Gives the frames that arrive at the far end for one that was sent, in order, to `out`.
 pub(super) fn carry(
     frame: &TxFrame,

@@ -177,45 +177,70 @@ pub(crate) fn rx_done(status: u64) -> bool {
     status & rx::DD != 0
 }
 
+/// True if the device has finished with a receive descriptor that holds a frame of its own,
+/// undamaged.
+#[inline]
+pub(crate) fn rx_whole(status: u64) -> bool {
+    status & (rx::DD | rx::EOP | rx::RXE) == rx::DD | rx::EOP
+}
+
 /// Bytes in the buffer of a finished descriptor, as the device claims.
 #[inline]
-pub(crate) fn rx_len(descriptor: [u64; 2]) -> usize {
-    usize::from((descriptor[1] >> 32) as u16)
+pub(crate) fn rx_len(status: u64) -> u16 {
+    (status >> 32) as u16
 }
 
 /// True if the frame ends here.
 #[inline]
-pub(crate) fn rx_ends(descriptor: [u64; 2]) -> bool {
-    descriptor[1] & rx::EOP != 0
+pub(crate) fn rx_ends(status: u64) -> bool {
+    status & rx::EOP != 0
 }
 
 /// True if the device says that the frame is damaged.
 #[inline]
-pub(crate) fn rx_damaged(descriptor: [u64; 2]) -> bool {
-    descriptor[1] & rx::RXE != 0
+pub(crate) fn rx_damaged(status: u64) -> bool {
+    status & rx::RXE != 0
+}
+
+/// Which parts of a written-back descriptor are to be believed: what was granted. The rest is
+/// masked away in one step, and reads as if the device had said nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RxMask([u64; 2]);
+
+impl RxMask {
+    pub(crate) fn of(granted: Features) -> RxMask {
+        let if_granted = |feature, bits| if granted.contains(feature) { bits } else { 0 };
+        let verdict = if_granted(Features::RX_CHECKSUM, rx::L4CS);
+        let tag = if_granted(Features::VLAN, rx::VP);
+        let hash = if_granted(Features::RSS_HASH, !0);
+        RxMask([hash, verdict | tag | !(rx::L4CS | rx::VP)])
+    }
 }
 
 /// Metadata of a frame from its last descriptor.
 #[inline]
-pub(crate) fn rx_meta(descriptor: [u64; 2], granted: Features) -> RxFrame {
-    let status = descriptor[1];
-    let mut meta = RxFrame::default();
-    if granted.contains(Features::RX_CHECKSUM) && status & rx::L4CS != 0 {
-        meta.checksum = match status & (rx::L4E | rx::IPE | rx::UDPCS) {
-            0 | rx::UDPCS => RxChecksum::Good,
-            rx::L4E => RxChecksum::Bad,
-            // A UDP checksum of 0 means that there is none (RFC 768), and devices differ in what
-            // they make of it; behind a wrong IP header nothing is certain. Software decides.
-            _ => RxChecksum::Unknown,
-        };
+pub(crate) fn rx_meta(descriptor: [u64; 2], mask: RxMask) -> RxFrame {
+    let [hash, status] = [descriptor[0] & mask.0[0], descriptor[1] & mask.0[1]];
+    let rss_hash = (hash & 0xf != 0).then_some((hash >> 32) as u32);
+    // What most frames are: the device found the checksum right, and there was no tag.
+    if status & (rx::L4CS | rx::L4E | rx::IPE | rx::VP) == rx::L4CS {
+        return RxFrame { checksum: RxChecksum::Good, rss_hash, ..RxFrame::default() };
     }
-    if granted.contains(Features::RSS_HASH) && descriptor[0] & 0xf != 0 {
-        meta.rss_hash = Some((descriptor[0] >> 32) as u32);
+    let vlan = (status & rx::VP != 0).then_some((status >> 48) as u16);
+    RxFrame { checksum: rx_verdict(status), rss_hash, vlan, ..RxFrame::default() }
+}
+
+fn rx_verdict(status: u64) -> RxChecksum {
+    if status & rx::L4CS == 0 {
+        return RxChecksum::Unknown;
     }
-    if granted.contains(Features::VLAN) && status & rx::VP != 0 {
-        meta.vlan = Some((status >> 48) as u16);
+    match status & (rx::L4E | rx::IPE | rx::UDPCS) {
+        0 | rx::UDPCS => RxChecksum::Good,
+        rx::L4E => RxChecksum::Bad,
+        // A UDP checksum of 0 means that there is none (RFC 768), and devices differ in what they
+        // make of it; behind a wrong IP header nothing is certain. Software decides.
+        _ => RxChecksum::Unknown,
     }
-    meta
 }
 
 #[cfg(test)]

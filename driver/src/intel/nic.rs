@@ -22,7 +22,7 @@ use crate::device::{
     Capabilities, Device, DeviceError, Features, LinkState, MacAddr, QueueId, QueueSeed,
 };
 use crate::intel::format::Format;
-use crate::intel::tx::{MAX_SEGMENTS, TxLimits};
+use crate::intel::tx::{TxLimits, max_segments};
 use crate::rss::{self, Steering};
 use crate::sys;
 
@@ -181,7 +181,7 @@ impl<F: Family> Core<F> {
             features: features.difference(self.family.missing()),
             mtu: self.config.mtu,
             tso_max_bytes: if self.config.offloads { TSO_MAX_BYTES } else { 0 },
-            tx_max_segs: MAX_SEGMENTS,
+            tx_max_segs: max_segments(self.config.tx_ring),
         }
     }
 

@@ -4,18 +4,18 @@
 //!            next                          fill = RDT
 //!   ─────────┼──────────────────────────────┼─────────── descriptors, one always empty
 //!   finished │ posted: the device's         │ ours
-//!            └─ DD? fence, take the slot    └─ alloc, post, write; one RDT a burst
+//!            └─ DD? fence, take the slot    └─ post, write; one RDT a burst
 //! ```
 
 use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
 
-use super::format::{self, Format};
+use super::format::{self, Format, RxMask};
 use crate::barrier;
 use crate::bus::Iova;
-use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
-use crate::mem::{PacketSlice, Pool, PostedSlot, prefetch_read};
+use crate::device::{Features, QueueCounters, RxBurst, RxChecksum, RxFrame};
+use crate::mem::{PacketSlice, Pool, PostedSlots};
 use crate::ring::Descriptors;
 
 /// Free descriptors from which on the ring is filled again: a tail write is worth a burst.
@@ -26,26 +26,25 @@ const REFILL_BATCH: u16 = 32;
 const MAX_SEGMENTS: usize = 8;
 
 /// Shortest frame with a whole Ethernet header.
-const ETHERNET_LEN: usize = 14;
+const ETHERNET_LEN: u16 = 14;
 
 /// One receive ring. Indices run freely and are masked where they are used.
 #[derive(Debug)]
 pub(crate) struct RxRing<F> {
     ring: Descriptors,
-    posted: Box<[Option<PostedSlot>]>,
-    pool: Pool,
+    posted: PostedSlots,
     pool_iova: u64,
     /// Bytes that the device may write into a slot: a whole number of KiB, without headroom.
-    buffer_len: usize,
-    granted: Features,
+    buffer_len: u16,
+    mask: RxMask,
     /// Next descriptor that the device finishes.
     next: u16,
-    /// Next descriptor to give to the device.
-    fill: u16,
     /// Segments of a frame of which the last descriptor is not finished yet.
     partial: ArrayVec<PacketSlice, MAX_SEGMENTS>,
     /// The frame that goes on here has been given up: wait for its end.
     skipping: bool,
+    /// One of the two: `next` is not where a frame begins.
+    amid: bool,
     /// The last attempt to fill the ring found the pool empty.
     starved: bool,
     format: PhantomData<F>,
@@ -54,28 +53,18 @@ pub(crate) struct RxRing<F> {
 impl<F: Format> RxRing<F> {
     pub(crate) fn new(ring: Descriptors, pool: &Pool, pool_iova: Iova, granted: Features) -> Self {
         RxRing {
-            posted: (0..ring.len()).map(|_| None).collect(),
+            posted: PostedSlots::new(pool, ring.len()),
             ring,
-            pool: pool.clone(),
             pool_iova: pool_iova.0,
-            buffer_len: pool.slot_len(),
-            granted,
+            buffer_len: pool.slot_len() as u16,
+            mask: RxMask::of(granted),
             next: 0,
-            fill: 0,
             partial: ArrayVec::new(),
             skipping: false,
+            amid: false,
             starved: false,
             format: PhantomData,
         }
-    }
-
-    fn at(&self, index: u16) -> usize {
-        usize::from(index) & (self.posted.len() - 1)
-    }
-
-    /// Descriptors that the device owns.
-    fn owned(&self) -> u16 {
-        self.fill.wrapping_sub(self.next)
     }
 
     /// True while too few slots were free to fill the ring.
@@ -85,119 +74,155 @@ impl<F: Format> RxRing<F> {
 
     /// True if a descriptor has been finished.
     pub(crate) fn ready(&self) -> bool {
-        self.owned() > 0 && format::rx_done(self.ring.status(self.next))
+        !self.posted.is_empty() && format::rx_done(self.ring.status(self.next))
     }
 
-    /// Appends at most `max` frames to the burst. Looks at no more descriptors than the ring has,
-    /// however many malformed frames they hold.
+    /// Appends at most `max` frames to the burst. Looks at no more descriptors than the device
+    /// owns, however many malformed frames they hold.
     pub(crate) fn receive(
         &mut self,
         burst: &mut RxBurst,
         max: usize,
         counters: &mut QueueCounters,
     ) -> usize {
-        let mut received = 0;
-        for _ in 0..self.ring.len() {
-            if received == max || !self.ready() {
+        let before = burst.len();
+        loop {
+            let left = max - (burst.len() - before);
+            if left > 0 && !self.amid {
+                self.receive_run(burst, left, counters);
+            }
+            // What ended the run: the end of all, or a descriptor that is not a frame by itself.
+            if burst.len() - before == max || !self.ready() {
                 break;
             }
-            // Orders the load of DD above before the loads of the descriptor and the packet: the
-            // device wrote DD last (82576 §7.1.5).
-            barrier::acquire_descriptor();
-            let descriptor = self.ring.read(self.next);
-            let at = self.at(self.next);
-            self.next = self.next.wrapping_add(1);
-            let Some(slot) = self.posted[at].take() else {
-                // Every descriptor between `next` and `fill` has a slot.
-                debug_assert!(false, "a descriptor without a slot");
-                continue;
-            };
-            received += usize::from(self.complete(slot, descriptor, burst, counters));
+            self.receive_part(burst, counters);
         }
+        let received = burst.len() - before;
+        counters.rx_frames += received as u64;
         received
     }
 
-    /// Takes one slot back; true if it ended a frame that is in the burst now.
+    /// Takes descriptors that are each a sound frame, as long as the next one is, up to the ring's
+    /// end.
     #[inline]
-    fn complete(
-        &mut self,
-        slot: PostedSlot,
-        descriptor: [u64; 2],
-        burst: &mut RxBurst,
-        counters: &mut QueueCounters,
-    ) -> bool {
-        let (len, ends) = (format::rx_len(descriptor), format::rx_ends(descriptor));
-        let segment = self.pool.complete(slot, len).freeze();
-        let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(descriptor);
-        let whole = ends && self.partial.is_empty();
-        if self.skipping || bogus || whole && len < ETHERNET_LEN {
-            self.give_up(ends, counters);
-            return false;
+    fn receive_run(&mut self, burst: &mut RxBurst, most: usize, counters: &mut QueueCounters) {
+        let mut descriptors = self.ring.run(self.next, most);
+        let lens = ETHERNET_LEN..=self.buffer_len;
+        let (run, bytes) =
+            self.posted.complete(descriptors.len(), lens, burst.segments_mut(), || {
+                // DD and the length are in the same word, which is loaded once.
+                let status = descriptors.next()?.status();
+                format::rx_whole(status).then_some(format::rx_len(status))
+            });
+        // Orders the loads of DD above before the loads of the rest of the descriptors and of the
+        // packets: the device wrote DD last (82576 §7.1.5).
+        barrier::acquire_descriptor();
+        let mut others = Others::default();
+        let told = &mut others;
+        let mut descriptors = self.ring.run(self.next, run);
+        let mask = self.mask;
+        burst.finish_singles(move || {
+            // What is read here decides about nothing but itself: the lengths are settled.
+            let Some(descriptor) = descriptors.next() else { return RxFrame::default() };
+            let meta = format::rx_meta([descriptor.first(), descriptor.status()], mask);
+            match meta.checksum {
+                RxChecksum::Good => {}
+                RxChecksum::Bad => told.bad += 1,
+                RxChecksum::Unknown => told.unknown += 1,
+            }
+            meta
+        });
+        self.next = self.next.wrapping_add(run as u16);
+        counters.rx_checksum_good += run as u64 - others.bad - others.unknown;
+        counters.rx_checksum_bad += others.bad;
+        counters.rx_bytes += bytes;
+    }
+
+    /// Takes one finished descriptor that is not a whole, sound frame by itself.
+    #[cold]
+    fn receive_part(&mut self, burst: &mut RxBurst, counters: &mut QueueCounters) {
+        let status = self.ring.status(self.next);
+        // As in `receive_run`.
+        barrier::acquire_descriptor();
+        let descriptor = [self.ring.read(self.next)[0], status];
+        self.next = self.next.wrapping_add(1);
+        let (len, ends) = (format::rx_len(status), format::rx_ends(status));
+        let mut segment = Vec::with_capacity(1);
+        // A length that is a lie is cut to the buffer before the frame is given up.
+        let cut = len.min(self.buffer_len);
+        self.posted.complete(1, 0..=self.buffer_len, &mut segment, || Some(cut));
+        // `ready` has seen that there is a slot.
+        let Some(segment) = segment.pop() else { return };
+        let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(status);
+        let runt = ends && self.partial.is_empty() && len < ETHERNET_LEN;
+        // Room for the last one is kept.
+        let full = !ends && self.partial.len() + 1 == MAX_SEGMENTS;
+        if self.skipping || bogus || runt || full {
+            return self.give_up(ends, counters);
         }
+        self.amid = !ends;
         if !ends {
-            if self.partial.try_push(segment).is_err() {
-                self.give_up(ends, counters);
-            }
-            return false;
+            self.partial.push(segment);
+            return;
         }
-        prefetch_read(&segment);
-        counters.rx_frames += 1;
-        counters.rx_bytes += len as u64;
-        if !whole {
-            for earlier in self.partial.drain(..) {
-                counters.rx_bytes += earlier.len() as u64;
-                burst.push_segment(earlier);
-            }
+        self.partial.push(segment);
+        for segment in self.partial.drain(..) {
+            counters.rx_bytes += segment.len() as u64;
+            burst.push_segment(segment);
         }
-        burst.push_segment(segment);
-        let meta = format::rx_meta(descriptor, self.granted);
+        let meta = format::rx_meta(descriptor, self.mask);
         counters.rx_checksum_good += u64::from(meta.checksum == RxChecksum::Good);
         counters.rx_checksum_bad += u64::from(meta.checksum == RxChecksum::Bad);
         burst.finish_frame(meta);
-        true
     }
 
     /// Drops the frame that the descriptor belongs to, once, up to its end.
-    #[cold]
     fn give_up(&mut self, ends: bool, counters: &mut QueueCounters) {
         if !self.skipping {
             counters.rx_malformed += 1;
             self.partial.clear();
         }
         self.skipping = !ends;
+        self.amid = !ends;
     }
 
     /// Posts slots if a batch of descriptors is free; gives the new tail if there is one. A pool
     /// without slots leaves descriptors empty, and is counted.
     pub(crate) fn refill(&mut self, counters: &mut QueueCounters) -> Option<u16> {
         // One descriptor stays empty: with RDT = RDH the ring is empty, not full (82576 §7.1.9).
-        let free = self.ring.len() - 1 - self.owned();
+        let owned = self.posted.len() as u16;
+        let free = self.ring.len() - 1 - owned;
         if free < REFILL_BATCH.min(self.ring.len() / 2) && !self.starved || free == 0 {
             return None;
         }
-        let before = self.fill;
-        self.starved = false;
-        for _ in 0..free {
-            let Some(slot) = self.pool.alloc().and_then(|slot| self.pool.post(slot).ok()) else {
-                self.starved = true;
-                counters.rx_no_buffer += 1;
-                break;
-            };
-            let offset = self.pool.region_offset_of(slot.index(), 0);
-            self.ring.write(self.fill, F::rx_free(self.pool_iova + offset as u64));
-            let at = self.at(self.fill);
-            self.posted[at] = Some(slot);
-            self.fill = self.fill.wrapping_add(1);
-        }
-        (self.fill != before).then(|| self.fill & (self.ring.len() - 1))
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let tail = self.next.wrapping_add(owned);
+        let mut descriptors = ring.run(tail, usize::from(free));
+        let posted = self.posted.post(usize::from(free), |offset| {
+            if descriptors.is_empty() {
+                // Around the ring's end it goes on at its beginning.
+                descriptors = ring.run(0, usize::from(free));
+            }
+            if let Some(descriptor) = descriptors.next() {
+                descriptor.write(F::rx_free(pool_iova + offset as u64));
+            }
+        });
+        self.starved = posted < usize::from(free);
+        counters.rx_no_buffer += u64::from(self.starved);
+        (posted > 0).then(|| tail.wrapping_add(posted as u16) & (self.ring.len() - 1))
     }
 
     /// Takes every slot back. Only when the device has been stopped.
     pub(crate) fn abandon(&mut self) {
-        for slot in self.posted.iter_mut().filter_map(Option::take) {
-            drop(self.pool.complete(slot, 0));
-        }
+        self.next = self.next.wrapping_add(self.posted.len() as u16);
+        self.posted.abandon();
         self.partial.clear();
-        self.next = self.fill;
     }
+}
+
+/// Frames of one run whose checksum the device did not find right.
+#[derive(Default)]
+struct Others {
+    bad: u64,
+    unknown: u64,
 }

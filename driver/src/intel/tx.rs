@@ -14,15 +14,15 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
-use super::format::{Format, MIN_TX_FRAME, Offload, tx};
+use super::format::{Format, MIN_TX_FRAME, Offload, Refused, tx};
 use crate::barrier;
 use crate::bus::Iova;
-use crate::device::{Features, QueueCounters, TxBurst, TxFrame};
-use crate::mem::{PacketSlice, Pool, QueuedSlice};
+use crate::device::{Features, QueueCounters, Segments, TxBurst, TxChecksum, TxFrame};
+use crate::mem::{PacketSlice, Pool, QueuedSlots};
 use crate::ring::{Descriptors, HeaderArea};
 
 /// Most segments in one sent frame.
-pub(crate) const MAX_SEGMENTS: u16 = 40;
+const MAX_SEGMENTS: u16 = 40;
 
 /// Descriptors from one report to the next.
 const REPORT_EVERY: u16 = 32;
@@ -31,13 +31,19 @@ const REPORT_EVERY: u16 = 32;
 /// frame that is cut up.
 const EXTRA_DESCRIPTORS: u16 = 2;
 
+/// Most segments in one frame for a ring of `ring_len` descriptors: what fits it when it is empty.
+pub(crate) fn max_segments(ring_len: u16) -> u16 {
+    MAX_SEGMENTS.min(ring_len - 1 - EXTRA_DESCRIPTORS)
+}
+
 /// A descriptor with RS.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     /// The index behind it.
     end: u16,
-    /// Frames that it speaks for.
-    frames: u32,
+    /// Frames and slices up to there, since the ring was made.
+    frames: usize,
+    slices: usize,
 }
 
 /// One transmit ring. Indices run freely and are masked where they are used.
@@ -46,8 +52,7 @@ pub(crate) struct TxRing<F> {
     ring: Descriptors,
     headers: HeaderArea,
     headers_iova: u64,
-    queued: Box<[Option<QueuedSlice>]>,
-    pool: Pool,
+    queued: QueuedSlots,
     pool_iova: u64,
     granted: Features,
     /// Most bytes of a frame that is not cut up, and of one that is.
@@ -63,11 +68,11 @@ pub(crate) struct TxRing<F> {
     clean: u16,
     /// Reports that are awaited. Never more than there are descriptors, so it never grows.
     marks: VecDeque<Mark>,
-    /// Frames and descriptors since the last mark.
-    unmarked_frames: u32,
-    unmarked: u16,
-    /// Frames that the device has not reported.
-    pending: usize,
+    /// Where the last mark ends.
+    marked: u16,
+    /// Frames put on the ring, and frames that the device has reported, since the ring was made.
+    sent: usize,
+    reported: usize,
     format: PhantomData<F>,
 }
 
@@ -77,12 +82,6 @@ pub(crate) struct TxLimits {
     pub(crate) max_frame: u32,
     pub(crate) max_tso: u32,
     pub(crate) context_index: u8,
-}
-
-/// Why a frame was not put on the ring.
-enum NotSent {
-    Full,
-    Refused,
 }
 
 impl<F: Format> TxRing<F> {
@@ -98,10 +97,9 @@ impl<F: Format> TxRing<F> {
         TxRing {
             headers_iova,
             headers,
-            queued: (0..ring.len()).map(|_| None).collect(),
+            queued: QueuedSlots::new(pool.0, ring.len()),
             marks: VecDeque::with_capacity(usize::from(ring.len())),
             ring,
-            pool: pool.0.clone(),
             pool_iova: pool.1.0,
             granted,
             max_frame: limits.max_frame,
@@ -110,15 +108,11 @@ impl<F: Format> TxRing<F> {
             context: None,
             next: 0,
             clean: 0,
-            unmarked_frames: 0,
-            unmarked: 0,
-            pending: 0,
+            marked: 0,
+            sent: 0,
+            reported: 0,
             format: PhantomData,
         }
-    }
-
-    fn at(&self, index: u16) -> usize {
-        usize::from(index) & (self.queued.len() - 1)
     }
 
     /// Free descriptors.
@@ -133,7 +127,7 @@ impl<F: Format> TxRing<F> {
 
     /// Frames not yet reported.
     pub(crate) fn pending(&self) -> usize {
-        self.pending
+        self.sent.wrapping_sub(self.reported)
     }
 
     /// Puts frames on the ring until it is full; gives their number and the new tail, if it moved.
@@ -142,46 +136,90 @@ impl<F: Format> TxRing<F> {
         burst: &mut TxBurst,
         counters: &mut QueueCounters,
     ) -> (usize, Option<u16>) {
-        let before = self.next;
-        let mut sent = 0;
-        while let Some((frame, segments)) = burst.front() {
-            match self.send_frame(frame, segments) {
-                Ok(()) => {
-                    sent += 1;
-                    counters.tx_frames += 1;
-                    counters.tx_bytes += u64::from(frame.len);
-                }
-                Err(NotSent::Refused) => counters.tx_errors += 1,
-                Err(NotSent::Full) if self.reclaim() > 0 => continue,
-                Err(NotSent::Full) => {
-                    counters.tx_full += 1;
-                    break;
-                }
-            }
-            burst.take_front();
+        let (before, sent_before) = (self.next, self.sent);
+        let mut fitting = self.fitting(burst);
+        if fitting < burst.len() && self.reclaim() > 0 {
+            fitting = self.fitting(burst);
         }
-        burst.clear_taken();
+        counters.tx_full += u64::from(fitting < burst.len());
+        let simple = fitting.min(burst.simple_len());
+        let mut bytes = 0;
+        let mut left = simple;
+        while left > 0 {
+            // A run ends where a report is due.
+            let due = REPORT_EVERY - self.next.wrapping_sub(self.marked);
+            let run = left.min(usize::from(due));
+            bytes += self.send_simple(burst.take_simple(run), run);
+            left -= run;
+        }
+        if fitting > simple {
+            burst.drain_front(fitting - simple, |frame, segments| {
+                if self.send_frame(frame, segments).is_ok() {
+                    bytes += u64::from(frame.len);
+                }
+            });
+        }
+        let sent = self.sent.wrapping_sub(sent_before);
+        counters.tx_frames += sent as u64;
+        counters.tx_errors += (fitting - sent) as u64;
+        counters.tx_bytes += bytes;
         if self.next == before {
             return (sent, None);
         }
-        if self.unmarked > 0 {
+        if self.marked != self.next {
             self.mark();
         }
         (sent, Some(self.next & (self.ring.len() - 1)))
     }
 
-    fn send_frame(&mut self, frame: &TxFrame, segments: &[PacketSlice]) -> Result<(), NotSent> {
-        let Some(first) = segments.first() else { return Err(NotSent::Refused) };
+    /// How many frames from the front of the burst the ring has room for.
+    fn fitting(&self, burst: &TxBurst) -> usize {
+        let mut free = usize::from(self.free());
+        if burst.segments_len() + burst.len() * usize::from(EXTRA_DESCRIPTORS) <= free {
+            return burst.len();
+        }
+        let fits = |(frame, _): &(&TxFrame, &[PacketSlice])| {
+            let context = frame.checksum != TxChecksum::Complete || frame.vlan.is_some();
+            let extra = usize::from(context) + usize::from(frame.tso_mss > 0);
+            // A frame of more segments than the ring takes is refused, not waited for.
+            let needed = usize::from(frame.count.min(max_segments(self.ring.len()))) + extra;
+            free.checked_sub(needed).map(|left| free = left).is_some()
+        };
+        burst.iter().take_while(fits).count()
+    }
+
+    /// Puts the first `count` segments on the ring, which has room for them, each a frame to be sent
+    /// as it is; gives their bytes.
+    #[inline]
+    fn send_simple(&mut self, segments: &mut Vec<PacketSlice>, count: usize) -> u64 {
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let (mut next, mut bytes) = (self.next, 0);
+        let lens = MIN_TX_FRAME as u16..=u16::try_from(self.max_frame).unwrap_or(u16::MAX);
+        let index = self.context_index;
+        let put = self.queued.put_front(segments, count, lens, |offset, len| {
+            let command = F::template(&Offload::default(), u32::from(len), index);
+            let command = command | tx::EOP | u64::from(len);
+            ring.write(next, [pool_iova + offset as u64, command]);
+            next = next.wrapping_add(1);
+            bytes += u64::from(len);
+        });
+        self.next = next;
+        self.end_frames(put);
+        bytes
+    }
+
+    /// Puts one frame of any kind on the ring, which has room for it. A refused one leaves the ring
+    /// as it was.
+    fn send_frame(&mut self, frame: &TxFrame, segments: Segments<'_, '_>) -> Result<(), Refused> {
+        let parts = segments.as_slice();
+        let first = parts.first().ok_or(Refused)?;
         let limit = if frame.tso_mss > 0 { self.max_tso } else { self.max_frame };
-        let foreign = segments.iter().any(|segment| !segment.is_of(&self.pool));
-        if frame.len < MIN_TX_FRAME || frame.len > limit || frame.count > MAX_SEGMENTS || foreign {
-            return Err(NotSent::Refused);
+        let foreign = parts.iter().any(|segment| !segment.is_of(self.queued.pool()));
+        let scattered = frame.count > max_segments(self.ring.len());
+        if !(MIN_TX_FRAME..=limit).contains(&frame.len) || scattered || foreign {
+            return Err(Refused);
         }
-        let offload = Offload::of(frame, first, self.granted).map_err(|_| NotSent::Refused)?;
-        if self.free() < frame.count + EXTRA_DESCRIPTORS {
-            return Err(NotSent::Full);
-        }
-        let start = self.next;
+        let offload = Offload::of(frame, first, self.granted)?;
         if let Some(context) = F::context(&offload, self.context_index)
             && self.context != Some(context)
         {
@@ -199,85 +237,62 @@ impl<F: Format> TxRing<F> {
             self.next = self.next.wrapping_add(1);
             skip = len;
         }
-        for segment in segments {
-            self.put(segment, std::mem::take(&mut skip), template);
-        }
-        self.end_frame(start);
+        // A descriptor without bytes is an error to some devices (82576 §7.2.2.3.2).
+        let (ring, pool_iova) = (&self.ring, self.pool_iova);
+        let mut next = self.next;
+        let pieces = segments.map(|mut segment| {
+            segment.advance(std::mem::take(&mut skip));
+            segment
+        });
+        self.queued.put(pieces, 1..=u16::MAX, |offset, len| {
+            ring.write(next, [pool_iova + offset as u64, template | u64::from(len)]);
+            next = next.wrapping_add(1);
+        });
+        self.next = next;
+        self.ring.set(self.next.wrapping_sub(1), tx::EOP);
+        self.end_frames(1);
         Ok(())
     }
 
-    /// Gives the device one segment, without its first `skip` bytes.
+    /// Counts frames of which the last descriptor has been written.
     #[inline]
-    fn put(&mut self, segment: &PacketSlice, skip: usize, template: u64) {
-        let len = segment.len() - skip;
-        // A descriptor without bytes is an error to some devices (82576 §7.2.2.3.2).
-        if len == 0 {
-            return;
-        }
-        let iova = self.pool_iova + (segment.region_offset() + skip) as u64;
-        self.ring.write(self.next, [iova, template | len as u64]);
-        let at = self.at(self.next);
-        self.queued[at] = Some(segment.clone().into_queued());
-        self.next = self.next.wrapping_add(1);
-    }
-
-    /// Marks the last descriptor written as the frame's end.
-    #[inline]
-    fn end_frame(&mut self, start: u16) {
-        self.set_in_last(tx::EOP);
-        self.unmarked = self.unmarked.wrapping_add(self.next.wrapping_sub(start));
-        self.unmarked_frames += 1;
-        self.pending += 1;
-        if self.unmarked >= REPORT_EVERY {
+    fn end_frames(&mut self, count: usize) {
+        self.sent = self.sent.wrapping_add(count);
+        if self.next.wrapping_sub(self.marked) >= REPORT_EVERY {
             self.mark();
         }
     }
 
-    /// The device does not own the descriptor yet: the tail has not moved.
-    fn set_in_last(&mut self, bits: u64) {
-        let last = self.next.wrapping_sub(1);
-        let [address, command] = self.ring.read(last);
-        self.ring.write(last, [address, command | bits]);
-    }
-
     /// Asks for a report at the last descriptor written, the end of a frame.
     fn mark(&mut self) {
-        self.set_in_last(tx::RS);
-        self.marks.push_back(Mark { end: self.next, frames: self.unmarked_frames });
-        (self.unmarked, self.unmarked_frames) = (0, 0);
+        self.ring.set(self.next.wrapping_sub(1), tx::RS);
+        self.marks.push_back(Mark { end: self.next, frames: self.sent, slices: self.queued.end() });
+        self.marked = self.next;
     }
 
-    fn reported(&self, mark: usize) -> bool {
+    fn is_reported(&self, mark: usize) -> bool {
         let last = self.marks.get(mark).map(|mark| mark.end.wrapping_sub(1));
         last.is_some_and(|last| self.ring.status(last) & tx::DD != 0)
     }
 
     /// Lets go of what the device has reported; gives the number of frames.
     pub(crate) fn reclaim(&mut self) -> usize {
-        let before = self.pending;
+        let before = self.reported;
         // A report speaks for all before it, so that one that got lost does not stop the ring.
-        while self.reported(0) || self.reported(1) {
+        while self.is_reported(0) || self.is_reported(1) {
             let Some(mark) = self.marks.pop_front() else { break };
             // Orders the load of DD before the reuse of what it speaks for.
             barrier::acquire_descriptor();
-            self.release_to(mark.end);
-            self.pending -= mark.frames as usize;
+            self.queued.release_to(mark.slices);
+            (self.clean, self.reported) = (mark.end, mark.frames);
         }
-        before - self.pending
-    }
-
-    fn release_to(&mut self, end: u16) {
-        while self.clean != end {
-            let at = self.at(self.clean);
-            self.queued[at] = None;
-            self.clean = self.clean.wrapping_add(1);
-        }
+        self.reported.wrapping_sub(before)
     }
 
     /// Lets go of everything. Only when the device has been stopped.
     pub(crate) fn abandon(&mut self) {
-        self.release_to(self.next);
+        self.queued.abandon();
         self.marks.clear();
-        (self.unmarked, self.unmarked_frames, self.pending) = (0, 0, 0);
+        (self.clean, self.marked, self.reported) = (self.next, self.next, self.sent);
     }
 }

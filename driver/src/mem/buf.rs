@@ -5,7 +5,8 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::pool::{Inner, Pool};
+use super::inner::Inner;
+use super::pool::Pool;
 use super::remote::RemoteBuf;
 
 /// A range of one slot: what both kinds of buffer are. 16 bytes.
@@ -17,17 +18,20 @@ struct Range {
 }
 
 impl Range {
+    #[inline]
     fn inner(&self) -> &Inner {
         // SAFETY: a range is a counted reference to a live slot, and live slots keep `Inner` alive.
         unsafe { self.pool.as_ref() }
     }
 
+    #[inline]
     fn ptr(&self) -> *mut u8 {
         // SAFETY: `off + len` never exceeds the slot's length: ranges are made whole by the pool
         // and only ever cut.
-        unsafe { self.inner().shared.slot_base(self.slot).add(self.off as usize) }
+        unsafe { self.inner().address(self.slot).add(self.off as usize) }
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         // SAFETY: the range lies in its slot, in memory that was zeroed when it was mapped. While
         // it exists no device owns the slot, and no writable range overlaps it.
@@ -35,21 +39,25 @@ impl Range {
     }
 
     /// A second reference to the same slot, to be given a range of its own.
+    #[inline]
     fn another(&self) -> Range {
         self.inner().retain(self.slot);
         Range { pool: self.pool, slot: self.slot, off: self.off, len: self.len }
     }
 
+    #[inline]
     fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.len as usize, "advance past the end of a buffer");
         self.off += bytes as u16;
         self.len -= bytes as u16;
     }
 
+    #[inline]
     fn truncate(&mut self, len: usize) {
         self.len = self.len.min(u16::try_from(len).unwrap_or(u16::MAX));
     }
 
+    #[inline]
     fn split_to(&mut self, at: usize) -> Range {
         let mut front = self.another();
         self.advance(at);
@@ -58,6 +66,7 @@ impl Range {
     }
 
     /// Gives up the reference without dropping it.
+    #[inline]
     fn into_parts(self) -> (NonNull<Inner>, u32, u16, u16) {
         let this = ManuallyDrop::new(self);
         (this.pool, this.slot, this.off, this.len)
@@ -75,6 +84,7 @@ impl Range {
 }
 
 impl Drop for Range {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: this range was counted when it was made and is given up here, once.
         unsafe { Inner::release(self.pool, self.slot) };
@@ -88,25 +98,19 @@ impl Drop for Range {
 pub struct PacketBuf(Range);
 
 impl PacketBuf {
+    #[inline]
     pub(super) fn from_parts(pool: NonNull<Inner>, slot: u32, off: u16, len: u16) -> PacketBuf {
         PacketBuf(Range { pool, slot, off, len })
     }
 
-    pub(super) fn belongs_to(&self, pool: NonNull<Inner>) -> bool {
-        self.0.pool == pool
-    }
-
     /// True if no other buffer or slice refers to the slot.
+    #[inline]
     pub fn is_unique(&self) -> bool {
         self.0.inner().refs(self.0.slot) == 1
     }
 
-    /// Gives the reference up without freeing the slot; the pool goes on to own it.
-    pub(super) fn forget(self) -> u32 {
-        self.0.into_parts().1
-    }
-
     /// Cuts the buffer to its first `len` bytes; does nothing if it is not longer.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
@@ -115,6 +119,7 @@ impl PacketBuf {
     ///
     /// # Panics
     /// If the buffer has fewer.
+    #[inline]
     pub fn advance(&mut self, bytes: usize) {
         self.0.advance(bytes);
     }
@@ -124,11 +129,13 @@ impl PacketBuf {
     ///
     /// # Panics
     /// If the buffer has fewer than `at` bytes.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> PacketBuf {
         PacketBuf(self.0.split_to(at))
     }
 
     /// Makes the buffer immutable and sharable, without a copy.
+    #[inline]
     pub fn freeze(self) -> PacketSlice {
         PacketSlice(self.0)
     }
@@ -144,12 +151,14 @@ impl PacketBuf {
 
 impl Deref for PacketBuf {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.0.bytes()
     }
 }
 
 impl DerefMut for PacketBuf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `Range::bytes`; and the range is unique: `PacketBuf` is not `Clone`, and
         // splitting makes disjoint ranges.
@@ -168,6 +177,7 @@ pub struct PacketSlice(Range);
 
 impl PacketSlice {
     /// Cuts the slice to its first `len` bytes; does nothing if it is not longer.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
@@ -176,6 +186,7 @@ impl PacketSlice {
     ///
     /// # Panics
     /// If the slice has fewer.
+    #[inline]
     pub fn advance(&mut self, bytes: usize) {
         self.0.advance(bytes);
     }
@@ -184,6 +195,7 @@ impl PacketSlice {
     ///
     /// # Panics
     /// If the slice has fewer than `at` bytes.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> PacketSlice {
         PacketSlice(self.0.split_to(at))
     }
@@ -192,6 +204,7 @@ impl PacketSlice {
     ///
     /// # Panics
     /// If it does not.
+    #[inline]
     pub fn slice(&self, range: std::ops::Range<usize>) -> PacketSlice {
         assert!(range.end <= self.len(), "a range beyond the slice");
         let mut part = self.clone();
@@ -201,6 +214,7 @@ impl PacketSlice {
     }
 
     /// True if no other buffer or slice refers to the slot.
+    #[inline]
     pub fn is_unique(&self) -> bool {
         self.0.inner().refs(self.0.slot) == 1
     }
@@ -237,43 +251,40 @@ impl PacketSlice {
         self.0.into_remote().map_err(PacketSlice)
     }
 
-    /// Marks the slice as being read by a device until the result is dropped.
-    pub fn into_queued(self) -> QueuedSlice {
-        self.0.inner().set_queued(self.0.slot, true);
-        QueuedSlice(self)
-    }
-
     /// Bytes of the slot that this slice keeps from being freed: what a small slice really costs.
+    #[inline]
     pub fn slot_len(&self) -> usize {
         self.0.inner().capacity_of(self.0.slot)
     }
 
-    /// The index of the slot in its pool; with [`PacketSlice::slot_offset`] the address that a
-    /// device is given.
-    pub fn slot_index(&self) -> u32 {
-        self.0.slot
+    #[inline]
+    pub(super) fn is_in(&self, pool: NonNull<Inner>) -> bool {
+        self.0.pool == pool
     }
 
-    /// Where in its slot the slice begins.
-    pub fn slot_offset(&self) -> usize {
-        self.0.off as usize
+    /// Gives up the slice but not its reference, which whoever keeps the slot goes on to own; gives
+    /// the slot and where in it the slice began.
+    #[inline]
+    pub(super) fn into_claim(self) -> (u32, usize) {
+        let (_, slot, off, _) = self.0.into_parts();
+        (slot, usize::from(off))
     }
 
-    /// Where in its pool's [`Region`](super::Region) the slice begins: added to the region's
-    /// address for a device, it is the address that a descriptor holds. Only for a slice that
-    /// [`PacketSlice::is_of`] the pool whose region the device was given.
-    pub fn region_offset(&self) -> usize {
-        self.0.inner().shared.slot_offset(self.0.slot) + self.0.off as usize
+    #[inline]
+    pub(super) fn from_parts(pool: NonNull<Inner>, slot: u32, len: u16) -> PacketSlice {
+        PacketSlice(Range { pool, slot, off: 0, len })
     }
 
     /// True if the slice lies in `pool`: in another pool's region the same offset is someone
     /// else's packet.
+    #[inline]
     pub fn is_of(&self, pool: &Pool) -> bool {
         pool.is(self.0.pool)
     }
 }
 
 impl Clone for PacketSlice {
+    #[inline]
     fn clone(&self) -> Self {
         PacketSlice(self.0.another())
     }
@@ -281,12 +292,14 @@ impl Clone for PacketSlice {
 
 impl Deref for PacketSlice {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.0.bytes()
     }
 }
 
 impl AsRef<[u8]> for PacketSlice {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
         self
     }
@@ -295,23 +308,5 @@ impl AsRef<[u8]> for PacketSlice {
 impl fmt::Debug for PacketSlice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PacketSlice(slot {}, {}+{})", self.0.slot, self.0.off, self.0.len)
-    }
-}
-
-/// A [`PacketSlice`] that a device is reading: [`Pool::audit`](super::Pool::audit) counts its slot
-/// as queued until this is dropped, when the device has completed the transmission.
-#[derive(Debug)]
-pub struct QueuedSlice(PacketSlice);
-
-impl Deref for QueuedSlice {
-    type Target = PacketSlice;
-    fn deref(&self) -> &PacketSlice {
-        &self.0
-    }
-}
-
-impl Drop for QueuedSlice {
-    fn drop(&mut self) {
-        self.0.0.inner().set_queued(self.0.0.slot, false);
     }
 }

@@ -5,8 +5,8 @@
 //!     └─ Pool   one per core, not atomic: slots of 2,048 or 4,096 bytes and 256-byte header cells
 //!          ├─ PacketBuf    unique, writable range of one slot      (as `BytesMut`)
 //!          ├─ PacketSlice  shared, immutable range of one slot     (as `Bytes`)
-//!          ├─ QueuedSlice  a PacketSlice that a device is reading (transmit)
-//!          ├─ PostedSlot   a slot that a device may write (receive): nobody holds its bytes
+//!          ├─ PostedSlots  slots that a device may write (receive): nobody holds their bytes
+//!          ├─ QueuedSlots  slices that a device is reading (transmit)
 //!          └─ RemoteBuf    exclusive and `Send`: the only thing that crosses threads
 //! ```
 //!
@@ -22,14 +22,17 @@ mod buf;
 mod checksum;
 #[cfg(any(test, feature = "model"))]
 mod device_view;
+mod inner;
 mod pool;
 mod prefetch;
 mod region;
 mod remote;
+mod tables;
 
-pub use buf::{PacketBuf, PacketSlice, QueuedSlice};
+pub use buf::{PacketBuf, PacketSlice};
 pub use checksum::{Checksum, copy_and_checksum};
-pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError, PostedSlot};
+pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError};
 pub use prefetch::prefetch_read;
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;
+pub use tables::{PostedSlots, QueuedSlots};

@@ -1,4 +1,4 @@
-use super::super::{PacketBuf, PacketSlice, QueuedSlice};
+use super::super::{PacketBuf, PacketSlice};
 use super::*;
 
 fn small() -> Pool {
@@ -10,7 +10,6 @@ fn buffers_are_16_bytes() {
     assert_eq!(size_of::<PacketBuf>(), 16);
     assert_eq!(size_of::<PacketSlice>(), 16);
     assert_eq!(size_of::<Option<PacketSlice>>(), 16);
-    assert_eq!(size_of::<QueuedSlice>(), 16);
 }
 
 #[test]
@@ -90,7 +89,7 @@ fn slices_cut_at_both_ends() {
     assert_eq!(&whole.slice(2..5)[..], b"234");
     let mut rest = whole.clone();
     assert_eq!(&rest.split_to(4)[..], b"0123");
-    assert_eq!((&rest[..], rest.slot_offset()), (&b"456789"[..], 4));
+    assert_eq!(&rest[..], b"456789");
     assert!(pool.copy_from(&[0; 2049]).is_none());
 }
 
@@ -112,71 +111,6 @@ fn slots_do_not_overlap() {
     for (i, buf) in bufs.iter().enumerate() {
         assert!(buf.iter().all(|&b| b == i as u8), "buffer {i} was overwritten");
     }
-}
-
-#[test]
-fn offsets_in_the_region_are_where_the_bytes_are() {
-    let pool = small();
-    let base = pool.region().base() as usize;
-    let slot = pool.alloc().unwrap();
-    let at = slot.as_ptr() as usize - base;
-    let posted = pool.post(slot).unwrap();
-    assert_eq!(pool.region_offset_of(posted.index(), 0), at);
-    assert_eq!(pool.posted_addr(&posted) as usize - base, at);
-    drop(pool.complete(posted, 0));
-    for buf in [pool.alloc().unwrap(), pool.alloc_cell().unwrap()] {
-        let mut slice = buf.freeze();
-        slice.advance(14);
-        let at = slice.as_ptr() as usize - base;
-        assert_eq!(slice.region_offset(), at);
-        assert_eq!(pool.region_offset_of(slice.slot_index(), slice.slot_offset()), at);
-        assert!(slice.is_of(&pool) && !slice.is_of(&small()));
-    }
-}
-
-#[test]
-#[should_panic(expected = "outside of its slot")]
-fn an_offset_that_reaches_the_next_slot_is_refused() {
-    small().region_offset_of(0, 2049);
-}
-
-#[test]
-#[should_panic(expected = "slot of another pool")]
-fn a_slot_index_beyond_the_pool_is_refused() {
-    small().region_offset_of(6, 0);
-}
-
-#[test]
-fn a_posted_slot_is_accounted_for_until_it_is_completed() {
-    let pool = small();
-    let buf = pool.alloc().unwrap();
-    let posted = pool.post(buf).unwrap();
-    assert_eq!(pool.audit(), Audit { total: 6, free: 5, posted: 1, ..Audit::default() });
-    let buf = pool.complete(posted, 5000);
-    assert_eq!(buf.len(), 2048, "a device's length is cut to the slot");
-    drop(buf);
-    assert!(pool.audit().all_free());
-}
-
-#[test]
-fn a_shared_slot_is_not_posted() {
-    let pool = small();
-    let mut buf = pool.alloc().unwrap();
-    let front = buf.split_to(8).freeze();
-    let buf = pool.post(buf).unwrap_err();
-    drop(front);
-    let posted = pool.post(buf).unwrap();
-    drop(pool.complete(posted, 0));
-}
-
-#[test]
-fn a_queued_slot_is_seen_until_the_device_is_done() {
-    let pool = small();
-    let slice = pool.copy_from(b"x").unwrap().freeze();
-    let queued = slice.clone().into_queued();
-    assert_eq!(pool.audit().queued, 1);
-    drop(queued);
-    assert_eq!((pool.audit().queued, pool.audit().held), (0, 1));
 }
 
 #[test]
@@ -242,21 +176,20 @@ fn returns_refill_an_exhausted_pool() {
 }
 
 #[test]
-fn a_posted_slot_means_nothing_to_another_pool() {
-    let (a, b) = (small(), small());
-    let of_a = a.post(a.alloc().unwrap()).unwrap();
-    let of_b = b.post(b.alloc().unwrap()).unwrap();
-    let address = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.posted_addr(&of_a)));
-    assert!(address.is_err(), "an offset into another pool's memory");
-    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.complete(of_a, 8)));
-    assert!(taken.is_err(), "a writable buffer over a slot that a device has");
-    drop(b.complete(of_b, 0));
-    assert!(b.audit().all_free());
-}
-
-#[test]
 #[should_panic(expected = "a range beyond the slice")]
 fn a_slice_of_more_than_there_is_panics() {
     let slice = small().copy_from(b"0123456789").unwrap().freeze();
     let _ = slice.slice(0..100);
+}
+
+#[test]
+fn many_references_to_one_slot_are_counted() {
+    let pool = small();
+    let slice = pool.copy_from(b"popular").unwrap().freeze();
+    let clones = vec![slice.clone(); 100_000];
+    assert_eq!((pool.audit().held, slice.is_unique()), (1, false));
+    drop(clones);
+    assert!(slice.is_unique());
+    drop(slice);
+    assert!(pool.audit().all_free());
 }

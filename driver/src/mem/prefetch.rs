@@ -4,12 +4,18 @@
 /// Harmless on an empty slice; a no-op on processors other than x86-64.
 #[inline]
 pub fn prefetch_read(bytes: &[u8]) {
+    prefetch_address(bytes.as_ptr());
+}
+
+/// The same by address, which need not be a valid one.
+#[inline]
+pub(super) fn prefetch_address(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults, whatever the address; and SSE is part of x86-64.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast());
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = address;
 }

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::pool::Shared;
+use super::inner::Shared;
 
 /// A slot on loan to another thread: exclusive, writable and `Send`.
 ///

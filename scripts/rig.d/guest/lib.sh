@@ -43,13 +43,18 @@ want() {
 
 # wait_for SECONDS COMMAND...: until the command succeeds.
 wait_for() {
-    limit=$(($1 * 10 * PATIENCE))
+    local end=$(($(uptime_seconds) + $1 * PATIENCE))
     shift
     while ! "$@" >/dev/null 2>&1; do
-        limit=$((limit - 1))
-        [ "$limit" -gt 0 ] || fail "not within its time: $*"
+        [ "$(uptime_seconds)" -lt "$end" ] || fail "not within its time: $*"
         usleep 100000
     done
+}
+
+uptime_seconds() {
+    local up
+    read -r up _ </proc/uptime
+    echo "${up%.*}"
 }
 
 # refused COMMAND...: the command must fail.

@@ -20,6 +20,12 @@ pub(super) fn write(config: &InterfaceConfig, to: MacAddr, ethertype: u16, heade
 }
 
 impl Egress {
+    /// Whether packets to own addresses wait to be taken in, or ARP requests to be sent.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.loopback.is_empty() || self.ifaces.iter().any(|iface| iface.neighbors.has_requests())
+    }
+
     /// Sends the ARP requests that are due.
     #[inline]
     pub(crate) fn send_due_requests(&mut self) {

@@ -13,6 +13,7 @@
 mod datagram;
 mod link;
 mod segment;
+mod small;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,12 +29,13 @@ use crate::neighbor::{self, Lookup};
 use crate::rng::Rng;
 pub use crate::route::IfaceId;
 use crate::route::{self, Route};
-pub(crate) use crate::route::{Hop, PathCache};
+pub(crate) use crate::route::{Hop, PathCache, Way};
 use crate::time::Instant;
 use crate::wire::ethernet;
 
 pub(crate) use datagram::Datagram;
 pub(crate) use segment::TcpPath;
+pub(crate) use small::UdpPath;
 
 /// Payloads up to this size are copied behind their header: one descriptor instead of two.
 pub const INLINE_PAYLOAD_BYTES: usize = 128;
@@ -44,6 +46,9 @@ pub const REPLY_BACKLOG_FRAMES: usize = 4 * BURST_FRAMES;
 
 /// Frames in an interface's burst beyond which `send_to` answers `WouldBlock`.
 pub const DATAGRAM_BACKLOG_FRAMES: usize = 2 * BURST_FRAMES;
+
+/// Destinations whose way is remembered apart from connections and sockets.
+const RECENT_WAYS: usize = 16;
 
 /// Packets to own addresses that wait to be taken in again.
 pub const LOOPBACK_PACKETS: usize = 256;
@@ -126,8 +131,19 @@ impl Interface {
         }
     }
 
+    /// True if an IP packet of `len` bytes need not be fragmented.
+    #[inline]
+    pub(crate) fn takes_whole(&self, len: usize) -> bool {
+        len <= usize::from(self.config.mtu)
+    }
+
     fn has_address(&self, addr: IpAddr) -> bool {
         self.config.addresses.iter().any(|cidr| cidr.addr() == addr)
+    }
+
+    /// True for sources that nobody could answer (RFC 1122 §3.2.1.3).
+    pub(crate) fn is_bad_source(&self, src: Ipv4Addr) -> bool {
+        src.is_multicast() || src.is_loopback() || src.is_unspecified() || self.is_broadcast(src)
     }
 
     /// True for the limited broadcast address and those of the interface's networks.
@@ -164,6 +180,14 @@ pub(crate) struct Egress {
     pub(crate) loopback: VecDeque<(IfaceId, Vec<PacketSlice>)>,
     /// Connections that wait for a neighbour; each socket is in at most one list, once.
     pub(crate) waiting: HashMap<(IfaceId, Ipv4Addr), Vec<u32>>,
+    /// Ways to the last destinations of packets of no connection, and of new connections.
+    recent: [Way; RECENT_WAYS],
+}
+
+/// Where a destination is looked for among the recent ones.
+#[inline]
+fn recent_place(dst: Ipv4Addr) -> usize {
+    dst.octets()[3] as usize % RECENT_WAYS
 }
 
 impl Egress {
@@ -179,6 +203,7 @@ impl Egress {
             icmp_limits: icmp::Limits::new(icmp::IcmpConfig::default()),
             loopback: VecDeque::new(),
             waiting: HashMap::new(),
+            recent: [Way::default(); RECENT_WAYS],
         }
     }
 
@@ -251,6 +276,44 @@ impl Egress {
                 Some(hop)
             }
         }
+    }
+
+    /// As [`Egress::route`], for those who keep no way of their own: the ways of the last few
+    /// destinations are remembered here.
+    pub(crate) fn hop_recent(&mut self, dst: Ipv4Addr) -> Option<Hop> {
+        let mut way = self.recent[recent_place(dst)];
+        if !self.find_way(dst, &mut way) {
+            return self.route(dst);
+        }
+        self.recent[recent_place(dst)] = way;
+        way.path.hop.map(|(_, hop)| hop)
+    }
+
+    /// The same with the neighbour's link address, where it is known.
+    pub(crate) fn route_recent(&mut self, dst: Ipv4Addr) -> Option<(Hop, Option<MacAddr>)> {
+        let hop = self.hop_recent(dst)?;
+        let mut place = self.recent[recent_place(dst)].path.neighbor;
+        let mac = match (hop, self.resolve_at(hop, &mut place)) {
+            (Hop::Local { .. }, _) | (_, Resolution::Pending | Resolution::Failed) => None,
+            (Hop::Link { .. } | Hop::Broadcast { .. }, Resolution::Ready(mac)) => Some(mac),
+        };
+        self.recent[recent_place(dst)].path.neighbor = place;
+        Some((hop, mac))
+    }
+
+    /// Makes `way` the one to `dst`, unless it is already; false if there is none.
+    #[inline]
+    pub(crate) fn find_way(&self, dst: Ipv4Addr, way: &mut Way) -> bool {
+        let known = |(changes, _)| changes == self.routing_changes;
+        way.dst == dst && way.path.hop.is_some_and(known) || self.find_way_anew(dst, way)
+    }
+
+    #[cold]
+    fn find_way_anew(&self, dst: Ipv4Addr, way: &mut Way) -> bool {
+        *way = Way { dst, ..Way::default() };
+        let source = self.route_cached(dst, &mut way.path).and_then(|hop| self.source_for(hop));
+        way.source = source.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        source.is_some()
     }
 
     /// The source address for packets that take `hop`: one on the neighbour's network if there is
@@ -362,6 +425,11 @@ impl Egress {
         packet.push(header);
         packet.extend(pieces);
         self.loopback.push_back((iface, packet));
+    }
+
+    /// True if the connection waits for the link address of its next hop.
+    pub(crate) fn waits_for_neighbor(&self, connection: u32) -> bool {
+        self.waiting.values().any(|waiting| waiting.contains(&connection))
     }
 
     /// Sends what waited for a neighbour that has answered.

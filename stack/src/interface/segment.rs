@@ -58,6 +58,9 @@ impl Egress {
         pieces: &mut Vec<PacketSlice>,
     ) {
         let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
+        if let (0, Some(mac)) = (segment.payload_len, path.mac) {
+            return self.emit_small_tcp(path, mac, segment.header, &[]);
+        }
         let mut header = segment.header;
         header.src_port = path.key.local_port;
         header.dst_port = path.key.remote_port;
@@ -305,14 +308,14 @@ impl Egress {
 
     /// As [`Egress::emit_control`], with the settings of a socket.
     pub(crate) fn emit_control_as(&mut self, key: FlowKey, header: TcpHeader, ttl: u8, tos: u8) {
-        let Some(hop) = self.route(key.remote) else {
+        let Some((hop, mac)) = self.route_recent(key.remote) else {
             self.counters.tx_no_route += 1;
             return;
         };
         if !self.has_reply_room(hop.iface()) {
             return;
         }
-        let path = TcpPath { key, ttl, tos, hop, mac: None };
+        let path = TcpPath { key, ttl, tos, hop, mac };
         let ecn = Ecn::NotEct;
         let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
         self.emit_tcp(&path, &segment, &mut Vec::new());
@@ -320,8 +323,8 @@ impl Egress {
 
     /// The most payload that a TCP segment without options may have towards `remote`: what the MSS
     /// option announces (RFC 9293 §3.7.1).
-    pub(crate) fn tcp_mss(&self, remote: Ipv4Addr) -> u16 {
-        let mtu = self.route(remote).map_or(576, |hop| self.mtu(hop));
+    pub(crate) fn tcp_mss(&mut self, remote: Ipv4Addr) -> u16 {
+        let mtu = self.hop_recent(remote).map_or(576, |hop| self.mtu(hop));
         mtu.saturating_sub(40).max(64)
     }
 }

@@ -5,32 +5,48 @@ use crate::socket::SocketId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Readiness, Tcb};
 use crate::time::{Duration, Instant};
-use crate::timer::TimerKey;
+use crate::timer::{TimerKey, Wheel};
 
 /// The one timer that a connection has in the wheel. It is re-armed lazily: a later deadline
 /// leaves it where it is, and firing early costs one look.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct LazyTimer {
-    armed: Option<(TimerKey, Instant)>,
+    key: Option<TimerKey>,
+    /// When the entry fires; [`Instant::FAR_FUTURE`] without one.
+    at: Instant,
+}
+
+impl Default for LazyTimer {
+    fn default() -> LazyTimer {
+        LazyTimer { key: None, at: Instant::FAR_FUTURE }
+    }
 }
 
 impl LazyTimer {
-    /// Whether a deadline needs the wheel to be touched, and the entry to cancel first.
-    pub(crate) fn needs(&self, at: Instant) -> Option<Option<TimerKey>> {
-        match self.armed {
-            Some((_, armed)) if armed <= at => None,
-            Some((key, _)) => Some(Some(key)),
-            None => Some(None),
+    /// Makes sure that the wheel fires, as `token`, no later than `at`.
+    #[inline]
+    pub(crate) fn arm(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
+        if at < self.at {
+            self.move_to(wheel, at, token);
         }
     }
 
-    pub(crate) fn set(&mut self, key: TimerKey, at: Instant) {
-        self.armed = Some((key, at));
+    fn move_to(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
+        self.cancel(wheel);
+        *self = LazyTimer { key: Some(wheel.insert(at, token)), at };
     }
 
-    /// The entry has fired or is to be cancelled.
-    pub(crate) fn take(&mut self) -> Option<TimerKey> {
-        self.armed.take().map(|(key, _)| key)
+    /// The entry has fired.
+    pub(crate) fn fired(&mut self) {
+        *self = LazyTimer::default();
+    }
+
+    /// Takes the entry out of the wheel.
+    pub(crate) fn cancel(&mut self, wheel: &mut Wheel) {
+        if let Some(key) = self.key {
+            wheel.cancel(key);
+        }
+        *self = LazyTimer::default();
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a packet's addresses and ports to the connection that it belongs to.
 
-use std::hash::Hasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hashbrown::HashTable;
@@ -79,17 +80,48 @@ impl Tag {
     }
 }
 
+/// Flows that are found without the secret hash: those of the last few hundred packets.
+const RECENT_LEN: usize = 256;
+
+/// Tag bits of no flow: of a kind that there is not.
+const NO_TAG: u32 = u32::MAX;
+
 /// All flows of a stack. Its size is bounded by the limits of the tables that it points to.
+///
+/// In front of the table lie the flows found last, at places that a multiplication gives: that a
+/// peer can aim at a place only costs it, or a neighbour there, the secret hash.
 #[derive(Debug)]
 pub struct FlowTable {
     table: HashTable<(FlowKey, u32)>,
     secret: (u64, u64),
+    recent: Box<[(FlowKey, u32); RECENT_LEN]>,
 }
 
 impl FlowTable {
     /// An empty table that hashes under `secret`.
     pub fn new(secret: (u64, u64)) -> FlowTable {
-        FlowTable { table: HashTable::new(), secret }
+        let nowhere = Ipv4Addr::UNSPECIFIED;
+        let key = FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 };
+        FlowTable { table: HashTable::new(), secret, recent: Box::new([(key, NO_TAG); RECENT_LEN]) }
+    }
+
+    /// As [`FlowTable::get`], and the same flow is found faster the next time.
+    #[inline]
+    pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
+        let (recent, tag) = self.recent[recent_place(key)];
+        if tag != NO_TAG && recent == *key {
+            return Some(Tag::from_bits(tag));
+        }
+        let tag = self.get(key)?;
+        self.recent[recent_place(key)] = (*key, tag.to_bits());
+        Some(tag)
+    }
+
+    fn forget_recent(&mut self, key: &FlowKey) {
+        let recent = &mut self.recent[recent_place(key)];
+        if recent.0 == *key {
+            recent.1 = NO_TAG;
+        }
     }
 
     /// Where the state of `key` is.
@@ -100,6 +132,7 @@ impl FlowTable {
 
     /// Says where the state of `key` is from now on.
     pub fn set(&mut self, key: FlowKey, tag: Tag) {
+        self.forget_recent(&key);
         let (hash, secret) = (key.hash(self.secret), self.secret);
         let rehash = |entry: &(FlowKey, u32)| entry.0.hash(secret);
         match self.table.entry(hash, |entry| entry.0 == key, rehash) {
@@ -112,6 +145,7 @@ impl FlowTable {
 
     /// Forgets `key` if its state is `tag`'s. A flow that has moved on is left alone.
     pub fn remove(&mut self, key: &FlowKey, tag: Tag) {
+        self.forget_recent(key);
         let hash = key.hash(self.secret);
         let found = |entry: &(FlowKey, u32)| entry.0 == *key && entry.1 == tag.to_bits();
         if let Ok(entry) = self.table.find_entry(hash, found) {
@@ -128,6 +162,50 @@ impl FlowTable {
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
+}
+
+/// A table by port. This host chooses which ports are in use, so their hash needs no secret.
+pub type PortMap<K, V> = HashMap<K, V, BuildHasherDefault<PortHasher>>;
+
+/// Spreads a few small numbers: a port, and what kind of socket it is of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortHasher(u64);
+
+impl Hasher for PortHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u16(&mut self, n: u16) {
+        self.write_u64(u64::from(n));
+    }
+
+    #[inline]
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The table takes the lowest and the highest bits; the product is best in the middle.
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
+}
+
+/// Where a flow is looked for among the recent ones.
+#[inline]
+fn recent_place(key: &FlowKey) -> usize {
+    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
+    let mixed = (key.remote.to_bits() ^ ports).wrapping_mul(0x9e37_79b9);
+    (mixed >> (u32::BITS - RECENT_LEN.ilog2())) as usize
 }
 
 #[cfg(test)]
@@ -163,6 +241,23 @@ mod tests {
         assert_eq!(table.get(&key(5)), Some(Tag::TimeWait(9)));
         table.remove(&key(5), Tag::TimeWait(9));
         assert_eq!(table.get(&key(5)), None);
+    }
+
+    #[test]
+    fn what_was_found_before_is_not_found_where_it_no_longer_is() {
+        let mut table = FlowTable::new((1, 2));
+        for n in 0..1000 {
+            table.set(key(n), Tag::Connection(n));
+        }
+        for n in (0..1000).chain(0..1000) {
+            assert_eq!(table.find(&key(n)), Some(Tag::Connection(n)));
+        }
+        for n in 900..1000 {
+            table.set(key(n), Tag::TimeWait(n));
+            assert_eq!(table.find(&key(n)), Some(Tag::TimeWait(n)));
+            table.remove(&key(n), Tag::TimeWait(n));
+            assert_eq!(table.find(&key(n)), None);
+        }
     }
 
     #[test]

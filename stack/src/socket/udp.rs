@@ -7,6 +7,7 @@ use std::time::Duration;
 use barewire_driver::PacketSlice;
 
 use crate::error::SocketError;
+use crate::route::Way;
 use crate::socket::SocketKind;
 use crate::socket::listener::Bound;
 use crate::socket::ports::Reuse;
@@ -26,7 +27,7 @@ pub(crate) struct Datagram {
     pub(crate) len: usize,
     first: Option<PacketSlice>,
     /// Empty, and without memory of its own, for datagrams in one piece.
-    rest: Vec<PacketSlice>,
+    rest: Box<[PacketSlice]>,
 }
 
 impl Datagram {
@@ -36,6 +37,13 @@ impl Datagram {
         Datagram { from, len, first: pieces.next(), rest: pieces.collect() }
     }
 
+    /// A datagram in one piece.
+    #[inline]
+    pub(crate) fn whole(from: SocketAddr, piece: PacketSlice) -> Datagram {
+        Datagram { from, len: piece.len(), first: Some(piece), rest: Box::default() }
+    }
+
+    #[inline]
     fn pieces(&self) -> impl Iterator<Item = &PacketSlice> {
         self.first.iter().chain(&self.rest)
     }
@@ -46,6 +54,7 @@ impl Datagram {
     }
 
     /// Copies what fits and says how much that was.
+    #[inline]
     pub(crate) fn copy_to(&self, out: &mut [u8]) -> usize {
         let mut at = 0;
         for piece in self.pieces() {
@@ -75,6 +84,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) in_event_list: bool,
     pub(crate) told: Readiness,
     pub(crate) recv_limit_bytes: usize,
+    /// Where it sent last.
+    pub(crate) way: Way,
     /// `SO_SNDBUF`: a longer datagram is refused. None ever waits here.
     pub(crate) send_limit_bytes: u32,
     pub(crate) recv_timeout: Option<Duration>,
@@ -103,6 +114,7 @@ impl DatagramSocket {
             in_event_list: false,
             told: Readiness::empty(),
             recv_limit_bytes: DEFAULT_RECV_BYTES,
+            way: Way::default(),
             send_limit_bytes: DEFAULT_SEND_BYTES,
             recv_timeout: None,
             send_timeout: None,

@@ -8,7 +8,7 @@ use super::{SEND_RESERVE_PART, SEND_SHARE_MIN_BYTES, SEND_SHARE_PART, Socket, St
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
-use crate::tcp::{Outcome, Readiness, TcpInfo};
+use crate::tcp::{Figures, Outcome, Readiness, SendLimit, TcpInfo};
 
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
@@ -36,9 +36,13 @@ impl Stack {
     /// [`SocketError::WouldBlock`] if nothing has come; what ended the connection, once; then as
     /// POSIX has it. [`SocketError::NotConnected`] before `connect`.
     pub fn read(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
-        let index = self.stream(id)?;
-        let read = self.with_tcb(index, |tcb| (tcb.read(out), Outcome::Continue));
-        let read = read.unwrap_or(Err(SocketError::BadSocket));
+        let Some(Socket::Connection(connection)) =
+            self.sockets.get_held_mut(id.index, id.generation)
+        else {
+            return Err(not_a_stream(self.get(id)));
+        };
+        let read = connection.tcb.read(out);
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
         }
@@ -76,8 +80,7 @@ impl Stack {
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown,
     /// what ended the connection.
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
-        let index = self.stream(id)?;
-        self.write_at(index, data, false)
+        self.write_at(id, data, false)
     }
 
     /// As [`Stack::write`], and says that more will follow (`MSG_MORE`): a partial segment waits
@@ -86,11 +89,37 @@ impl Stack {
     /// # Errors
     /// As [`Stack::write`].
     pub fn write_more(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
-        let index = self.stream(id)?;
-        self.write_at(index, data, true)
+        self.write_at(id, data, true)
     }
 
-    fn write_at(&mut self, index: u32, data: &[u8], more: bool) -> Result<usize, SocketError> {
+    #[inline]
+    fn write_at(&mut self, id: SocketId, data: &[u8], more: bool) -> Result<usize, SocketError> {
+        let most = self.writable_bytes(id, data.len())?;
+        let pool = &self.egress.pool;
+        let Some(Socket::Connection(connection)) =
+            self.sockets.get_held_mut(id.index, id.generation)
+        else {
+            return Err(not_a_stream(self.get(id)));
+        };
+        connection.tcb.expect_more(more);
+        let written = connection.tcb.write(pool, &data[..most]);
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
+        written
+    }
+
+    /// How many of `want` bytes the pool has room for. Only while memory is scarce do the reserve
+    /// and the connection's share have to be worked out.
+    #[inline]
+    fn writable_bytes(&mut self, id: SocketId, want: usize) -> Result<usize, SocketError> {
+        let pool = &self.egress.pool;
+        let (free, total) = (pool.free_slots(), pool.total_slots());
+        let plenty = free >= total / 2 && want / pool.slot_len() < free - total / SEND_RESERVE_PART;
+        if plenty { Ok(want) } else { self.scarce_bytes(id, want) }
+    }
+
+    #[cold]
+    fn scarce_bytes(&mut self, id: SocketId, want: usize) -> Result<usize, SocketError> {
+        let index = self.stream(id)?;
         let spare = self.spare_slots();
         if spare == 0 {
             self.egress.counters.tx_memory_pressure += 1;
@@ -98,15 +127,8 @@ impl Stack {
             return Err(SocketError::NoBuffers);
         }
         let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
-        let pool = &self.egress.pool;
-        let most = data.len().min(spare.saturating_mul(pool.slot_len())).min(share);
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
-            return Err(SocketError::BadSocket);
-        };
-        connection.tcb.expect_more(more);
-        let written = connection.tcb.write(pool, &data[..most]);
-        self.settle(index, Outcome::Continue);
-        written
+        let room = spare.saturating_mul(self.egress.pool.slot_len());
+        Ok(want.min(room).min(share))
     }
 
     /// Bytes that a connection may have unacknowledged while memory is scarce; all of them while it
@@ -384,11 +406,26 @@ impl Stack {
         }
     }
 
-    /// The connection's state and figures (`TCP_INFO`).
+    /// What the connection tells about itself, with the kernel's names (`TCP_INFO`), and why it is
+    /// not sending now.
     ///
     /// # Errors
     /// [`SocketError::NotConnected`] and the like if this is no connection.
     pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo, SocketError> {
+        let index = self.stream(id)?;
+        let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
+        let mut info = connection.tcb.tcp_info(self.egress.now);
+        if info.limit != SendLimit::Closed && self.egress.waits_for_neighbor(index) {
+            info.limit = SendLimit::Neighbor;
+        }
+        Ok(info)
+    }
+
+    /// The connection's figures in bytes and spans of time.
+    ///
+    /// # Errors
+    /// As [`Stack::tcp_info`].
+    pub fn figures(&self, id: SocketId) -> Result<Figures, SocketError> {
         let index = self.stream(id)?;
         self.connection(index).map(|c| c.tcb.info()).ok_or(SocketError::BadSocket)
     }

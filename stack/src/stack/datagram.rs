@@ -97,7 +97,7 @@ impl Stack {
             Some(Socket::Datagram(socket)) => socket.reuse.port,
             Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => false,
         };
-        let last = alike.clone().last()?;
+        let last = alike.clone().next_back()?;
         if !shares(&last) {
             return Some(last);
         }
@@ -164,6 +164,9 @@ impl Stack {
         let (broadcast, kind) = (socket.broadcast, socket.kind);
         if dst_port == 0 && kind == SocketKind::Udp {
             return Err(SocketError::InvalidInput);
+        }
+        if self.send_small(id, (dst, dst_port), data) {
+            return Ok(data.len());
         }
         let hop = self.egress.route(dst).ok_or(SocketError::NetworkUnreachable)?;
         if matches!(hop, Hop::Broadcast { .. }) && !broadcast {
@@ -233,9 +236,16 @@ impl Stack {
     /// # Errors
     /// [`SocketError::WouldBlock`] if none waits; an error that ICMP reported, once.
     pub fn recv_from(&mut self, id: SocketId, out: &mut [u8]) -> Result<Received, SocketError> {
-        let received = self.peek_from(id, out)?;
-        let _taken = self.datagram_socket(id)?.pop();
-        Ok(received)
+        if let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
+            && socket.error.is_none()
+            && let Some(datagram) = socket.pop()
+        {
+            let (full_len, from) = (datagram.len, datagram.from);
+            let len = datagram.copy_to(out);
+            self.egress.pool.count_copied(len);
+            return Ok(Received { len, full_len, from });
+        }
+        self.peek_from(id, out)
     }
 
     /// Copies the datagram that has waited longest without taking it.

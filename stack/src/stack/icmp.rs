@@ -229,7 +229,7 @@ impl Stack {
     pub(super) fn neighbor_timeouts(&mut self) {
         let now = self.egress.now;
         for at in 0..self.egress.ifaces.len() {
-            if self.egress.ifaces[at].neighbors.poll_at().is_none_or(|at| at > now) {
+            if !self.egress.ifaces[at].neighbors.is_due(now) {
                 continue;
             }
             let mut failed = Vec::new();

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
+use barewire_driver::{PacketSlice, RxChecksum, RxFrame};
 
 use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Stack};
 use crate::error::SocketError;
@@ -161,16 +161,6 @@ impl<'a> Transport<'a> {
 }
 
 impl Stack {
-    /// Takes received frames in and empties the burst.
-    pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
-        self.move_clock(now);
-        for frame in burst.frames() {
-            self.input_frame(iface, burst.segments(frame), frame);
-        }
-        burst.clear();
-        self.drain_loopback();
-    }
-
     /// Takes one frame in, in the pieces that it arrived in.
     pub fn handle_frame(
         &mut self,
@@ -225,7 +215,7 @@ impl Stack {
         }
     }
 
-    fn input_frame(&mut self, id: IfaceId, pieces: &[PacketSlice], meta: &RxFrame) {
+    pub(super) fn input_frame(&mut self, id: IfaceId, pieces: &[PacketSlice], meta: &RxFrame) {
         self.egress.counters.rx_frames += 1;
         let (Some(iface), Some(first)) = (self.egress.iface(id), pieces.first()) else { return };
         if iface.config.medium == Medium::Ip {
@@ -315,10 +305,7 @@ impl Stack {
             return;
         }
         let Some(own) = self.egress.iface(iface) else { return };
-        // RFC 1122 §3.2.1.3: such a source is nobody that could be answered.
-        let src = header.src;
-        let bad = src.is_multicast() || src.is_loopback() || own.is_broadcast(src);
-        if bad || src.is_unspecified() {
+        if own.is_bad_source(header.src) {
             self.egress.counters.ip_bad_source += 1;
             return;
         }
@@ -450,6 +437,9 @@ impl Stack {
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.get(&key) {
+            Some(Tag::Connection(index))
+                if segment.header.flags.contains(TcpFlags::SYN)
+                    && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {
                     self.memory_for(index, segment.header.seq)
@@ -516,6 +506,27 @@ impl Stack {
             return Memory::Exhausted;
         }
         Memory::Scarce
+    }
+
+    /// True if the connection is in TIME-WAIT, still held by its application, and this SYN is a
+    /// newer one that a listener can take: the connection is over then.
+    #[cold]
+    fn makes_room_for(
+        &mut self,
+        index: u32,
+        key: &FlowKey,
+        syn: &TcpHeader,
+        iss_above: &mut Option<u32>,
+    ) -> bool {
+        if self.find_listener(key).is_none() {
+            return false;
+        }
+        let now = self.egress.now;
+        let Some(connection) = self.connection_mut(index) else { return false };
+        let Some((above, outcome)) = connection.tcb.yield_to(now, syn) else { return false };
+        *iss_above = Some(above);
+        self.settle(index, outcome);
+        true
     }
 
     /// A segment for a flow in TIME-WAIT.

@@ -340,9 +340,7 @@ impl Stack {
 
     fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
         let mut entry = self.half_open.remove(index)?;
-        if let Some(key) = entry.timer.take() {
-            self.wheel.cancel(key);
-        }
+        entry.timer.cancel(&mut self.wheel);
         if let Some(listener) = self.listener_mut(entry.listener) {
             listener.half_open -= 1;
         }
@@ -356,22 +354,16 @@ impl Stack {
     }
 
     fn arm_half_open(&mut self, index: u32) {
-        let Some(entry) = self.half_open.get(index) else { return };
-        let at = entry.state.poll_at();
-        let Some(old) = entry.timer.needs(at) else { return };
-        if let Some(key) = old {
-            self.wheel.cancel(key);
-        }
-        let key = self.wheel.insert(at, Tag::HalfOpen(index).to_bits());
         if let Some(entry) = self.half_open.get_mut(index) {
-            entry.timer.set(key, at);
+            let (at, token) = (entry.state.poll_at(), Tag::HalfOpen(index).to_bits());
+            entry.timer.arm(&mut self.wheel, at, token);
         }
     }
 
     pub(super) fn half_open_timeout(&mut self, index: u32) {
         let now = self.egress.now;
         let Some(entry) = self.half_open.get_mut(index) else { return };
-        let _fired = entry.timer.take();
+        entry.timer.fired();
         let (id, key) = (entry.listener, entry.key);
         let config = self.listener_mut(id).map(|listener| listener.template.config.clone());
         let timeout = match (config, self.half_open.get_mut(index)) {

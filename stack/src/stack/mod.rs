@@ -20,6 +20,7 @@
 mod calls;
 mod config;
 mod datagram;
+mod expected;
 mod fast_open;
 mod icmp;
 mod input;
@@ -33,9 +34,10 @@ mod resets;
 mod settings;
 mod settle;
 mod shed;
+mod small;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -48,13 +50,13 @@ use crate::error::SocketError;
 use crate::interface::{Egress, IfaceId, InterfaceConfig};
 use crate::reassembly::Reassembler;
 use crate::rng::Rng;
-use crate::socket::SocketId;
 use crate::socket::conn::Connection;
-use crate::socket::demux::{FlowTable, Tag};
+use crate::socket::demux::{FlowTable, PortMap, Tag};
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
 use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
+use crate::socket::{SocketId, SocketKind};
 use crate::tcp::Readiness;
 use crate::tcp::fast_open::Cache;
 use crate::time::Instant;
@@ -119,8 +121,8 @@ pub struct Stack {
     pub(crate) time_wait: Slab<TimeWaitEntry>,
     pub(crate) flows: FlowTable,
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
-    pub(crate) listeners: HashMap<u16, Vec<SocketId>>,
-    pub(crate) datagrams: HashMap<(crate::socket::SocketKind, u16), Vec<SocketId>>,
+    pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
+    pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     pub(crate) wheel: Wheel,
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
@@ -156,8 +158,8 @@ impl Stack {
             flows: FlowTable::new(share.secrets.flows),
             limits,
             ephemeral: ephemeral_ports,
-            listeners: HashMap::new(),
-            datagrams: HashMap::new(),
+            listeners: PortMap::default(),
+            datagrams: PortMap::default(),
             wheel: Wheel::new(),
             pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
@@ -209,9 +211,18 @@ impl Stack {
     /// Moves the clock and does whatever is due: retransmissions, delayed ACKs, TIME-WAIT, ARP.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.move_clock(now);
-        let now = self.egress.now;
+        if self.wheel.would_move(self.egress.now) {
+            self.fire_timers();
+        }
+        self.release_paced();
+        self.neighbor_timeouts();
+        self.reassembly_timeouts();
+        self.drain_loopback();
+    }
+
+    fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.advance(now, &mut fired);
+        self.wheel.advance(self.egress.now, &mut fired);
         for token in fired.drain(..) {
             match Tag::from_bits(token) {
                 Tag::Connection(index) => self.connection_timeout(index),
@@ -220,10 +231,6 @@ impl Stack {
             }
         }
         self.fired = fired;
-        self.release_paced();
-        self.neighbor_timeouts();
-        self.reassembly_timeouts();
-        self.drain_loopback();
     }
 
     /// Does what is due at `now` and says when it wants to be called next.
@@ -250,12 +257,18 @@ impl Stack {
     /// # Panics
     /// If there is no such interface.
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
+        if !self.tx_list.is_empty() || !self.blocked.is_empty() || self.egress.has_work() {
+            self.fill_bursts(iface);
+        }
+        &mut self.egress.ifaces[iface.0 as usize].burst
+    }
+
+    fn fill_bursts(&mut self, iface: IfaceId) {
         self.transmit_connections(iface);
         self.drain_loopback();
         // Last, because whoever sends may have just found out that it has to ask for a neighbour.
         self.egress.send_due_requests();
         self.wake_blocked();
-        &mut self.egress.ifaces[iface.0 as usize].burst
     }
 
     /// True if a connection has something to send that no burst has taken yet.

@@ -207,7 +207,7 @@ impl Stack {
         if remote.is_unspecified() || remote.is_multicast() || port == 0 {
             return Err(SocketError::InvalidInput);
         }
-        let hop = self.egress.route(remote).ok_or(SocketError::NetworkUnreachable)?;
+        let hop = self.egress.hop_recent(remote).ok_or(SocketError::NetworkUnreachable)?;
         let source = match hop {
             Hop::Broadcast { .. } => return Err(SocketError::InvalidInput),
             Hop::Local { .. } => Some(remote),
@@ -279,7 +279,7 @@ impl Stack {
     }
 
     /// The numbers that a new connection starts with (RFC 6528, RFC 7323 §5.4).
-    pub(super) fn open_values(&self, key: &FlowKey) -> Open {
+    pub(super) fn open_values(&mut self, key: &FlowKey) -> Open {
         let (secret, now) = (self.share.secrets.isn, self.egress.now);
         let iss = isn(secret, key.local_addr(), key.remote_addr(), now);
         #[cfg(feature = "sim")]

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
-use crate::interface::{Hop, IfaceId, Resolution, TcpPath};
+use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
 use crate::tcp::{Outcome, Readiness, Tcb, TxLimits};
 use crate::timer::Wheel;
+use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
 
 impl Stack {
@@ -34,7 +35,7 @@ impl Stack {
         }
     }
 
-    fn follow_up(&mut self, index: u32) {
+    pub(super) fn follow_up(&mut self, index: u32) {
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
             return;
@@ -45,18 +46,31 @@ impl Stack {
         schedule(&mut self.tx_list, &mut self.wheel, index, connection);
         pace(&mut self.pacing, SocketId { index, generation }, connection);
         let ready = connection.tcb.readiness();
-        let grown = !(ready - connection.told).is_empty();
-        // What is gone may come again, and is then news.
-        connection.told &= ready;
-        if grown
-            && connection.holder == Holder::Application
-            && !std::mem::replace(&mut connection.in_event_list, true)
-        {
-            self.events.push_back(SocketId { index, generation });
+        if ready != connection.told {
+            let grown = !(ready - connection.told).is_empty();
+            // What is gone may come again, and is then news.
+            connection.told &= ready;
+            if grown && connection.holder == Holder::Application && !connection.in_event_list {
+                connection.in_event_list = true;
+                self.events.push_back(SocketId { index, generation });
+            }
         }
         if connection.held_back {
             self.release_held_back(index);
         }
+    }
+
+    /// The same after a call of the application that cannot make the socket readier nor end its
+    /// connection: nobody needs to be told.
+    #[inline]
+    pub(super) fn follow_up_call(
+        list: &mut VecDeque<u32>,
+        wheel: &mut Wheel,
+        index: u32,
+        connection: &mut Connection,
+    ) {
+        schedule(list, wheel, index, connection);
+        connection.told &= connection.tcb.readiness();
     }
 
     /// The same without anybody to tell: a connection that is over is let go.
@@ -162,9 +176,7 @@ impl Stack {
 
     fn free_connection(&mut self, index: u32) {
         let Some(Socket::Connection(mut connection)) = self.sockets.remove(index) else { return };
-        if let Some(key) = connection.timer.take() {
-            self.wheel.cancel(key);
-        }
+        connection.timer.cancel(&mut self.wheel);
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
         // has it by then is looked at once more than needed.
         self.orphans -= 1;
@@ -189,28 +201,22 @@ impl Stack {
     pub(super) fn connection_timeout(&mut self, index: u32) {
         let now = self.egress.now;
         if let Some(connection) = self.connection_mut(index) {
-            let _fired = connection.timer.take();
+            connection.timer.fired();
             self.with_tcb(index, |tcb| ((), tcb.handle_timeout(now)));
         }
     }
 
     fn arm_time_wait(&mut self, index: u32) {
-        let Some(entry) = self.time_wait.get(index) else { return };
-        let at = entry.state.deadline(self.egress.now);
-        let Some(old) = entry.timer.needs(at) else { return };
-        if let Some(key) = old {
-            self.wheel.cancel(key);
-        }
-        let key = self.wheel.insert(at, Tag::TimeWait(index).to_bits());
         if let Some(entry) = self.time_wait.get_mut(index) {
-            entry.timer.set(key, at);
+            let (at, token) = (entry.state.deadline(self.egress.now), Tag::TimeWait(index));
+            entry.timer.arm(&mut self.wheel, at, token.to_bits());
         }
     }
 
     pub(super) fn time_wait_timeout(&mut self, index: u32) {
         let now = self.egress.now;
         let Some(entry) = self.time_wait.get_mut(index) else { return };
-        let _fired = entry.timer.take();
+        entry.timer.fired();
         if entry.state.deadline(now) <= now {
             self.end_time_wait(index);
         } else {
@@ -220,9 +226,7 @@ impl Stack {
 
     pub(super) fn end_time_wait(&mut self, index: u32) {
         let Some(mut entry) = self.time_wait.remove(index) else { return };
-        if let Some(key) = entry.timer.take() {
-            self.wheel.cancel(key);
-        }
+        entry.timer.cancel(&mut self.wheel);
         self.flows.remove(&entry.key, Tag::TimeWait(index));
         self.share.ports.close_connection(entry.key.local_port);
     }
@@ -252,7 +256,7 @@ impl Stack {
             }
             (_, Resolution::Pending | Resolution::Failed) => return self.transmit_nowhere(index),
         };
-        let path = TcpPath { key, ttl, tos, hop, mac };
+        let path = TcpPath { key, ttl, tos: Ecn::NotEct.in_tos(tos), hop, mac };
         self.transmit_segment(index, &path);
         true
     }
@@ -277,16 +281,29 @@ impl Stack {
     }
 
     fn transmit_segment(&mut self, index: u32, path: &TcpPath) {
-        let (now, limits) = (self.egress.now, self.egress.tcp_limits(path.hop));
-        if let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) {
-            connection.in_tx_list = false;
-            let pieces = &mut self.scratch;
+        let now = self.egress.now;
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
+        };
+        connection.in_tx_list = false;
+        if let Some(mac) = path.mac
+            && let Some((header, payload)) = connection.tcb.poll_expected(now, INLINE_PAYLOAD_BYTES)
+        {
+            self.egress.emit_small_tcp(path, mac, header, payload);
+        } else {
+            let (limits, pieces) = (self.egress.tcp_limits(path.hop), &mut self.scratch);
             if let Some(segment) = connection.tcb.poll_transmit(now, &limits, pieces) {
                 self.egress.emit_tcp(path, &segment, pieces);
             }
             pieces.clear();
         }
-        self.settle(index, Outcome::Continue);
+        // Sending makes nobody readier; but an orphan may have sent its last.
+        if connection.holder == Holder::Nobody {
+            return self.follow_up_orphan(index);
+        }
+        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     fn leave_tx_list(&mut self, index: u32) -> bool {
@@ -313,14 +330,8 @@ fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection:
         connection.in_tx_list = true;
         list.push_back(index);
     }
-    if let Some(at) = connection.tcb.timer_at()
-        && let Some(old) = connection.timer.needs(at)
-    {
-        if let Some(key) = old {
-            wheel.cancel(key);
-        }
-        connection.timer.set(wheel.insert(at, Tag::Connection(index).to_bits()), at);
-    }
+    let (at, token) = (connection.tcb.quiet_until(), Tag::Connection(index).to_bits());
+    connection.timer.arm(wheel, at, token);
 }
 
 /// Has the connection looked at again when pacing lets it send.

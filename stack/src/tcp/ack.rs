@@ -161,6 +161,7 @@ impl Tcb {
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
+        self.note_activity(now);
     }
 
     /// A round-trip sample. Our own clock is finer than the timestamps', but where anything

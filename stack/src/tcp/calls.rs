@@ -10,9 +10,11 @@ use super::timers::Timer;
 use super::{Linger, Outcome, Readiness};
 use crate::SocketError;
 use crate::time::Instant;
+use crate::wire::tcp::TcpHeader;
 
 impl Tcb {
     /// What would not block.
+    #[inline]
     pub fn readiness(&self) -> Readiness {
         let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
         if self.state == State::Established
@@ -24,6 +26,10 @@ impl Tcb {
             ready.set(Readiness::WRITABLE, self.is_roomy());
             return ready;
         }
+        self.unusual_readiness()
+    }
+
+    fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
         let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
@@ -39,7 +45,11 @@ impl Tcb {
 
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
+    #[inline]
     fn is_roomy(&self) -> bool {
+        if self.sendq.len() == 0 {
+            return self.snd.buffer > 0;
+        }
         self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 
@@ -289,6 +299,13 @@ impl Tcb {
     /// True if a segment with this sequence number leaves no gap before it.
     pub fn continues_at(&self, seq: u32) -> bool {
         SeqNum::new(seq).before_eq(self.rcv.nxt)
+    }
+
+    /// A connection in TIME-WAIT makes room for the new one that this SYN opens (RFC 6191): gives the
+    /// number that it may start above. What was received can still be read.
+    pub fn yield_to(&mut self, now: Instant, syn: &TcpHeader) -> Option<(u32, Outcome)> {
+        let above = self.time_wait()?.reuse(now, syn)?;
+        Some((above, self.finish()))
     }
 
     /// Gives the connection up because its peer keeps memory that others need: RST, and an error for

@@ -41,6 +41,7 @@ impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         self.dropped = None;
+        self.tally.received(now, &segment);
         if self.is_expected(&segment) {
             return self.take_expected(now, segment);
         }
@@ -102,7 +103,7 @@ impl Tcb {
         self.update_window(h);
         if segment.payload_len > 0 {
             self.ecn_arrived(segment.ecn, h.flags);
-            self.take_text(now, SeqNum::new(h.seq), segment);
+            self.take_expected_text(now, segment);
         }
         self.trim_later(now);
         Outcome::Continue

@@ -21,8 +21,10 @@ mod congestion;
 pub mod cookie;
 mod delivery;
 mod ecn;
+mod expected;
 pub mod fast_open;
 mod half_open;
+mod info;
 mod input;
 mod isn;
 mod output;
@@ -54,6 +56,7 @@ pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use cookie::SynCookies;
 pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
+pub use info::{SendLimit, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo};
 pub use isn::{isn, timestamp_offset};
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
@@ -381,10 +384,11 @@ pub enum DropReason {
     ChallengeLimit,
 }
 
-/// Figures about a connection (`TCP_INFO`).
+/// Figures about a connection in bytes and spans of time, for tests and tools of our own;
+/// [`TcpInfo`] has the kernel's names and units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TcpInfo {
+pub struct Figures {
     /// State.
     pub state: State,
     /// Smoothed round-trip time, once measured.

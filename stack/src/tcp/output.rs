@@ -12,7 +12,6 @@
 use barewire_driver::PacketSlice;
 
 use super::congestion::CongestionControl;
-use super::pacing;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -27,7 +26,7 @@ pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 
 /// Why queued data does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blocked {
+pub(super) enum Blocked {
     /// Nothing is queued, or an ACK will come that lets it go.
     No,
     /// `TCP_CORK` or `MSG_MORE` waits for a full segment.
@@ -164,6 +163,7 @@ impl Tcb {
             return Some(transmit);
         }
         self.note_what_limits();
+        self.note_activity(now);
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
@@ -183,7 +183,7 @@ impl Tcb {
     }
 
     /// Bytes that the congestion window still takes.
-    fn cwnd_room(&self) -> u32 {
+    pub(super) fn cwnd_room(&self) -> u32 {
         self.recovery.room(&self.controller, self.pipe(), self.mss(), self.has_sack())
     }
 
@@ -194,7 +194,7 @@ impl Tcb {
     }
 
     /// Bytes of new data that may leave now (RFC 9293 §3.8.6.2.1, and Nagle's algorithm, §3.7.4).
-    fn sendable(&self) -> u32 {
+    pub(super) fn sendable(&self) -> u32 {
         let unsent = self.sendq.unsent();
         if unsent == 0 || !self.is_new_datas_turn() {
             return 0;
@@ -265,7 +265,7 @@ impl Tcb {
             || (self.sendable() > 0 && self.cwnd_room() >= mss)
     }
 
-    fn blocked(&self) -> Blocked {
+    pub(super) fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
         if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
             return Blocked::No;
@@ -296,7 +296,7 @@ impl Tcb {
     /// Remembers whether the congestion window is what holds data back: only if it was full within
     /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
     /// in that time). If it is the application instead, rates seen from here on are its own.
-    fn note_what_limits(&mut self) {
+    pub(super) fn note_what_limits(&mut self) {
         let (unsent, room) = (self.sendq.unsent(), self.cwnd_room());
         if unsent > 0 && room < self.mss() {
             self.status |= Status::CWND_LIMITED;
@@ -310,41 +310,9 @@ impl Tcb {
         }
     }
 
-    // --- pacing ----------------------------------------------------------------------------------
-
-    /// Bytes a second at which data leaves, if not at once.
-    pub(super) fn pacing_rate(&self) -> Option<u64> {
-        if !self.status.contains(Status::PACED) {
-            return None;
-        }
-        let c = &self.controller;
-        c.pacing_rate().or_else(|| pacing::rate_of_window(c.cwnd(), c.ssthresh(), self.rtt.srtt()))
-    }
-
-    /// What may leave at once if it is to leave at a rate.
-    fn paced_limits(&self, limits: &TxLimits) -> TxLimits {
-        match self.pacing_rate() {
-            Some(rate) => {
-                let quantum = pacing::quantum(rate, self.mss());
-                TxLimits { max_bytes: limits.max_bytes.min(quantum), ..*limits }
-            }
-            None => *limits,
-        }
-    }
-
-    /// `bytes` of data leave now: the next wait until it is their turn.
-    fn pace(&mut self, now: Instant, bytes: u32) {
-        if let Some(rate) = self.pacing_rate() {
-            let next = self.pacer.on_send(now, bytes, rate);
-            if next > now {
-                self.timers.set(Timer::Pacing, next);
-            }
-        }
-    }
-
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
-    fn restart_after_idle(&mut self, now: Instant) {
-        let long = now - self.last_sent > self.rtt.rto(&self.config);
+    pub(super) fn restart_after_idle(&mut self, now: Instant) {
+        let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
         let window = self.initial_window();
         self.controller.on_idle(now, restart.then_some(window));
@@ -363,12 +331,19 @@ impl Tcb {
         let most = limits.max_bytes.min(self.ecn_segment_max());
         let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
+        let seq = self.snd.nxt;
+        let flags = self.note_sent(now, n);
+        let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
+        let header = self.header(now, seq, flags, n);
+        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
+    }
+
+    /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
-        let mut ecn = Ecn::NotEct;
         if n > 0 {
             flags |= self.ecn_data_flags();
-            ecn = self.ecn_data_mark();
         }
         if n > 0 && self.sendq.unsent() == 0 {
             flags |= TcpFlags::PSH;
@@ -383,11 +358,11 @@ impl Tcb {
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
         self.timers.clear(Timer::Cork);
-        if !n.is_multiple_of(mss) {
+        if !n.is_multiple_of(self.mss()) {
             self.snd.small_end = self.snd.nxt;
         }
         let first = self.sendq.records.is_empty();
-        self.sendq.records.sent(seq, len, mss, now);
+        self.sendq.records.sent(seq, len, self.mss(), now);
         self.recovery.on_sent(len);
         if first && self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
@@ -396,15 +371,14 @@ impl Tcb {
         self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
         }
         self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
         if n > 0 && self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
         }
-        let header = self.header(now, seq, flags, n);
-        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
+        flags
     }
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
@@ -438,6 +412,7 @@ impl Tcb {
         }
         let len = n + u32::from(with_fin);
         self.note_resent(now, from, len);
+        self.tally.bytes_resent += u64::from(n);
         self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
         self.last_sent = now;
         self.pace(now, n);
@@ -521,6 +496,7 @@ impl Tcb {
         self.pending -= Pending::ACK;
         let payload_len = if active { self.fill_syn(now, &mut header, first, payload) } else { 0 };
         let mss = self.snd.mss.max(payload_len as u16);
+        self.tally.sent(now, payload_len, mss);
         Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
     }
 
@@ -558,7 +534,7 @@ impl Tcb {
         }
     }
 
-    fn header(
+    pub(super) fn header(
         &mut self,
         now: Instant,
         seq: SeqNum,
@@ -587,6 +563,8 @@ impl Tcb {
         }
         self.timers.clear(Timer::DelayedAck);
         self.rcv.acked = self.rcv.nxt;
+        self.tally.sent(now, payload_len, self.snd.mss);
+        self.note_activity(now);
         TcpHeader {
             seq: seq.get(),
             ack: self.rcv.nxt.get(),

@@ -11,6 +11,10 @@
 //! much as the driver is late. What leaves at once is worth at most a millisecond, and a
 //! super-segment.
 
+use super::TxLimits;
+use super::congestion::CongestionControl;
+use super::tcb::{Status, Tcb};
+use super::timers::Timer;
 use crate::time::{Duration, Instant};
 
 /// Lateness beyond this is taken for idleness, for which nothing is made up.
@@ -35,7 +39,7 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// `bytes` leave now at `rate` bytes a second; gives the time before which no more may.
-    pub(super) fn on_send(&mut self, now: Instant, bytes: u32, rate: u64) -> Instant {
+    fn on_send(&mut self, now: Instant, bytes: u32, rate: u64) -> Instant {
         let start = if now - self.next > LATE_MAX { now } else { self.next };
         let ns = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let gap = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
@@ -45,16 +49,48 @@ impl Pacer {
 }
 
 /// Bytes that may leave as one super-segment.
-pub(super) fn quantum(rate: u64, mss: u32) -> u32 {
+fn quantum(rate: u64, mss: u32) -> u32 {
     let worth = u32::try_from(rate >> QUANTUM_SHIFT).unwrap_or(u32::MAX);
     worth.max(2 * mss)
 }
 
 /// The rate for a window: `None` before the round trip is known.
-pub(super) fn rate_of_window(cwnd: u32, ssthresh: u32, srtt: Option<Duration>) -> Option<u64> {
+fn rate_of_window(cwnd: u32, ssthresh: u32, srtt: Option<Duration>) -> Option<u64> {
     let percent = if cwnd < ssthresh / 2 { SLOW_START_PERCENT } else { AVOIDANCE_PERCENT };
     let ns = srtt?.as_nanos().max(1);
     u64::try_from(u128::from(cwnd) * percent * 10_000_000 / ns).ok()
+}
+
+impl Tcb {
+    /// Bytes a second at which data leaves, if not at once.
+    pub(super) fn pacing_rate(&self) -> Option<u64> {
+        if !self.status.contains(Status::PACED) {
+            return None;
+        }
+        let c = &self.controller;
+        c.pacing_rate().or_else(|| rate_of_window(c.cwnd(), c.ssthresh(), self.rtt.srtt()))
+    }
+
+    /// What may leave at once if it is to leave at a rate.
+    pub(super) fn paced_limits(&self, limits: &TxLimits) -> TxLimits {
+        match self.pacing_rate() {
+            Some(rate) => {
+                let quantum = quantum(rate, self.mss());
+                TxLimits { max_bytes: limits.max_bytes.min(quantum), ..*limits }
+            }
+            None => *limits,
+        }
+    }
+
+    /// `bytes` of data leave now: the next wait until it is their turn.
+    pub(super) fn pace(&mut self, now: Instant, bytes: u32) {
+        if let Some(rate) = self.pacing_rate() {
+            let next = self.pacer.on_send(now, bytes, rate);
+            if next > now {
+                self.timers.set(Timer::Pacing, next);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

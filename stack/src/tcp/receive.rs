@@ -93,9 +93,8 @@ impl Tcb {
     /// Takes text that lies at least partly beyond rcv.nxt.
     pub(super) fn take_text(&mut self, now: Instant, seq: SeqNum, segment: Segment<'_>) {
         let Segment { payload, payload_len, wire_segments, memory, .. } = segment;
-        let wire_segments = u32::from(wire_segments.max(1));
-        let size = payload_len.div_ceil(wire_segments).min(u32::from(self.rcv.our_mss)) as u16;
-        self.rcv.peer_segment = self.rcv.peer_segment.max(size);
+        let wire_segments = wire_segments.max(1);
+        self.note_peer_segment(payload_len, wire_segments);
         if self.rcv.edge.before_eq(self.rcv.nxt) {
             self.dropped = Some(DropReason::ZeroWindow);
             self.pending |= Pending::ACK;
@@ -114,9 +113,11 @@ impl Tcb {
             return;
         }
         if seq.after(self.rcv.nxt) {
+            self.tally.out_of_order =
+                self.tally.out_of_order.wrapping_add(u32::from(wire_segments.max(1)));
             self.keep_out_of_sequence(seq, payload, limit);
             // RFC 5681 §4.2: a duplicate ACK at once for each, so that the peer counts to three.
-            let owed = u32::from(self.rcv.dup_acks) + wire_segments;
+            let owed = u32::from(self.rcv.dup_acks) + u32::from(wire_segments);
             self.rcv.dup_acks = owed.min(u32::from(DUP_ACKS_MAX)) as u8;
             return;
         }
@@ -133,6 +134,17 @@ impl Tcb {
         }
         self.tune_receive(now);
         self.schedule_ack(now, had_gap);
+    }
+
+    /// The largest wire segment that the peer has sent, as far as the device tells.
+    #[inline]
+    pub(super) fn note_peer_segment(&mut self, payload_len: u32, wire_segments: u16) {
+        let size = match wire_segments {
+            0 | 1 => payload_len,
+            joined => payload_len.div_ceil(u32::from(joined)),
+        };
+        let size = size.min(u32::from(self.rcv.our_mss)) as u16;
+        self.rcv.peer_segment = self.rcv.peer_segment.max(size);
     }
 
     fn keep_out_of_sequence(&mut self, seq: SeqNum, payload: &mut Vec<PacketSlice>, limit: u64) {
@@ -240,7 +252,7 @@ impl Tcb {
 
     /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
     /// more than two full segments, and not at the start, when the peer's window is small.
-    fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
+    pub(super) fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
         let unacked = self.rcv.nxt.since(self.rcv.acked);
         let full = 2 * u32::from(self.rcv.peer_segment);
         if had_gap || unacked >= full || self.rcv.quick_acks > 0 {

@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use super::TcpConfig;
+use crate::time::Instant;
 
 /// G: the clock that deadlines are kept on ticks in milliseconds.
 const GRANULARITY_NS: u64 = 1_000_000;
@@ -97,6 +98,13 @@ impl Rtt {
         self.rto_after(self.backoff, config)
     }
 
+    /// When what is sent now times out.
+    #[inline]
+    pub(crate) fn deadline(&self, now: Instant, config: &TcpConfig) -> Instant {
+        let ns = self.rto_ns.saturating_mul(1 << self.backoff);
+        Instant::from_nanos(now.as_nanos().saturating_add(ns.min(nanos(config.rto_max))))
+    }
+
     /// The timeout after `doublings`, for timers that back off on their own.
     pub(crate) fn rto_after(&self, doublings: u8, config: &TcpConfig) -> Duration {
         let ns = self.rto_ns.saturating_mul(1 << doublings.min(BACKOFF_MAX));
@@ -105,6 +113,11 @@ impl Rtt {
 
     pub(crate) fn srtt(&self) -> Option<Duration> {
         self.measured.then(|| Duration::from_nanos(self.srtt_ns))
+    }
+
+    /// Doublings of the timeout since the last measurement.
+    pub(crate) fn backoff(&self) -> u8 {
+        self.backoff
     }
 
     pub(crate) fn rttvar(&self) -> Duration {

@@ -25,8 +25,9 @@ pub(crate) const CHUNKS_MIN: usize = 1024;
 /// See [`CHUNKS_MIN`].
 pub(crate) const BYTES_PER_CHUNK_MIN: usize = 256;
 
+/// A place in the chunks.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cursor {
+pub(crate) struct Cursor {
     chunk: usize,
     offset: usize,
 }
@@ -139,6 +140,28 @@ impl SendQueue {
         self.cursor = self.gather(self.cursor, n, out);
         self.sent += n;
         n
+    }
+
+    /// True if all unsent bytes lie in one piece.
+    pub(crate) fn has_unsent_piece(&self) -> bool {
+        match &self.open {
+            Some(open) if open.filled > 0 => self.cursor.chunk == self.chunks.len(),
+            Some(_) | None => self.cursor.chunk + 1 == self.chunks.len(),
+        }
+    }
+
+    /// Counts all unsent bytes, which lie in one piece, as sent; gives their place.
+    pub(crate) fn skip_unsent_piece(&mut self) -> Cursor {
+        self.freeze_open();
+        let at = self.cursor;
+        self.sent = self.len;
+        self.cursor = Cursor { chunk: self.chunks.len(), offset: 0 };
+        at
+    }
+
+    /// The bytes of the piece at `at`, which [`SendQueue::skip_unsent_piece`] gave.
+    pub(crate) fn sent_piece(&self, at: Cursor) -> &[u8] {
+        self.chunks.get(at.chunk).map_or(&[], |chunk| &chunk[at.offset..])
     }
 
     /// Appends the first `n` unsent bytes, not counted as sent.

@@ -18,6 +18,7 @@ use super::autotune::{Tuning, recv_start, send_start};
 use super::congestion::{CongestionControl, Controller};
 use super::ecn::EcnState;
 use super::fast_open::FastOpen;
+use super::info::Tally;
 use super::pacing::Pacer;
 use super::ranges::Range;
 use super::recovery::{Flight, Recovery};
@@ -28,7 +29,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
-use super::{DropReason, Open, Outcome, TcpConfig, TcpInfo};
+use super::{DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpOptions, Timestamps};
@@ -203,6 +204,7 @@ pub struct Tcb {
     pub(super) retransmissions: u32,
     /// Recoveries and timeouts that turned out to have been needless.
     pub(super) undone: u16,
+    pub(super) tally: Tally,
     pub(super) challenges: Challenges,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
@@ -289,6 +291,7 @@ impl Tcb {
             bytes_received: 0,
             retransmissions: 0,
             undone: 0,
+            tally: Tally::default(),
             challenges: Challenges::default(),
             fast_open: None,
         };
@@ -425,13 +428,17 @@ impl Tcb {
         self.timers.next()
     }
 
-    /// The same without pacing: what a clock of milliseconds serves.
-    pub(crate) fn timer_at(&self) -> Option<Instant> {
-        self.timers.next_unpaced()
+    /// A time before which [`Tcb::handle_timeout`] has nothing to do, pacing aside. Unlike
+    /// [`Tcb::poll_at`] it costs no search, and may be too early after a deadline was cleared or
+    /// postponed.
+    #[inline]
+    pub fn quiet_until(&self) -> Instant {
+        self.timers.bound()
     }
 
     /// When paced data may leave that is held back now; a matter of microseconds.
-    pub(crate) fn paced_until(&self) -> Option<Instant> {
+    #[inline]
+    pub fn paced_until(&self) -> Option<Instant> {
         self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
     }
 
@@ -453,9 +460,9 @@ impl Tcb {
         })
     }
 
-    /// Figures for `TCP_INFO`.
-    pub fn info(&self) -> TcpInfo {
-        TcpInfo {
+    /// Figures in bytes and spans of time.
+    pub fn info(&self) -> Figures {
+        Figures {
             state: self.state,
             srtt: self.rtt.srtt(),
             rttvar: self.rtt.rttvar(),

@@ -15,9 +15,13 @@ const ORPHAN_PROBES_MAX: u8 = 8;
 impl Tcb {
     /// Does whatever is due at `now`; cheap if nothing is.
     pub fn handle_timeout(&mut self, now: Instant) -> Outcome {
-        if self.timers.next().is_none_or(|at| at > now) {
-            return Outcome::Continue;
-        }
+        let due = self.timers.next().is_some_and(|at| at <= now);
+        let outcome = if due { self.take_timeouts(now) } else { Outcome::Continue };
+        self.timers.tighten();
+        outcome
+    }
+
+    fn take_timeouts(&mut self, now: Instant) -> Outcome {
         // It holds data back; that it is no longer set is all that it does.
         self.timers.take_due(Timer::Pacing, now);
         if self.timers.take_due(Timer::DelayedAck, now) {

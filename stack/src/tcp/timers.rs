@@ -34,25 +34,47 @@ const COUNT: usize = Timer::Pacing as usize + 1;
 
 /// `Instant::FAR_FUTURE` is "not set".
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timers([Instant; COUNT]);
+pub(super) struct Timers {
+    /// No deadline but that of pacing is earlier. Setting one moves it forward, clearing and
+    /// postponing leave it where it is: nobody looks through all deadlines for every segment.
+    bound: Instant,
+    at: [Instant; COUNT],
+}
 
 impl Default for Timers {
     fn default() -> Timers {
-        Timers([Instant::FAR_FUTURE; COUNT])
+        Timers { bound: Instant::FAR_FUTURE, at: [Instant::FAR_FUTURE; COUNT] }
     }
 }
 
 impl Timers {
+    #[inline]
     pub(super) fn set(&mut self, timer: Timer, at: Instant) {
-        self.0[timer as usize] = at;
+        self.at[timer as usize] = at;
+        if timer != Timer::Pacing {
+            self.bound = self.bound.min(at);
+        }
     }
 
+    #[inline]
     pub(super) fn clear(&mut self, timer: Timer) {
-        self.0[timer as usize] = Instant::FAR_FUTURE;
+        self.at[timer as usize] = Instant::FAR_FUTURE;
     }
 
+    #[inline]
     pub(super) fn get(&self, timer: Timer) -> Instant {
-        self.0[timer as usize]
+        self.at[timer as usize]
+    }
+
+    /// A time before which no deadline lies but that of pacing: it may be earlier than all of them.
+    #[inline]
+    pub(super) fn bound(&self) -> Instant {
+        self.bound
+    }
+
+    /// Moves the bound to the earliest deadline.
+    pub(super) fn tighten(&mut self) {
+        self.bound = earliest(&self.at[..Timer::Pacing as usize]).unwrap_or(Instant::FAR_FUTURE);
     }
 
     pub(super) fn is_set(&self, timer: Timer) -> bool {
@@ -70,12 +92,7 @@ impl Timers {
 
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
-        earliest(&self.0)
-    }
-
-    /// The earliest deadline but that of pacing.
-    pub(super) fn next_unpaced(&self) -> Option<Instant> {
-        earliest(&self.0[..Timer::Pacing as usize])
+        earliest(&self.at)
     }
 }
 

@@ -27,6 +27,7 @@ pub mod arp;
 pub mod ethernet;
 pub mod icmpv4;
 pub mod ipv4;
+pub mod plain;
 pub mod pretty;
 pub mod tcp;
 pub mod udp;

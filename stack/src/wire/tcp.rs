@@ -1,5 +1,6 @@
 //! TCP headers (RFC 9293 §3.1) and options (RFC 9293 §3.2, RFC 7323, RFC 2018, RFC 7413).
 
+use barewire_driver::mem::Checksum;
 use bitflags::bitflags;
 
 use super::{WireError, get_u16, get_u32, put_u16, put_u32};
@@ -26,7 +27,6 @@ mod field {
     pub(super) const WINDOW: usize = 14;
     pub(super) const CHECKSUM: usize = 16;
     pub(super) const URGENT: usize = 18;
-    pub(super) const OPTIONS: usize = 20;
 }
 
 bitflags! {
@@ -85,6 +85,18 @@ impl TcpHeader {
         first_segment: &[u8],
         segment_len: usize,
     ) -> Result<(TcpHeader, usize), WireError> {
+        let mut header = TcpHeader::default();
+        let header_len = header.read(first_segment, segment_len)?;
+        Ok((header, header_len))
+    }
+
+    /// As [`TcpHeader::parse`], into a header that has no options yet: its copies would be seen in
+    /// profiles.
+    ///
+    /// # Errors
+    /// As [`TcpHeader::parse`]; what the header is then has no meaning.
+    #[inline]
+    pub fn read(&mut self, first_segment: &[u8], segment_len: usize) -> Result<usize, WireError> {
         let bytes: &[u8; LEN] = first_segment.first_chunk().ok_or(WireError::Truncated)?;
         let header_len = usize::from(bytes[field::DATA_OFFSET] >> 4) * 4;
         if header_len < LEN {
@@ -94,24 +106,51 @@ impl TcpHeader {
             return Err(WireError::Truncated);
         }
         let options = first_segment.get(LEN..header_len).ok_or(WireError::Truncated)?;
-        let flags = TcpFlags::from_bits_retain(bytes[field::FLAGS]);
-        let header = TcpHeader {
-            src_port: get_u16(bytes, field::SRC_PORT),
-            dst_port: get_u16(bytes, field::DST_PORT),
-            seq: get_u32(bytes, field::SEQ),
-            ack: get_u32(bytes, field::ACK),
-            flags,
-            window: get_u16(bytes, field::WINDOW),
-            urgent: get_u16(bytes, field::URGENT),
-            options: TcpOptions::parse(options, flags.contains(TcpFlags::SYN)),
-        };
-        Ok((header, header_len))
+        self.src_port = get_u16(bytes, field::SRC_PORT);
+        self.dst_port = get_u16(bytes, field::DST_PORT);
+        self.seq = get_u32(bytes, field::SEQ);
+        self.ack = get_u32(bytes, field::ACK);
+        self.flags = TcpFlags::from_bits_retain(bytes[field::FLAGS]);
+        self.window = get_u16(bytes, field::WINDOW);
+        self.urgent = get_u16(bytes, field::URGENT);
+        self.options.read_all(options, self.flags.contains(TcpFlags::SYN));
+        Ok(header_len)
     }
 
     /// Bytes that [`TcpHeader::emit`] writes.
     #[inline]
     pub fn header_len(&self) -> usize {
         LEN + self.options.emit_len(self.flags.contains(TcpFlags::SYN))
+    }
+
+    /// As [`TcpHeader::emit`], and adds what it writes to a checksum.
+    ///
+    /// # Panics
+    /// As [`TcpHeader::emit`].
+    #[inline]
+    pub fn emit_summed(&self, out: &mut [u8], sum: &mut Checksum) -> usize {
+        let header_len = match self.options.aligned_clock(self.flags.contains(TcpFlags::SYN)) {
+            Some(clock) => {
+                let len = LEN + options::PADDED_TIMESTAMPS_LEN;
+                let (fixed, option) = out[..len].split_at_mut(LEN);
+                self.emit_fixed(fixed, len);
+                options::emit_aligned(clock, option);
+                options::add_aligned(clock, sum);
+                len
+            }
+            None => {
+                let len = self.emit(out);
+                sum.add(&out[LEN..len]);
+                len
+            }
+        };
+        let flags = u32::from(self.flags.bits());
+        sum.add_u32(u32::from(self.src_port) << 16 | u32::from(self.dst_port));
+        sum.add_u32(self.seq);
+        sum.add_u32(self.ack);
+        sum.add_u32((header_len as u32) << 26 | flags << 16 | u32::from(self.window));
+        sum.add_u16(self.urgent);
+        header_len
     }
 
     /// Writes the header with its options and a checksum of zero to the front of `out`; gives the
@@ -127,18 +166,25 @@ impl TcpHeader {
     #[inline]
     pub fn emit(&self, out: &mut [u8]) -> usize {
         let header_len = self.header_len();
-        let out = &mut out[..header_len];
-        put_u16(out, field::SRC_PORT, self.src_port);
-        put_u16(out, field::DST_PORT, self.dst_port);
-        put_u32(out, field::SEQ, self.seq);
-        put_u32(out, field::ACK, self.ack);
-        out[field::DATA_OFFSET] = ((header_len / 4) << 4) as u8;
-        out[field::FLAGS] = self.flags.bits();
-        put_u16(out, field::WINDOW, self.window);
-        put_u16(out, field::CHECKSUM, 0);
-        put_u16(out, field::URGENT, self.urgent);
-        self.options.emit(self.flags.contains(TcpFlags::SYN), &mut out[field::OPTIONS..]);
+        let (fixed, options) = out[..header_len].split_at_mut(LEN);
+        self.emit_fixed(fixed, header_len);
+        self.options.emit(self.flags.contains(TcpFlags::SYN), options);
         header_len
+    }
+
+    /// Writes the part of the header that is always there, with a checksum of zero.
+    #[inline]
+    fn emit_fixed(&self, fixed: &mut [u8], header_len: usize) {
+        let fixed: &mut [u8; LEN] = fixed.try_into().expect("20 bytes");
+        put_u16(fixed, field::SRC_PORT, self.src_port);
+        put_u16(fixed, field::DST_PORT, self.dst_port);
+        put_u32(fixed, field::SEQ, self.seq);
+        put_u32(fixed, field::ACK, self.ack);
+        fixed[field::DATA_OFFSET] = ((header_len / 4) << 4) as u8;
+        fixed[field::FLAGS] = self.flags.bits();
+        put_u16(fixed, field::WINDOW, self.window);
+        put_u16(fixed, field::CHECKSUM, 0);
+        put_u16(fixed, field::URGENT, self.urgent);
     }
 }
 

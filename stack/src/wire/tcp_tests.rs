@@ -132,6 +132,11 @@ proptest! {
         let len = (bytes.len() + payload.len()) as u32;
         let mut sum = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
         sum.add(&bytes);
+        let mut sum_of_numbers = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
+        let mut again = vec![0xbb; MAX_LEN];
+        let header_len = header.emit_summed(&mut again, &mut sum_of_numbers);
+        prop_assert_eq!(&again[..header_len], &bytes[..]);
+        prop_assert_eq!(sum_of_numbers.finish(), sum.finish());
         sum.add(&payload);
         let read = etherparse::TcpHeader::from_slice(&bytes).unwrap().0;
         let theirs = read.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &payload);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, Setting, Value};
-use crate::tcp::{Algorithm, EcnMode};
+use crate::tcp::{Algorithm, EcnMode, SynCookies};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -73,6 +73,10 @@ const CONTROLLERS: [&str; 3] =
 /// Names of the ways to use explicit congestion notification.
 const ECN_MODES: [(&str, EcnMode); 3] =
     [("off", EcnMode::Off), ("when-asked", EcnMode::WhenAsked), ("request", EcnMode::Request)];
+
+/// Names of the ways to use SYN cookies.
+const COOKIES: [(&str, SynCookies); 3] =
+    [("off", SynCookies::Off), ("auto", SynCookies::Auto), ("always", SynCookies::Always)];
 
 pub(super) static TABLE: &[Setting] = &[
     Setting {
@@ -188,6 +192,14 @@ pub(super) static TABLE: &[Setting] = &[
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
         "Offer and accept window scaling (RFC 7323 §2)."),
+    setting!("sack", switch, s => s.stack.tcp.sack,
+        "Offer and accept selective acknowledgments (RFC 2018)."),
+    setting!("dsack", switch, s => s.stack.tcp.dsack,
+        "Report what arrives twice, and learn from the peer's reports (RFC 2883)."),
+    setting!("rack_tlp", switch, s => s.stack.tcp.rack_tlp,
+        "Find losses by time and probe for lost tails (RFC 8985); otherwise by count (RFC 6675)."),
+    setting!("rto_restart", switch, s => s.stack.tcp.rto_restart,
+        "Count the retransmission timeout from when the oldest segment left (RFC 7765)."),
     setting!("nodelay", switch, s => s.stack.tcp.nodelay,
         "Turns Nagle's algorithm off (TCP_NODELAY)."),
     setting!("cork", switch, s => s.stack.tcp.cork,
@@ -230,6 +242,33 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("challenge_acks", number Kind::Number { min: 0, max: 65_535 },
         s => s.stack.tcp.challenge_acks_per_s,
         "Challenge ACKs that a connection sends in a second at most (RFC 5961 §7)."),
+    Setting {
+        name: "syn_cookies",
+        kind: Kind::Choice(&["off", "auto", "always"]),
+        about: "When SYNs are answered with cookies: auto is when the half-open queue is full.",
+        get: |s| {
+            let name = COOKIES.iter().find(|(_, mode)| *mode == s.stack.tcp.syn_cookies);
+            name.map_or(Value::Unset, |(name, _)| Value::from(*name))
+        },
+        set: |s, value| {
+            let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
+            if let Some((_, mode)) = COOKIES.iter().find(named) {
+                s.stack.tcp.syn_cookies = *mode;
+            }
+        },
+    },
+    setting!("defer_accept", time Duration::ZERO, HOUR, s => s.stack.tcp.defer_accept,
+        "How long accept waits for a connection's first data; zero is not at all (TCP_DEFER_ACCEPT)."),
+    setting!("fast_open", number Kind::Number { min: 0, max: 65_536 },
+        s => s.stack.tcp.fast_open_queue,
+        "Connections of a listener that may be open by a cookie alone (TCP_FASTOPEN); 0 is off."),
+    setting!("fast_open_connect", switch, s => s.stack.tcp.fast_open_connect,
+        "connect waits for the first write and sends it with the SYN (TCP_FASTOPEN_CONNECT)."),
+    setting!("resets_per_s", number Kind::Number { min: 0, max: 1 << 30 },
+        s => s.stack.limits.resets_per_s,
+        "RSTs a second, about, for segments that belong to no connection."),
+    setting!("stall_patience", time Duration::ZERO, HOUR, s => s.stack.limits.stall_patience,
+        "How long a peer that reads nothing keeps memory once there is none left for others."),
     setting!("fin_wait_2", time Duration::ZERO, DAY, s => s.stack.tcp.fin_wait_2,
         "How long a closed socket may stay in FIN-WAIT-2 (TCP_LINGER2)."),
     setting!("time_wait", time Duration::ZERO, HOUR, s => s.stack.tcp.time_wait,

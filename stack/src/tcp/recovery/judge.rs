@@ -18,6 +18,9 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// RFC 8985 §7.2: the probe timeout before a round trip was measured.
 const PTO_UNMEASURED: Duration = Duration::from_secs(1);
 
+/// No probe leaves sooner: a peer on the same link has other things to do, too.
+const PTO_MIN: Duration = Duration::from_millis(2);
+
 /// What one ACK has told, as far as recovery asks.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tcp) struct News {
@@ -97,11 +100,10 @@ impl Tcb {
     /// overtaken, are passed over; what was never sent is a forgery, or an optimist's.
     fn take_block(&mut self, block: Range, ack: SeqNum, delivery: &mut Delivery) {
         let Range { start, end } = block;
-        if start.after_eq(end) || end.after(self.snd.nxt) || start.before_eq(ack) {
-            self.dropped = Some(DropReason::BadSack);
-        } else if start.after(self.snd.una)
-            && !self.sendq.records.sack(start, end, self.mss(), delivery)
-        {
+        let overtaken = start.before_eq(self.snd.una) && start.after(ack);
+        let sent = start.before(end) && end.before_eq(self.snd.nxt) && start.after(ack);
+        let mss = self.mss();
+        if !sent || !(overtaken || self.sendq.records.sack(start, end, mss, delivery)) {
             self.dropped = Some(DropReason::BadSack);
         }
     }
@@ -296,6 +298,7 @@ impl Tcb {
         self.recovery.probe = None;
         self.recovery.episode = None;
         self.recovery.phase = Phase::Repair(Prr::new(before));
+        self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Probe);
     }
 
@@ -317,6 +320,7 @@ impl Tcb {
         let patience = if self.has_rack() { self.patience() } else { Duration::ZERO };
         self.sendq.records.lose_on_timeout(now, patience);
         self.recovery.on_timeout(&f, ask && self.has_sack());
+        self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Reorder);
         self.timers.clear(Timer::Probe);
     }
@@ -423,10 +427,11 @@ impl Tcb {
         }
         let pto = match self.rtt.srtt() {
             None => PTO_UNMEASURED,
-            Some(srtt) if self.snd.nxt.since(self.snd.una) <= self.mss() => {
+            // Only every second full segment is owed an ACK at once (RFC 9293 §3.8.6.3).
+            Some(srtt) if self.snd.nxt.since(self.snd.una) < 2 * self.mss() => {
                 2 * srtt + MAX_ACK_DELAY
             }
-            Some(srtt) => 2 * srtt,
+            Some(srtt) => (2 * srtt).max(PTO_MIN),
         };
         let at = (now + pto).min(self.timers.get(Timer::Retransmit));
         self.timers.set(Timer::Probe, at);

@@ -3,6 +3,8 @@
 //! What most segments carry comes first in [`TcpOptions`] and has a short way through reading and
 //! writing: nothing at all, or timestamps behind two NOPs (RFC 7323 appendix A).
 
+use barewire_driver::mem::Checksum;
+
 use super::super::{get_u16, get_u32};
 use super::{LEN, MAX_LEN};
 
@@ -24,7 +26,7 @@ mod option {
 }
 
 /// Bytes of a timestamps option with the two NOPs that align it.
-const PADDED_TIMESTAMPS_LEN: usize = 12;
+pub(super) const PADDED_TIMESTAMPS_LEN: usize = 12;
 
 /// The timestamps option (RFC 7323 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -179,21 +181,19 @@ impl TcpOptions {
     /// length is illegal ends the reading, and those before it count (MUST-7): a reset, which the
     /// RFC suggests, would let one damaged segment end a connection.
     #[inline]
-    pub(super) fn parse(bytes: &[u8], syn: bool) -> TcpOptions {
-        let mut options = TcpOptions::default();
+    pub(super) fn read_all(&mut self, bytes: &[u8], syn: bool) {
         // RFC 7323 appendix A: the layout of nearly every segment with timestamps.
         if let Ok([1, 1, option::TIMESTAMPS, option::TIMESTAMPS_LEN, clock @ ..]) =
             <&[u8; PADDED_TIMESTAMPS_LEN]>::try_from(bytes)
         {
-            options.timestamps = Some(read_timestamps(clock));
+            self.timestamps = Some(read_timestamps(clock));
         } else if !bytes.is_empty() {
-            options.read_all(bytes, syn);
+            self.read_each(bytes, syn);
         }
-        options
     }
 
     /// Takes the options one after the other.
-    fn read_all(&mut self, mut rest: &[u8], syn: bool) {
+    fn read_each(&mut self, mut rest: &[u8], syn: bool) {
         while let [kind, tail @ ..] = rest {
             match *kind {
                 option::END => break,
@@ -261,6 +261,9 @@ impl TcpOptions {
     /// SACK blocks that are there and fit: two NOPs, kind and length, 8 bytes a block.
     #[inline]
     fn sack_blocks(&self, fixed_len: usize) -> usize {
+        if self.sack.is_empty() {
+            return 0;
+        }
         let room = (Self::MAX_LEN - fixed_len).saturating_sub(4) / option::SACK_BLOCK_LEN;
         self.sack.len().min(room)
     }
@@ -281,13 +284,16 @@ impl TcpOptions {
         if out.is_empty() {
             return;
         }
-        if let (false, Some(clock), Ok(out)) =
-            (syn, self.timestamps, <&mut [u8; PADDED_TIMESTAMPS_LEN]>::try_from(&mut *out))
-        {
-            write_timestamps([option::NOP; 2], clock, out);
-            return;
+        match self.aligned_clock(syn) {
+            Some(clock) => emit_aligned(clock, out),
+            None => self.emit_all(syn, out),
         }
-        self.emit_all(syn, out);
+    }
+
+    /// The timestamps of a segment that has no other option.
+    #[inline]
+    pub(super) fn aligned_clock(&self, syn: bool) -> Option<Timestamps> {
+        if syn || !self.sack.is_empty() { None } else { self.timestamps }
     }
 
     /// Writes whatever options there are.
@@ -350,6 +356,21 @@ fn write_timestamps(front: [u8; 2], clock: Timestamps, out: &mut [u8; PADDED_TIM
     out[2..4].copy_from_slice(&[option::TIMESTAMPS, option::TIMESTAMPS_LEN]);
     out[4..8].copy_from_slice(&clock.val.to_be_bytes());
     out[8..].copy_from_slice(&clock.ecr.to_be_bytes());
+}
+
+/// Writes a timestamps option behind two NOPs: 12 bytes.
+#[inline]
+pub(super) fn emit_aligned(clock: Timestamps, out: &mut [u8]) {
+    write_timestamps([option::NOP; 2], clock, out.try_into().expect("12 bytes"));
+}
+
+/// Adds what [`emit_aligned`] writes to a checksum.
+#[inline]
+pub(super) fn add_aligned(clock: Timestamps, sum: &mut Checksum) {
+    const FRONT: [u8; 4] = [option::NOP, option::NOP, option::TIMESTAMPS, option::TIMESTAMPS_LEN];
+    sum.add_u32(u32::from_be_bytes(FRONT));
+    sum.add_u32(clock.val);
+    sum.add_u32(clock.ecr);
 }
 
 #[cfg(test)]

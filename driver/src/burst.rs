@@ -1,0 +1,512 @@
+//! Bursts: frames on their way between a queue and the stack, many in one call.
+//!
+//! ```text
+//!   rx_burst ─ push ─▶ RxBurst ─ frames, segments: look ─▶ clear
+//!                              └ drain: give away ────────▶ stack, or a TxBurst
+//!   stack ─ push ─▶ TxBurst ─ drain_front: give away ─────▶ a ring, until the device is done
+//!                           └ front, take_front: look ────▶ writev, a copy
+//! ```
+//!
+//! Both are flat arrays that keep their memory: segments, and for each frame how many of them are
+//! its own. A slice that moves through is counted neither up nor down.
+
+use crate::mem::PacketSlice;
+
+/// Verdict on the transport checksum of a received frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RxChecksum {
+    /// Nobody looked: software has to verify it.
+    #[default]
+    Unknown,
+    /// Verified by the device, or made by a trusted sender that never filled it in.
+    Good,
+    /// Found wrong by the device.
+    Bad,
+}
+
+/// One received frame of an [`RxBurst`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxFrame {
+    /// Index of its first segment in the burst.
+    pub first: u32,
+    /// Number of segments.
+    pub count: u16,
+    /// Verdict on the transport checksum.
+    pub checksum: RxChecksum,
+    /// Payload bytes of each joined TCP segment, where the device joined several; else 0.
+    pub gso_bytes: u16,
+    /// Bytes of the whole frame.
+    pub len: u32,
+    /// The device's flow hash.
+    pub rss_hash: Option<u32>,
+    /// The VLAN tag that the device stripped.
+    pub vlan: Option<u16>,
+}
+
+/// Received frames, flat: the segments of all, and where each frame's begin.
+///
+/// `clear` keeps the memory, so a burst that is reused allocates only while it grows.
+#[derive(Debug, Default)]
+pub struct RxBurst {
+    segments: Vec<PacketSlice>,
+    frames: Vec<RxFrame>,
+    /// Segments that belong to whole frames.
+    whole_segments: usize,
+}
+
+impl RxBurst {
+    /// An empty burst.
+    pub fn new() -> RxBurst {
+        RxBurst::default()
+    }
+
+    /// Forgets all frames and lets go of their memory.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.frames.clear();
+        self.whole_segments = 0;
+    }
+
+    /// Adds a segment of the frame that the next [`RxBurst::finish_frame`] ends.
+    #[inline]
+    pub fn push_segment(&mut self, segment: PacketSlice) {
+        self.segments.push(segment);
+    }
+
+    /// Ends a frame made of all segments pushed since the last one; `meta`'s `first`, `count` and
+    /// `len` are filled in here.
+    #[inline]
+    pub fn finish_frame(&mut self, meta: RxFrame) {
+        let (first, count) = (self.whole_segments, self.segments.len() - self.whole_segments);
+        let len = frame_len(&self.segments, count);
+        self.whole_segments = self.segments.len();
+        self.frames.push(RxFrame { first: first as u32, count: count as u16, len, ..meta });
+    }
+
+    /// Where a ring appends segments that are each a frame of its own, before it says so with
+    /// [`RxBurst::finish_singles`].
+    #[inline]
+    pub(crate) fn segments_mut(&mut self) -> &mut Vec<PacketSlice> {
+        &mut self.segments
+    }
+
+    /// Ends as many frames of one segment each as have been appended, with what `meta` gives for
+    /// each in order.
+    #[inline]
+    pub(crate) fn finish_singles(&mut self, mut meta: impl FnMut() -> RxFrame) {
+        let first = self.whole_segments;
+        // Everything moves into the iterator, so that its loop keeps it in registers.
+        self.frames.extend(self.segments[first..].iter().enumerate().map(move |(n, segment)| {
+            let (first, len) = ((first + n) as u32, segment.len() as u32);
+            RxFrame { first, count: 1, len, ..meta() }
+        }));
+        self.whole_segments = self.segments.len();
+    }
+
+    /// Drops the segments pushed since the last whole frame.
+    pub fn abandon_frame(&mut self) {
+        self.segments.truncate(self.whole_segments);
+    }
+
+    /// Keeps only the first `count` frames.
+    pub fn truncate_frames(&mut self, count: usize) {
+        self.frames.truncate(count);
+        self.whole_segments =
+            self.frames.last().map_or(0, |last| last.first as usize + usize::from(last.count));
+        self.abandon_frame();
+    }
+
+    /// Gives all frames away, in order, each with its segments, and is empty then. A segment that
+    /// `take` leaves in its iterator is dropped. Nothing is counted up and down again, as it is
+    /// where segments are cloned and the burst cleared.
+    #[inline]
+    pub fn drain(&mut self, mut take: impl FnMut(&RxFrame, Segments<'_, '_>)) {
+        self.abandon_frame();
+        self.whole_segments = 0;
+        let mut segments = self.segments.drain(..);
+        for frame in self.frames.drain(..) {
+            take(&frame, Segments { left: usize::from(frame.count), from: &mut segments });
+        }
+    }
+
+    /// The frames.
+    pub fn frames(&self) -> &[RxFrame] {
+        &self.frames
+    }
+
+    /// Metadata of frame `index`, to be corrected by a middleware.
+    pub fn frame_mut(&mut self, index: usize) -> &mut RxFrame {
+        &mut self.frames[index]
+    }
+
+    /// The segments of a frame of this burst.
+    pub fn segments(&self, frame: &RxFrame) -> &[PacketSlice] {
+        &self.segments[frame.first as usize..frame.first as usize + frame.count as usize]
+    }
+
+    /// Number of frames.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True without frames.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
+/// Bytes of the last `count` segments.
+#[inline]
+fn frame_len(segments: &[PacketSlice], count: usize) -> u32 {
+    match segments {
+        [.., only] if count == 1 => only.len() as u32,
+        all => all[all.len() - count..].iter().map(|segment| segment.len() as u32).sum(),
+    }
+}
+
+/// The segments of one frame on their way out of a burst.
+#[derive(Debug)]
+pub struct Segments<'a, 'b> {
+    left: usize,
+    from: &'a mut std::vec::Drain<'b, PacketSlice>,
+}
+
+impl Segments<'_, '_> {
+    /// Those that have not been taken yet.
+    #[inline]
+    pub fn as_slice(&self) -> &[PacketSlice] {
+        &self.from.as_slice()[..self.left]
+    }
+}
+
+impl Iterator for Segments<'_, '_> {
+    type Item = PacketSlice;
+
+    #[inline]
+    fn next(&mut self) -> Option<PacketSlice> {
+        self.left = self.left.checked_sub(1)?;
+        self.from.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl Drop for Segments<'_, '_> {
+    /// The next frame begins behind this one, whatever has been taken of it.
+    #[inline]
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+/// What is left for the device to do about a transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TxChecksum {
+    /// Nothing: the frame is complete.
+    #[default]
+    Complete,
+    /// Sum from byte `start` of the frame to its end and store the result at `start + offset`,
+    /// where the pseudo-header's sum stands already.
+    Partial {
+        /// Offset of the transport header in the frame.
+        start: u16,
+        /// Offset of the checksum field in the transport header.
+        offset: u16,
+    },
+}
+
+/// One frame to send of a [`TxBurst`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxFrame {
+    /// Segments of the frame; the first begins with all headers.
+    pub count: u16,
+    /// Bytes of the whole frame.
+    pub len: u32,
+    /// What is left to do about the checksum.
+    pub checksum: TxChecksum,
+    /// For TSO, payload bytes a wire segment; else 0. With TSO the checksum is `Partial`.
+    pub tso_mss: u16,
+    /// Bytes of link, network and transport header; needed with TSO.
+    pub header_len: u16,
+    /// The VLAN tag to insert.
+    pub vlan: Option<u16>,
+}
+
+impl TxFrame {
+    /// True if the frame is to be sent as it is: nothing is left for the device to fill in.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.checksum == TxChecksum::Complete && self.tso_mss == 0 && self.vlan.is_none()
+    }
+}
+
+/// Frames to send, in order, flat. What a queue did not take stays at the front.
+#[derive(Debug, Default)]
+pub struct TxBurst {
+    segments: Vec<PacketSlice>,
+    frames: Vec<TxFrame>,
+    /// Segments and frames at the front that the queue has taken.
+    taken_segments: usize,
+    taken_frames: usize,
+    /// Segments that belong to whole frames.
+    whole_segments: usize,
+    /// Frames before the first that has several segments or is not [`TxFrame::is_plain`].
+    simple_frames: usize,
+}
+
+impl TxBurst {
+    /// An empty burst.
+    pub fn new() -> TxBurst {
+        TxBurst::default()
+    }
+
+    /// Adds a segment of the frame that the next [`TxBurst::finish_frame`] ends.
+    #[inline]
+    pub fn push_segment(&mut self, segment: PacketSlice) {
+        self.segments.push(segment);
+    }
+
+    /// Ends a frame made of all segments pushed since the last one; `meta`'s `count` and `len` are
+    /// filled in here.
+    #[inline]
+    pub fn finish_frame(&mut self, meta: TxFrame) {
+        let count = self.segments.len() - self.whole_segments;
+        let len = frame_len(&self.segments, count);
+        self.whole_segments = self.segments.len();
+        if count == 1 && meta.is_plain() && self.simple_frames == self.frames.len() {
+            self.simple_frames += 1;
+        }
+        self.frames.push(TxFrame { count: count as u16, len, ..meta });
+    }
+
+    /// Drops the segments pushed since the last whole frame, when memory for the rest ran out.
+    pub fn abandon_frame(&mut self) {
+        self.segments.truncate(self.whole_segments);
+    }
+
+    /// The first frame that no queue has taken yet, with its segments.
+    pub fn front(&self) -> Option<(&TxFrame, &[PacketSlice])> {
+        let frame = self.frames.get(self.taken_frames)?;
+        let end = self.taken_segments + frame.count as usize;
+        Some((frame, &self.segments[self.taken_segments..end]))
+    }
+
+    /// Takes the first frame; its segments are dropped with the burst's next compaction. A queue
+    /// that keeps them takes them with [`TxBurst::drain_front`].
+    pub fn take_front(&mut self) {
+        if let Some(frame) = self.frames.get(self.taken_frames) {
+            self.taken_segments += frame.count as usize;
+            self.taken_frames += 1;
+        }
+        if self.taken_frames == self.frames.len() {
+            self.clear_taken();
+        }
+    }
+
+    /// Gives the first `count` frames away, in order, each with its segments. A segment that `take`
+    /// leaves in its iterator is dropped.
+    #[inline]
+    pub fn drain_front(&mut self, count: usize, mut take: impl FnMut(&TxFrame, Segments<'_, '_>)) {
+        self.clear_taken();
+        let whole = self.whole_segments;
+        let end = match self.frames.get(..count) {
+            Some(front) if count < self.frames.len() => {
+                front.iter().map(|frame| usize::from(frame.count)).sum()
+            }
+            _ => whole,
+        };
+        self.whole_segments -= end;
+        self.simple_frames = self.simple_frames.saturating_sub(count);
+        let mut segments = self.segments.drain(..end);
+        for frame in self.frames.drain(..count.min(self.frames.len())) {
+            take(&frame, Segments { left: usize::from(frame.count), from: &mut segments });
+        }
+    }
+
+    /// Gives all frames away as frames received, of which nothing is known: for a wire in memory,
+    /// between two hosts of one thread. `to` is to be empty; the segments change hands in one piece.
+    pub fn move_to(&mut self, to: &mut RxBurst) {
+        self.clear_taken();
+        self.abandon_frame();
+        to.clear();
+        std::mem::swap(&mut self.segments, &mut to.segments);
+        to.whole_segments = std::mem::take(&mut self.whole_segments);
+        self.simple_frames = 0;
+        let mut first = 0;
+        for &TxFrame { count, len, .. } in &self.frames {
+            to.frames.push(RxFrame { first, count, len, ..RxFrame::default() });
+            first += u32::from(count);
+        }
+        self.frames.clear();
+    }
+
+    /// How many frames at the front are one segment each, to be sent as it is.
+    #[inline]
+    pub(crate) fn simple_len(&self) -> usize {
+        self.simple_frames.saturating_sub(self.taken_frames)
+    }
+
+    /// Takes the first `count` frames, of which [`TxBurst::simple_len`] says that each is one
+    /// segment, and gives the vector that begins with their segments, from which the caller removes
+    /// them.
+    #[inline]
+    pub(crate) fn take_simple(&mut self, count: usize) -> &mut Vec<PacketSlice> {
+        self.clear_taken();
+        self.simple_frames -= count;
+        self.whole_segments -= count;
+        if count == self.frames.len() {
+            self.frames.clear();
+        } else {
+            self.frames.drain(..count);
+        }
+        &mut self.segments
+    }
+
+    /// Lets go of everything that has been taken; queues call it once, at the end of a burst.
+    pub fn clear_taken(&mut self) {
+        if self.taken_frames == 0 {
+            return;
+        }
+        if self.taken_segments == self.segments.len() {
+            // Nearly always: the queue had room for all of it.
+            self.segments.clear();
+            self.frames.clear();
+        } else {
+            self.segments.drain(..self.taken_segments);
+            self.frames.drain(..self.taken_frames);
+        }
+        self.whole_segments -= self.taken_segments;
+        self.simple_frames = self.simple_frames.saturating_sub(self.taken_frames);
+        (self.taken_segments, self.taken_frames) = (0, 0);
+    }
+
+    /// Drops all frames.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.frames.clear();
+        (self.taken_segments, self.taken_frames, self.whole_segments) = (0, 0, 0);
+        self.simple_frames = 0;
+    }
+
+    /// Segments of the frames not yet taken.
+    pub fn segments_len(&self) -> usize {
+        self.whole_segments - self.taken_segments
+    }
+
+    /// Frames not yet taken.
+    pub fn len(&self) -> usize {
+        self.frames.len() - self.taken_frames
+    }
+
+    /// True if every frame has been taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The frames not yet taken, with their segments.
+    pub fn iter(&self) -> impl Iterator<Item = (&TxFrame, &[PacketSlice])> {
+        let mut at = self.taken_segments;
+        self.frames[self.taken_frames..].iter().map(move |frame| {
+            let first = at;
+            at += frame.count as usize;
+            (frame, &self.segments[first..at])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::{Pool, PoolConfig};
+
+    fn pool() -> Pool {
+        Pool::new(PoolConfig { slots: 16, slot_len: 2048, cells: 4, try_huge: false }).unwrap()
+    }
+
+    fn slice(pool: &Pool, bytes: &[u8]) -> PacketSlice {
+        pool.copy_from(bytes).unwrap().freeze()
+    }
+
+    #[test]
+    fn a_received_frame_is_a_run_of_segments() {
+        let pool = pool();
+        let mut burst = RxBurst::new();
+        burst.push_segment(slice(&pool, b"one"));
+        burst.finish_frame(RxFrame::default());
+        burst.push_segment(slice(&pool, b"lost"));
+        burst.abandon_frame();
+        burst.push_segment(slice(&pool, b"two"));
+        burst.push_segment(slice(&pool, b"three"));
+        burst.finish_frame(RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() });
+        let frame = burst.frames()[1];
+        assert_eq!((frame.first, frame.count, frame.len), (1, 2, 8));
+        assert_eq!(&burst.segments(&frame)[1][..], b"three");
+        burst.truncate_frames(1);
+        assert_eq!(pool.audit().held, 1);
+        burst.clear();
+        assert!(pool.audit().all_free());
+    }
+
+    #[test]
+    fn what_a_queue_did_not_take_stays_in_order() {
+        let pool = pool();
+        let mut burst = TxBurst::new();
+        for bytes in [&b"a"[..], b"bb", b"ccc"] {
+            burst.push_segment(slice(&pool, bytes));
+            burst.push_segment(slice(&pool, b"-"));
+            burst.finish_frame(TxFrame::default());
+        }
+        burst.take_front();
+        burst.clear_taken();
+        assert_eq!(pool.audit().held, 4);
+        let lens: Vec<_> = burst.iter().map(|(f, s)| (f.len, s.len())).collect();
+        assert_eq!(lens, [(3, 2), (4, 2)]);
+        burst.push_segment(slice(&pool, b"dddd"));
+        burst.finish_frame(TxFrame::default());
+        burst.take_front();
+        assert_eq!(burst.front().unwrap().0.len, 4);
+        burst.take_front();
+        assert_eq!(&burst.front().unwrap().1[0][..], b"dddd");
+        burst.take_front();
+        assert!(burst.is_empty() && pool.audit().all_free());
+    }
+
+    #[test]
+    fn a_burst_gives_its_segments_away() {
+        let pool = pool();
+        let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
+        for bytes in [&b"a"[..], b"bb", b"ccc"] {
+            rx.push_segment(slice(&pool, bytes));
+            rx.push_segment(slice(&pool, b"-"));
+            rx.finish_frame(RxFrame { rss_hash: Some(bytes.len() as u32), ..RxFrame::default() });
+        }
+        rx.push_segment(slice(&pool, b"not a frame yet"));
+        rx.drain(|frame, mut segments| {
+            tx.push_segment(segments.next().unwrap());
+            if frame.rss_hash != Some(2) {
+                tx.push_segment(segments.next().unwrap());
+                assert!(segments.next().is_none(), "the next segment is another frame's");
+            }
+            tx.finish_frame(TxFrame::default());
+        });
+        assert!(rx.is_empty());
+        assert_eq!((pool.audit().held, tx.segments_len()), (5, 5));
+        let mut kept = Vec::new();
+        tx.push_segment(slice(&pool, b"not a frame yet"));
+        tx.drain_front(2, |frame, segments| {
+            assert_eq!(usize::from(frame.count), segments.size_hint().0);
+            kept.extend(segments);
+        });
+        let bytes: Vec<_> = kept.iter().map(|segment| segment.to_vec()).collect();
+        assert_eq!(bytes, [&b"a"[..], b"-", b"bb"]);
+        assert_eq!((tx.len(), tx.front().unwrap().0.len), (1, 4));
+        tx.finish_frame(TxFrame::default());
+        tx.drain_front(9, |_, _| {});
+        assert!(tx.is_empty());
+        assert_eq!(pool.audit().held, 3, "what was not taken is dropped");
+        drop(kept);
+        assert!(pool.audit().all_free());
+    }
+}

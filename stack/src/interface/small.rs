@@ -1,0 +1,157 @@
+//! Small packets on their way into a burst: headers and payload in one cell, written once.
+//!
+//! ```text
+//!   cell   link │ IPv4 │ TCP or UDP │ payload
+//! ```
+//!
+//! The sums of the headers are made of the numbers that they are written from. Reading wider than
+//! was just written would wait for the processor's store buffer.
+
+use std::net::Ipv4Addr;
+
+use barewire_driver::device::{Features, TxChecksum};
+use barewire_driver::mem::Checksum;
+use barewire_driver::{MacAddr, TxFrame};
+
+use super::{Egress, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, TcpPath};
+use crate::wire::ethernet::{self, EthernetHeader, ethertype};
+use crate::wire::plain::PlainIpv4;
+use crate::wire::protocol;
+use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::udp::{self, UdpHeader};
+
+impl Egress {
+    /// Sends a segment with at most [`INLINE_PAYLOAD_BYTES`] of payload to the neighbour `mac`. If
+    /// there is no cell for it, it is lost as on a wire, and counted.
+    pub(crate) fn emit_small_tcp(
+        &mut self,
+        path: &TcpPath,
+        mac: MacAddr,
+        mut header: TcpHeader,
+        payload: &[u8],
+    ) {
+        debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small segment");
+        let Some(mut cell) = self.header_cell() else { return };
+        let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
+        (header.src_port, header.dst_port) = (path.key.local_port, path.key.remote_port);
+        let bytes: &mut [u8] = &mut cell;
+        let link_len = write_link(iface, mac, bytes);
+        let tcp_at = link_len + PlainIpv4::LEN;
+        let mut sum = Checksum::new();
+        let header_len = header.emit_summed(&mut bytes[tcp_at..], &mut sum);
+        let payload_at = tcp_at + header_len;
+        let end = payload_at + payload.len();
+        bytes[payload_at..end].copy_from_slice(payload);
+        let ip = PlainIpv4 {
+            src: path.key.local,
+            dst: path.key.remote,
+            protocol: protocol::TCP,
+            tos: path.tos,
+            payload_len: header_len + payload.len(),
+        };
+        ip.emit(path.ttl, true, &mut bytes[link_len..]);
+        let field = tcp_at + tcp::CHECKSUM_OFFSET;
+        let checksum = if iface.config.features.contains(Features::TX_CHECKSUM) {
+            let mut pseudo = Checksum::new();
+            ip.add_pseudo_header(&mut pseudo);
+            put_sum(bytes, field, pseudo.partial());
+            TxChecksum::Partial { start: tcp_at as u16, offset: tcp::CHECKSUM_OFFSET as u16 }
+        } else {
+            ip.add_pseudo_header(&mut sum);
+            sum.add(payload);
+            put_sum(bytes, field, sum.finish());
+            TxChecksum::Complete
+        };
+        cell.truncate(end);
+        self.counters.tcp_segments_sent += 1;
+        self.counters.tx_packets += 1;
+        self.pool.count_copied(payload.len());
+        let header_len = payload_at as u16;
+        iface.burst.push_segment(cell.freeze());
+        iface.burst.finish_frame(TxFrame { checksum, header_len, ..TxFrame::default() });
+    }
+}
+
+/// What a small UDP datagram needs besides its payload and its link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UdpPath {
+    pub(crate) src: Ipv4Addr,
+    pub(crate) src_port: u16,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) dst_port: u16,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) dont_fragment: bool,
+}
+
+impl UdpPath {
+    /// Bytes in front of the payload, from the IP header on.
+    pub(crate) const HEADERS_LEN: usize = PlainIpv4::LEN + UdpHeader::LEN;
+}
+
+impl Egress {
+    /// Sends a datagram with at most [`INLINE_PAYLOAD_BYTES`] of payload to the neighbour `mac`. If
+    /// there is no cell for it, it is lost as on a wire, and counted.
+    pub(crate) fn emit_small_udp(
+        &mut self,
+        iface: IfaceId,
+        mac: MacAddr,
+        path: &UdpPath,
+        payload: &[u8],
+    ) {
+        debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small datagram");
+        let Some(mut cell) = self.header_cell() else { return };
+        let Some(iface) = self.ifaces.get_mut(usize::from(iface.0)) else { return };
+        let bytes: &mut [u8] = &mut cell;
+        let link_len = write_link(iface, mac, bytes);
+        let len = UdpHeader::LEN + payload.len();
+        let ip = PlainIpv4 {
+            src: path.src,
+            dst: path.dst,
+            protocol: protocol::UDP,
+            tos: path.tos,
+            payload_len: len,
+        };
+        let udp_at = link_len + PlainIpv4::LEN;
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
+        let mut sum = Checksum::new();
+        ip.add_pseudo_header(&mut sum);
+        let (checksum, left) = if offload {
+            let (start, offset) = (udp_at as u16, udp::CHECKSUM_OFFSET as u16);
+            (sum.partial(), TxChecksum::Partial { start, offset })
+        } else {
+            sum.add_u32(u32::from(path.src_port) << 16 | u32::from(path.dst_port));
+            sum.add_u16(len as u16);
+            sum.add(payload);
+            (UdpHeader::checksum_of(&sum), TxChecksum::Complete)
+        };
+        let (src_port, dst_port) = (path.src_port, path.dst_port);
+        let udp = UdpHeader { src_port, dst_port, len: len as u16, checksum };
+        ip.emit(path.ttl, path.dont_fragment, &mut bytes[link_len..]);
+        udp.emit(&mut bytes[udp_at..]);
+        bytes[udp_at + UdpHeader::LEN..udp_at + len].copy_from_slice(payload);
+        cell.truncate(udp_at + len);
+        self.counters.tx_packets += 1;
+        self.pool.count_copied(payload.len());
+        iface.burst.push_segment(cell.freeze());
+        iface.burst.finish_frame(TxFrame { checksum: left, ..TxFrame::default() });
+    }
+}
+
+/// Writes the link header, if the interface has one; gives its length.
+#[inline]
+fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
+    match iface.config.medium {
+        Medium::Ip => 0,
+        Medium::Ethernet => {
+            let src = iface.config.mac;
+            EthernetHeader { dst: to, src, ethertype: ethertype::IPV4 }.emit(out);
+            ethernet::LEN
+        }
+    }
+}
+
+#[inline]
+fn put_sum(out: &mut [u8], at: usize, sum: u16) {
+    out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
