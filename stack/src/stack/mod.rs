@@ -113,6 +113,8 @@ pub struct Event {
 pub struct Stack {
     pub(crate) egress: Egress,
     pub(crate) tcp: crate::tcp::TcpConfig,
+    /// The same as it was when the last socket was made.
+    shared_tcp: Rc<crate::tcp::TcpConfig>,
     pub(crate) limits: Limits,
     pub(crate) ephemeral: std::ops::RangeInclusive<u16>,
     pub(crate) share: Share,
@@ -151,6 +153,7 @@ impl Stack {
         let StackConfig { seed, tcp, limits, ephemeral_ports, share } = config;
         Stack {
             egress: Egress::new(pool, Rng::new(seed)),
+            shared_tcp: Rc::new(tcp.clone()),
             tcp,
             sockets: Slab::new(limits.sockets),
             half_open: Slab::new(limits.half_open),

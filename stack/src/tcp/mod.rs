@@ -36,6 +36,7 @@ mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod rest;
 mod rtt;
 mod sendq;
 mod seq;
@@ -56,6 +57,7 @@ use crate::wire::tcp::{TcpFlags, TcpHeader};
 pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use cookie::SynCookies;
 pub use ecn::EcnMode;
+pub(crate) use rest::AtRest;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use info::{
     SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
