@@ -159,7 +159,13 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_as_small_as_promised() {
-        println!("{} {} {} {}", size_of::<Connection>(), size_of::<Block>(), size_of::<PathCache>(), size_of::<Holder>());
+        println!(
+            "{} {} {} {}",
+            size_of::<Connection>(),
+            size_of::<Block>(),
+            size_of::<PathCache>(),
+            size_of::<Holder>()
+        );
         assert!(size_of::<Socket>() <= 344, "{}", size_of::<Socket>());
     }
 }

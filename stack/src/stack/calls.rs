@@ -55,7 +55,8 @@ impl Stack {
     /// As [`Stack::read`].
     pub fn peek(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map_or(Err(SocketError::BadSocket), |c| c.tcb.look(|tcb| tcb.peek(out)))
+        self.connection(index)
+            .map_or(Err(SocketError::BadSocket), |c| c.tcb.look(|tcb| tcb.peek(out)))
     }
 
     /// Takes up to `max` received bytes as they lie in packet memory: no copy. `None` is the end of
@@ -222,7 +223,9 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_readable(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.look(|tcb| tcb.bytes_readable())).ok_or(SocketError::BadSocket)
+        self.connection(index)
+            .map(|c| c.tcb.look(|tcb| tcb.bytes_readable()))
+            .ok_or(SocketError::BadSocket)
     }
 
     /// Bytes written that the peer has not acknowledged (`SIOCOUTQ`).
@@ -240,7 +243,9 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_unsent(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.look(|tcb| tcb.bytes_unsent())).ok_or(SocketError::BadSocket)
+        self.connection(index)
+            .map(|c| c.tcb.look(|tcb| tcb.bytes_unsent()))
+            .ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.

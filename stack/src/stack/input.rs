@@ -500,7 +500,8 @@ impl Stack {
             return Memory::Plenty;
         }
         let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
-        if free < total / RECV_RESERVE_PART && self.connection(index).is_some_and(|c| c.tcb.look(waits))
+        if free < total / RECV_RESERVE_PART
+            && self.connection(index).is_some_and(|c| c.tcb.look(waits))
         {
             self.egress.counters.rx_memory_pressure += 1;
             return Memory::Exhausted;

@@ -89,6 +89,9 @@ pub const RECV_RESERVE_PART: usize = 4;
 /// buffers shrink.
 pub const GROWTH_RESERVE_PART: usize = 2;
 
+/// Timers that may fire at once without an allocation.
+const FIRED_KEPT: usize = 4096;
+
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]
@@ -233,6 +236,7 @@ impl Stack {
                 Tag::TimeWait(index) => self.time_wait_timeout(index),
             }
         }
+        fired.shrink_to(FIRED_KEPT);
         self.fired = fired;
     }
 

@@ -51,7 +51,9 @@ impl Stack {
             Socket::Connection(connection) => match name {
                 OptionName::Ttl => Ok(SocketOption::Ttl(connection.ttl)),
                 OptionName::Tos => Ok(SocketOption::Tos(connection.tos)),
-                OptionName::MaxSeg => Ok(SocketOption::MaxSeg(connection.tcb.look(|tcb| tcb.info().mss))),
+                OptionName::MaxSeg => {
+                    Ok(SocketOption::MaxSeg(connection.tcb.look(|tcb| tcb.info().mss)))
+                }
                 name => get_tcp(connection.tcb.config(), name),
             },
         }

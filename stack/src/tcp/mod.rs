@@ -57,12 +57,12 @@ use crate::wire::tcp::{TcpFlags, TcpHeader};
 pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use cookie::SynCookies;
 pub use ecn::EcnMode;
-pub(crate) use rest::AtRest;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use info::{
     SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
 };
 pub use isn::{isn, timestamp_offset};
+pub(crate) use rest::AtRest;
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
 pub use tcb::Tcb;
