@@ -20,6 +20,7 @@
 
 pub mod loss;
 pub mod measure;
+pub mod million;
 pub mod ours;
 pub mod peer;
 pub mod workload;
