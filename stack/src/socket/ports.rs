@@ -9,6 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::SocketError;
 
+/// A registry with room for more ports than this shrinks when all but one part in so many is unused.
+const SHRINK_FROM: usize = 1024;
+const SHRINK_PART: usize = 8;
+
 /// The protocols whose ports are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -220,6 +224,10 @@ impl Inner {
         let unused = |p: &Port| p.bindings.is_empty() && p.connections == 0;
         if self.ports.get(&(protocol, port)).is_some_and(unused) {
             self.ports.remove(&(protocol, port));
+            let (len, capacity) = (self.ports.len(), self.ports.capacity());
+            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
+                self.ports.shrink_to(2 * len);
+            }
         }
     }
 }

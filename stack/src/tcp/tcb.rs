@@ -374,6 +374,7 @@ impl Tcb {
         self.soft_error = None;
         self.begin_tuning(now);
         self.arm_keepalive();
+        self.trim_later(now);
     }
 
     /// The state of the connection.

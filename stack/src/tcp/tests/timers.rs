@@ -48,9 +48,10 @@ fn a_peers_keepalive_probe_is_answered() {
 #[test]
 fn keepalive_can_be_turned_on_later() {
     let mut t = Trace::established(plain());
-    assert_eq!(t.tcb.poll_at(), None);
+    t.wait(2000);
+    assert_eq!(t.tcb.poll_at(), None, "it is at rest");
     t.tcb.update_config(|c| c.keepalive = keepalive().keepalive);
-    assert_eq!(t.wait_for_timer(), 10_000);
+    assert_eq!(t.wait_for_timer(), 8_000);
     t.tx("A 0 ack 1");
     t.end();
 }
