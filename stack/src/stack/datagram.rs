@@ -97,7 +97,7 @@ impl Stack {
             Some(Socket::Datagram(socket)) => socket.reuse.port,
             Some(Socket::Fresh(_) | Socket::Listener(_) | Socket::Connection(_)) | None => false,
         };
-        let last = alike.clone().last()?;
+        let last = alike.clone().next_back()?;
         if !shares(&last) {
             return Some(last);
         }

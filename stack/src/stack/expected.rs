@@ -26,7 +26,7 @@ use crate::socket::{SocketId, SocketKind, udp};
 use crate::tcp::{Memory, Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::plain::{self, PlainIpv4};
-use crate::wire::tcp::TcpHeader;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{ethernet, protocol};
 
@@ -92,6 +92,10 @@ impl Stack {
     fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
+        // A SYN is of no connection yet, or it is unexpected.
+        if header.flags.contains(TcpFlags::SYN) {
+            return None;
+        }
         let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
         let pool = &self.egress.pool;
         let (free, total) = (pool.free_slots(), pool.total_slots());

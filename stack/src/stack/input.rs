@@ -434,7 +434,7 @@ impl Stack {
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
-        match self.flows.get(&key) {
+        match self.flows.find(&key) {
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {
                     self.memory_for(index, segment.header.seq)
