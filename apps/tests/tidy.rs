@@ -399,6 +399,33 @@ fn named_commands(text: &str) -> Vec<String> {
 // The rules against the tree.
 
 #[track_caller]
+/// Tests that a table of promises names and that are not there: packet traces by their name, others
+/// as `FILE::NAME`. A promise without a test has to say so.
+fn promised_tests(text: &str, exists: impl Fn(&str, Option<&str>) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", promise, shown, ""] = cells[..] else { continue };
+        if shown == "shown by" || shown.starts_with("---") || shown == "**missing**" {
+            continue;
+        }
+        let names: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            found.push(format!("line {}: `{promise}` names no test", at + 1));
+        }
+        for name in names {
+            let there = match name.split_once("::") {
+                Some((file, test)) => exists(file, Some(test)),
+                None => exists(&format!("stack/tests/traces/{name}"), None),
+            };
+            if !there {
+                found.push(format!("line {}: there is no {name}", at + 1));
+            }
+        }
+    }
+    found
+}
+
 fn assert_tidy(rule: impl Fn(&Source) -> Vec<String>) {
     let sources = sources();
     assert!(sources.len() > 20, "the tree was not found");
@@ -531,7 +558,33 @@ fn what_the_documents_tell_to_run_exists() {
     }
 }
 
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let path = "stack/PROMISES.md";
+    let text = fs::read_to_string(workspace().join(path)).unwrap();
+    let exists = |file: &str, test: Option<&str>| {
+        let Ok(text) = fs::read_to_string(workspace().join(file)) else { return false };
+        test.is_none_or(|test| text.contains(&format!("fn {test}(")))
+    };
+    let rows = text.lines().filter(|line| line.contains(".trace`")).count();
+    assert!(rows > 50, "{path} has {rows} rows with a trace");
+    let found = promised_tests(&text, exists);
+    assert!(found.is_empty(), "{path}:\n{}", found.join("\n"));
+}
+
 // The rules against what they must find.
+
+#[test]
+fn promises_without_tests_are_found() {
+    let table = "| promise | shown by |\n| --- | --- |\n| a | `x.trace`, `f.rs::t` |\n\
+                 | b | `y.trace` |\n| c | **missing** |\n| d | surely |\n";
+    let exists = |file: &str, test: Option<&str>| match test {
+        None => file == "stack/tests/traces/x.trace",
+        Some(test) => (file, test) == ("f.rs", "t"),
+    };
+    let found = promised_tests(table, exists);
+    assert_eq!(found, ["line 4: there is no y.trace", "line 6: `d` names no test"]);
+}
 
 #[test]
 fn comments_and_strings_are_not_code() {

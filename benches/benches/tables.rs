@@ -173,7 +173,7 @@ impl Blocks {
     }
 
     fn give(&mut self, segment: Transmit, to: usize) {
-        let Transmit { header, payload_len, mss } = segment;
+        let Transmit { header, payload_len, mss, ecn } = segment;
         let wire_segments = payload_len.div_ceil(u32::from(mss)).max(1) as u16;
         let payload = &mut self.pieces;
         let segment = Segment {
@@ -181,6 +181,7 @@ impl Blocks {
             payload,
             payload_len,
             wire_segments,
+            ecn,
             memory: Memory::Plenty,
         };
         assert_eq!(self.ends[to].handle_segment(self.now, segment), Outcome::Continue);

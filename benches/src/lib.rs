@@ -18,6 +18,7 @@
 //! The clock moves a microsecond a turn, and to the next deadline when nothing moves; reading a
 //! real clock would be the same cost to both.
 
+pub mod loss;
 pub mod measure;
 pub mod ours;
 pub mod peer;

@@ -132,6 +132,8 @@ impl Host {
         let buffer = || tcp::SocketBuffer::new(vec![0; buffer_bytes]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
+        // Its default depends on what else is compiled in.
+        socket.set_congestion_control(tcp::CongestionControl::None);
         // As our own delayed ACK.
         socket.set_ack_delay(Some(Duration::from_millis(40)));
         self.sockets.add(socket)

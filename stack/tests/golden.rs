@@ -18,7 +18,6 @@ const LOSSES: [f64; 4] = [0.0, 0.001, 0.01, 0.05];
 const RTTS_US: [u64; 4] = [100, 1_000, 20_000, 100_000];
 const BUFFERS_KIB: [u32; 3] = [64, 512, 4096];
 const FLOWS: [u8; 2] = [2, 8];
-const CONTROLLERS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
 
 /// The least that waits before the bottleneck; otherwise it is as much as is under way.
 const QUEUE_BYTES_MIN: u64 = 64 << 10;
@@ -56,7 +55,8 @@ struct Row {
 
 fn goodput_rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (name, algorithm) in CONTROLLERS {
+    for algorithm in Algorithm::ALL {
+        let name = algorithm.name();
         for buffer in BUFFERS_KIB {
             for rtt in RTTS_US {
                 let bulk = bulk(algorithm, rtt, buffer);
@@ -81,7 +81,8 @@ fn goodput_rows() -> Vec<Row> {
 
 fn fairness_rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (name, algorithm) in CONTROLLERS {
+    for algorithm in Algorithm::ALL {
+        let name = algorithm.name();
         for rtt in RTTS_US {
             for flows in FLOWS {
                 let bulk = bulk(algorithm, rtt, 512);

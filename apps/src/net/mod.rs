@@ -4,6 +4,7 @@
 //! copied once. `bind` and `connect` use the process's default instance of
 //! [`Barewire`](crate::Barewire), `bind_on` and `connect_on` the one given.
 
+mod options;
 mod tcp;
 mod udp;
 
@@ -53,6 +54,17 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// What a connection accepted by a listener begins with: its timeouts (`SO_RCVTIMEO`,
+    /// `SO_SNDTIMEO`), as on Linux, not its mode.
+    fn inherited(&self) -> Waiting {
+        let copy = |timeout: &AtomicU64| AtomicU64::new(timeout.load(Ordering::Relaxed));
+        Waiting {
+            nonblocking: AtomicBool::new(false),
+            read_timeout: copy(&self.read_timeout),
+            write_timeout: copy(&self.write_timeout),
+        }
+    }
+
     fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }

@@ -16,11 +16,11 @@ use crate::runtime::Barewire;
 const BACKLOG: usize = 128;
 
 /// What the clones of a stream share.
-struct Connection {
+pub(super) struct Connection {
     /// `None` only while it is being dropped.
     stream: Option<RemoteStream>,
     waiting: Waiting,
-    linger: Mutex<Option<Duration>>,
+    pub(super) linger: Mutex<Option<Duration>>,
     /// Keeps the engines running while one of their sockets is open.
     instance: Barewire,
 }
@@ -47,20 +47,28 @@ pub struct TcpStream(Arc<Connection>);
 
 impl TcpStream {
     fn new(stream: RemoteStream, instance: Barewire) -> TcpStream {
-        let (waiting, linger) = (Waiting::default(), Mutex::default());
+        TcpStream::with_waiting(stream, instance, Waiting::default())
+    }
+
+    pub(super) fn with_waiting(
+        stream: RemoteStream,
+        instance: Barewire,
+        waiting: Waiting,
+    ) -> TcpStream {
+        let linger = Mutex::default();
         let connection = Connection { stream: Some(stream), waiting, linger, instance };
         TcpStream(Arc::new(connection))
     }
 
-    fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.0
     }
 
-    fn stream(&self) -> io::Result<&RemoteStream> {
+    pub(super) fn stream(&self) -> io::Result<&RemoteStream> {
         self.connection().stream()
     }
 
-    fn waiting(&self) -> &Waiting {
+    pub(super) fn waiting(&self) -> &Waiting {
         &self.connection().waiting
     }
 
@@ -187,9 +195,7 @@ impl TcpStream {
     /// # Errors
     /// When the engine has stopped.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.set_option(SocketOption::Linger(linger))?;
-        *self.connection().linger.lock().unwrap_or_else(PoisonError::into_inner) = linger;
-        Ok(())
+        self.set_option(SocketOption::Linger(linger))
     }
 
     /// What [`TcpStream::set_linger`] has set.
@@ -236,22 +242,6 @@ impl TcpStream {
     /// When the engine has stopped.
     pub fn ttl(&self) -> io::Result<u32> {
         ttl_of(self.stream()?.option(OptionName::Ttl))
-    }
-
-    /// Any option of SOCKETS.md, by its POSIX name.
-    ///
-    /// # Errors
-    /// What the stack answers.
-    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
-        self.stream()?.set_option(option).map_err(to_io)
-    }
-
-    /// The value of any option.
-    ///
-    /// # Errors
-    /// What the stack answers.
-    pub fn option(&self, name: OptionName) -> io::Result<SocketOption> {
-        self.stream()?.option(name).map_err(to_io)
     }
 
     /// The error that waits (`SO_ERROR`), told once.
@@ -328,6 +318,14 @@ struct Listening {
 }
 
 impl TcpListener {
+    pub(super) fn listener(&self) -> &RemoteListener {
+        &self.0.listener
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.0.waiting
+    }
+
     /// Listens on the first address that can be had, on the default instance.
     ///
     /// # Errors
@@ -382,7 +380,8 @@ impl TcpListener {
     /// `WouldBlock` on a non-blocking listener; `ConnectionAborted` when the engines have stopped.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = self.0.listener.accept(self.0.waiting.reads()).map_err(to_io)?;
-        Ok((TcpStream::new(stream, self.0.instance.clone()), peer))
+        let waiting = self.0.waiting.inherited();
+        Ok((TcpStream::with_waiting(stream, self.0.instance.clone(), waiting), peer))
     }
 
     /// The connections, one after the other, without end.

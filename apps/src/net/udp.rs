@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barewire_stack::engine::RemoteDatagram;
-use barewire_stack::{OptionName, SocketOption};
+use barewire_stack::{OptionName, Received, SocketOption};
 
 use super::{Waiting, each_addr, get_timeout, set_timeout, to_io, ttl_of, ttl_option, unexpected};
 use crate::runtime::Barewire;
@@ -23,6 +23,14 @@ struct Bound {
 }
 
 impl UdpSocket {
+    pub(super) fn socket(&self) -> &RemoteDatagram {
+        &self.0.socket
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.0.waiting
+    }
+
     /// Binds to the first address that can be had, on the default instance.
     ///
     /// # Errors
@@ -50,6 +58,15 @@ impl UdpSocket {
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let received = self.0.socket.recv_from(buf, self.0.waiting.reads()).map_err(to_io)?;
         Ok((received.len, received.from))
+    }
+
+    /// As [`UdpSocket::recv_from`], and says how long the datagram was: more than what was copied
+    /// if it was cut to `buf`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_datagram(&self, buf: &mut [u8]) -> io::Result<Received> {
+        self.0.socket.recv_from(buf, self.0.waiting.reads()).map_err(to_io)
     }
 
     /// As [`UdpSocket::recv_from`], but leaves the datagram for the next call.
@@ -195,22 +212,6 @@ impl UdpSocket {
     /// When the engines have stopped.
     pub fn ttl(&self) -> io::Result<u32> {
         ttl_of(self.0.socket.option(OptionName::Ttl))
-    }
-
-    /// Any option of SOCKETS.md, by its POSIX name.
-    ///
-    /// # Errors
-    /// What the stack answers.
-    pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
-        self.0.socket.set_option(option).map_err(to_io)
-    }
-
-    /// The value of any option.
-    ///
-    /// # Errors
-    /// What the stack answers.
-    pub fn option(&self, name: OptionName) -> io::Result<SocketOption> {
-        self.0.socket.option(name).map_err(to_io)
     }
 
     /// The error that waits (`SO_ERROR`), told once.

@@ -80,6 +80,14 @@ impl AsyncTcpListener {
     pub fn set_option(&self, option: SocketOption) -> io::Result<()> {
         self.socket.core.with_stack(|s| s.set_option(self.socket.id, option)).map_err(to_io)
     }
+
+    /// The value of an option.
+    ///
+    /// # Errors
+    /// What the stack answers.
+    pub fn option(&self, name: OptionName) -> io::Result<SocketOption> {
+        self.socket.core.with_stack(|s| s.option(self.socket.id, name)).map_err(to_io)
+    }
 }
 
 /// A TCP connection of one core. Dropping it closes it gracefully; while a panic unwinds it is
@@ -98,12 +106,35 @@ impl AsyncTcpStream {
     /// # Errors
     /// As a socket's `connect`.
     pub async fn connect(core: &Core, addr: SocketAddr) -> io::Result<AsyncTcpStream> {
+        AsyncTcpStream::connect_with(core, addr, &[], &[]).await.map(|(stream, _)| stream)
+    }
+
+    /// As [`AsyncTcpStream::connect`], with options that are set before the SYN leaves, and with the
+    /// front of `data` in it where the server has given a fast open cookie (RFC 7413). Says how much
+    /// of the data was taken; the rest is to be written.
+    ///
+    /// # Errors
+    /// As a socket's `connect`; what the stack answers to an option.
+    pub async fn connect_with(
+        core: &Core,
+        addr: SocketAddr,
+        options: &[SocketOption],
+        data: &[u8],
+    ) -> io::Result<(AsyncTcpStream, usize)> {
         let socket = core.open(SocketKind::Tcp, addr.ip())?;
         let id = socket.id;
-        match core.with_stack(|stack| stack.connect(id, addr)) {
-            Ok(()) | Err(SocketError::InProgress) => {}
+        let begun = core.with_stack(|stack| {
+            options.iter().try_for_each(|&option| stack.set_option(id, option))?;
+            match data {
+                [] => stack.connect(id, addr).map(|()| 0),
+                data => stack.connect_with(id, addr, data),
+            }
+        });
+        let taken = match begun {
+            Ok(taken) => taken,
+            Err(SocketError::InProgress) => 0,
             Err(error) => return Err(to_io(error)),
-        }
+        };
         let opened = |stack: &mut Stack| {
             let ready = stack.readiness(id)?;
             if ready.intersects(Readiness::ERROR | Readiness::WRITE_CLOSED) {
@@ -112,7 +143,7 @@ impl AsyncTcpStream {
             if ready.contains(Readiness::WRITABLE) { Ok(()) } else { Err(SocketError::WouldBlock) }
         };
         core.ready(id, Direction::Write, opened).await.map_err(to_io)?;
-        Ok(AsyncTcpStream { socket })
+        Ok((AsyncTcpStream { socket }, taken))
     }
 
     async fn when<T>(

@@ -29,9 +29,12 @@ use crate::addr::Cidr;
 use crate::error::SocketError;
 use crate::interface::{InterfaceConfig, Medium};
 use crate::neighbor::NeighborConfig;
-use crate::socket::SocketKind;
+use crate::socket::{SocketKind, SocketOption};
 use crate::stack::{Limits, Share, Stack, StackConfig};
 use crate::tcp::TcpConfig;
+
+/// More data than a SYN ever carries: a segment of the largest packet.
+const SYN_DATA_BYTES: usize = 65_535;
 
 /// How long the end of an engine waits for buffers that other threads are about to give back.
 const RETURNS_WAIT: Duration = Duration::from_millis(250);
@@ -287,11 +290,32 @@ impl Engines {
     /// As a socket's `connect`; [`SocketError::TimedOut`] if `wait` ended first;
     /// [`SocketError::EngineStopped`].
     pub fn connect(&self, to: SocketAddr, wait: Wait) -> Result<RemoteStream, SocketError> {
+        self.connect_with(to, &[], &[], wait).map(|(stream, _)| stream)
+    }
+
+    /// As [`Engines::connect`], with options that are set before the SYN leaves, and with the front
+    /// of `data` in it where the server has given a fast open cookie (RFC 7413). Says how much of
+    /// the data was taken; the rest is to be written.
+    ///
+    /// # Errors
+    /// As [`Engines::connect`], and what the options are answered.
+    pub fn connect_with(
+        &self,
+        to: SocketAddr,
+        options: &[SocketOption],
+        data: &[u8],
+        wait: Wait,
+    ) -> Result<(RemoteStream, usize), SocketError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.count();
-        let portal = portal_of(self.mailboxes[turn].call(Op::Connect { to })?)?;
+        // More than this never fits a SYN.
+        let data = data[..data.len().min(SYN_DATA_BYTES)].to_vec();
+        let op = Op::Connect { to, options: options.to_vec(), data };
+        let Answer::Opened(portal, taken) = self.mailboxes[turn].call(op)? else {
+            return Err(SocketError::InvalidInput);
+        };
         let stream = RemoteStream::new(portal);
         match stream.wait_connected(wait) {
-            Ok(()) => Ok(stream),
+            Ok(()) => Ok((stream, taken)),
             Err(SocketError::WouldBlock) => Err(SocketError::TimedOut),
             Err(error) => Err(error),
         }
@@ -305,9 +329,11 @@ impl Engines {
         }
         match self.mailboxes[0].call(Op::Probe { kind, addr })? {
             Answer::Address(addr) => Ok(addr),
-            Answer::Done | Answer::Portal(_) | Answer::Option(_) | Answer::Stats(_) => {
-                Err(SocketError::InvalidInput)
-            }
+            Answer::Done
+            | Answer::Portal(_)
+            | Answer::Opened(..)
+            | Answer::Option(_)
+            | Answer::Stats(_) => Err(SocketError::InvalidInput),
         }
     }
 
@@ -337,7 +363,13 @@ impl Engines {
     pub fn stats(&self) -> Vec<EngineStats> {
         let ask = |mailbox: &Arc<Mailbox>| match mailbox.call(Op::Stats) {
             Ok(Answer::Stats(stats)) => Some(*stats),
-            Ok(Answer::Done | Answer::Portal(_) | Answer::Address(_) | Answer::Option(_))
+            Ok(
+                Answer::Done
+                | Answer::Portal(_)
+                | Answer::Opened(..)
+                | Answer::Address(_)
+                | Answer::Option(_),
+            )
             | Err(_) => None,
         };
         self.mailboxes.iter().filter_map(ask).collect()
@@ -380,9 +412,11 @@ impl fmt::Debug for Engines {
 fn portal_of(answer: Answer) -> Result<Arc<Portal>, SocketError> {
     match answer {
         Answer::Portal(portal) => Ok(portal),
-        Answer::Done | Answer::Address(_) | Answer::Option(_) | Answer::Stats(_) => {
-            Err(SocketError::InvalidInput)
-        }
+        Answer::Done
+        | Answer::Opened(..)
+        | Answer::Address(_)
+        | Answer::Option(_)
+        | Answer::Stats(_) => Err(SocketError::InvalidInput),
     }
 }
 

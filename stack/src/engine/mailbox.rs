@@ -44,8 +44,9 @@ pub(crate) enum Op {
     Probe { kind: SocketKind, addr: SocketAddr },
     /// Opens a listener whose connections go to a queue that threads share.
     Listen { addr: SocketAddr, backlog: usize, share_port: bool, accepts: Arc<AcceptQueue> },
-    /// Opens a connection; the portal tells when it is there.
-    Connect { to: SocketAddr },
+    /// Opens a connection with these options; the portal tells when it is there. Of the data the
+    /// front goes with the SYN where fast open allows it.
+    Connect { to: SocketAddr, options: Vec<SocketOption>, data: Vec<u8> },
     /// Opens a UDP socket that delivers to an endpoint which several engines may share.
     BindUdp { addr: SocketAddr, share_port: bool, endpoint: Arc<Endpoint> },
     /// Sets a UDP socket's peer.
@@ -64,6 +65,8 @@ pub(crate) enum Op {
 pub(crate) enum Answer {
     Done,
     Portal(Arc<Portal>),
+    /// A connection, and how much data went with its SYN.
+    Opened(Arc<Portal>, usize),
     Address(SocketAddr),
     Option(SocketOption),
     Stats(Box<EngineStats>),

@@ -427,6 +427,11 @@ impl Egress {
         self.loopback.push_back((iface, packet));
     }
 
+    /// True if the connection waits for the link address of its next hop.
+    pub(crate) fn waits_for_neighbor(&self, connection: u32) -> bool {
+        self.waiting.values().any(|waiting| waiting.contains(&connection))
+    }
+
     /// Sends what waited for a neighbour that has answered.
     pub(crate) fn release_parked(&mut self, iface: IfaceId, mac: MacAddr, parked: Vec<Parked>) {
         for Parked { header, pieces, meta } in parked {

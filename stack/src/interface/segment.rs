@@ -11,7 +11,7 @@ use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
 use crate::wire::ethernet::ethertype;
-use crate::wire::ipv4::{DEFAULT_TTL, Ipv4Header};
+use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
@@ -57,6 +57,7 @@ impl Egress {
         segment: &Transmit,
         pieces: &mut Vec<PacketSlice>,
     ) {
+        let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
         if let (0, Some(mac)) = (segment.payload_len, path.mac) {
             return self.emit_small_tcp(path, mac, segment.header, &[]);
         }
@@ -315,7 +316,8 @@ impl Egress {
             return;
         }
         let path = TcpPath { key, ttl, tos, hop, mac };
-        let segment = Transmit { header, payload_len: 0, mss: u16::MAX };
+        let ecn = Ecn::NotEct;
+        let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
         self.emit_tcp(&path, &segment, &mut Vec::new());
     }
 

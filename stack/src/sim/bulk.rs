@@ -314,7 +314,8 @@ mod tests {
         let report = bulk.run().unwrap();
         // 1,448 of 1,538 bytes of each full frame are the application's.
         let share = report.total_bps() / 10e6;
-        assert!((0.92..=1448.0 / 1538.0 + 0.001).contains(&share), "{share}");
+        // A window that waited behind a gap when counting began comes on top.
+        assert!((0.92..=1448.0 / 1538.0 + 0.02).contains(&share), "{share}");
         assert_eq!(bulk.run().unwrap(), report);
     }
 }

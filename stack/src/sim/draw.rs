@@ -14,11 +14,8 @@ use super::switch::Wire;
 use crate::rng::Rng;
 use crate::socket::SocketKind;
 use crate::stack::StackConfig;
-use crate::tcp::{Algorithm, Keepalive, TcpConfig};
+use crate::tcp::{Algorithm, EcnMode, Keepalive, SynCookies, TcpConfig};
 use crate::wire::ethernet::EthernetHeader;
-
-/// Controllers that connections get at random.
-const ALGORITHMS: [Algorithm; 1] = [Algorithm::NewReno];
 
 /// Ports that every host listens on.
 const PORTS: [u16; 2] = [80, 443];
@@ -195,11 +192,18 @@ fn tcp(rng: &mut Rng, tcp: &mut TcpConfig) {
         interval: Duration::from_secs(5),
         count: 8,
     });
-    tcp.congestion = ALGORITHMS[rng.below(ALGORITHMS.len() as u64) as usize];
+    tcp.congestion = Algorithm::ALL[rng.below(Algorithm::ALL.len() as u64) as usize];
+    tcp.ecn = [EcnMode::Off, EcnMode::WhenAsked, EcnMode::Request][rng.below(3) as usize];
+    tcp.pacing = rng.chance(0.2);
+    tcp.slow_start_after_idle = rng.chance(0.8);
     tcp.timestamps = rng.chance(0.7);
     tcp.window_scale = rng.chance(0.7);
     (tcp.sack, tcp.dsack) = (rng.chance(0.7), rng.chance(0.7));
     (tcp.rack_tlp, tcp.rto_restart) = (rng.chance(0.7), rng.chance(0.3));
+    tcp.quick_ack = rng.chance(0.2);
+    if rng.chance(0.2) {
+        tcp.syn_cookies = if rng.chance(0.5) { SynCookies::Off } else { SynCookies::Always };
+    }
     tcp.send_buffer_bytes = 4096 << rng.below(8);
     tcp.recv_buffer_bytes = 4096 << rng.below(8);
     (tcp.send_autotune, tcp.recv_autotune) = (rng.chance(0.5), rng.chance(0.5));

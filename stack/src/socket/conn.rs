@@ -110,6 +110,8 @@ pub(crate) struct Connection {
     /// In the list of connections that want to send, or waiting for a neighbour.
     pub(crate) in_tx_list: bool,
     pub(crate) in_event_list: bool,
+    /// Waiting for its turn to send by its rate.
+    pub(crate) in_pacing: bool,
     /// A write had to wait because the connection has used its share of scarce memory.
     pub(crate) held_back: bool,
     /// How it drained when memory was last scarce.
@@ -131,6 +133,7 @@ impl Connection {
             tos,
             in_tx_list: false,
             in_event_list: false,
+            in_pacing: false,
             held_back: false,
             drain: None,
             linked: true,

@@ -8,7 +8,7 @@ use super::{SEND_RESERVE_PART, SEND_SHARE_MIN_BYTES, SEND_SHARE_PART, Socket, St
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
-use crate::tcp::{Outcome, Readiness, TcpInfo};
+use crate::tcp::{Figures, Outcome, Readiness, SendLimit, TcpInfo};
 
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
@@ -406,11 +406,26 @@ impl Stack {
         }
     }
 
-    /// The connection's state and figures (`TCP_INFO`).
+    /// What the connection tells about itself, with the kernel's names (`TCP_INFO`), and why it is
+    /// not sending now.
     ///
     /// # Errors
     /// [`SocketError::NotConnected`] and the like if this is no connection.
     pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo, SocketError> {
+        let index = self.stream(id)?;
+        let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
+        let mut info = connection.tcb.tcp_info(self.egress.now);
+        if info.limit != SendLimit::Closed && self.egress.waits_for_neighbor(index) {
+            info.limit = SendLimit::Neighbor;
+        }
+        Ok(info)
+    }
+
+    /// The connection's figures in bytes and spans of time.
+    ///
+    /// # Errors
+    /// As [`Stack::tcp_info`].
+    pub fn figures(&self, id: SocketId) -> Result<Figures, SocketError> {
         let index = self.stream(id)?;
         self.connection(index).map(|c| c.tcb.info()).ok_or(SocketError::BadSocket)
     }

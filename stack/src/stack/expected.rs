@@ -25,6 +25,7 @@ use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::{SocketId, SocketKind, udp};
 use crate::tcp::{Memory, Outcome, Segment};
 use crate::time::Instant;
+use crate::wire::ipv4::Ecn;
 use crate::wire::plain::{self, PlainIpv4};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::udp::UdpHeader;
@@ -109,12 +110,13 @@ impl Stack {
             return None;
         }
         let payload_len = (packet.ip.payload_len - header_len) as u32;
-        Some(Found { index, header_len, payload_len, memory })
+        let ecn = Ecn::of_tos(packet.ip.tos);
+        Some(Found { index, header_len, payload_len, ecn, memory })
     }
 
     /// Gives a connection a segment whose payload is in `scratch`.
     fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
-        let &Found { index, payload_len, memory, .. } = found;
+        let &Found { index, payload_len, ecn, memory, .. } = found;
         let each = u32::from(gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
         self.egress.counters.rx_frames += 1;
@@ -123,7 +125,7 @@ impl Stack {
             return self.scratch.clear();
         };
         let payload = &mut self.scratch;
-        let segment = Segment { header, payload, payload_len, wire_segments, memory };
+        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
         let outcome = connection.tcb.handle_segment(self.egress.now, segment);
         if let Some(reason) = connection.tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
@@ -196,6 +198,7 @@ struct Found {
     index: u32,
     header_len: usize,
     payload_len: u32,
+    ecn: Ecn,
     memory: Memory,
 }
 

@@ -18,7 +18,7 @@ use crate::tcp::{Memory, Segment, Tcb, TimeWaitOutcome};
 use crate::time::Instant;
 use crate::wire::arp::ArpPacket;
 use crate::wire::ethernet::{EthernetHeader, ethertype};
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv4::{Ecn, Ipv4Header};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
@@ -427,14 +427,19 @@ impl Stack {
         let payload_len = transport.len as u32;
         let each = u32::from(transport.gso_bytes);
         let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
+        let ecn = Ecn::of_tos(transport.header.tos);
         let payload = transport.pieces;
         let memory = Memory::Plenty;
-        self.deliver_tcp(key, Segment { header, payload, payload_len, wire_segments, memory });
+        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
+        self.deliver_tcp(key, segment);
     }
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.find(&key) {
+            Some(Tag::Connection(index))
+                if segment.header.flags.contains(TcpFlags::SYN)
+                    && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {
                     self.memory_for(index, segment.header.seq)
@@ -501,6 +506,27 @@ impl Stack {
             return Memory::Exhausted;
         }
         Memory::Scarce
+    }
+
+    /// True if the connection is in TIME-WAIT, still held by its application, and this SYN is a
+    /// newer one that a listener can take: the connection is over then.
+    #[cold]
+    fn makes_room_for(
+        &mut self,
+        index: u32,
+        key: &FlowKey,
+        syn: &TcpHeader,
+        iss_above: &mut Option<u32>,
+    ) -> bool {
+        if self.find_listener(key).is_none() {
+            return false;
+        }
+        let now = self.egress.now;
+        let Some(connection) = self.connection_mut(index) else { return false };
+        let Some((above, outcome)) = connection.tcb.yield_to(now, syn) else { return false };
+        *iss_above = Some(above);
+        self.settle(index, outcome);
+        true
     }
 
     /// A segment for a flow in TIME-WAIT.

@@ -27,6 +27,7 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod pacing;
 mod poll_flags;
 mod raw;
 mod resets;
@@ -123,6 +124,7 @@ pub struct Stack {
     pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     pub(crate) wheel: Wheel,
+    pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
     /// Connections that want to send, in turn.
     pub(crate) tx_list: VecDeque<u32>,
@@ -159,6 +161,7 @@ impl Stack {
             listeners: PortMap::default(),
             datagrams: PortMap::default(),
             wheel: Wheel::new(),
+            pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
             tx_list: VecDeque::new(),
             events: VecDeque::new(),
@@ -211,6 +214,7 @@ impl Stack {
         if self.wheel.would_move(self.egress.now) {
             self.fire_timers();
         }
+        self.release_paced();
         self.neighbor_timeouts();
         self.reassembly_timeouts();
         self.drain_loopback();
@@ -241,7 +245,8 @@ impl Stack {
         let neighbors = self.egress.ifaces.iter().map(|iface| iface.neighbors.poll_at());
         let loopback = (!self.egress.loopback.is_empty()).then_some(self.egress.now);
         neighbors
-            .chain([self.wheel.next_deadline(), self.reassembler.poll_at(), loopback])
+            .chain([self.wheel.next_deadline(), self.pacing.next()])
+            .chain([self.reassembler.poll_at(), loopback])
             .flatten()
             .min()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
@@ -11,6 +12,7 @@ use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
 use crate::tcp::{Outcome, Readiness, Tcb, TxLimits};
 use crate::timer::Wheel;
+use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
 
 impl Stack {
@@ -42,6 +44,7 @@ impl Stack {
             return self.follow_up_orphan(index);
         }
         schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
         let ready = connection.tcb.readiness();
         if ready != connection.told {
             let grown = !(ready - connection.told).is_empty();
@@ -73,9 +76,11 @@ impl Stack {
     /// The same without anybody to tell: a connection that is over is let go.
     fn follow_up_orphan(&mut self, index: u32) {
         if !self.release_if_over(index)
-            && let Some(Socket::Connection(connection)) = self.sockets.get_mut(index)
+            && let Some((generation, Socket::Connection(connection))) =
+                self.sockets.entry_mut(index)
         {
             schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+            pace(&mut self.pacing, SocketId { index, generation }, connection);
         }
     }
 
@@ -251,7 +256,7 @@ impl Stack {
             }
             (_, Resolution::Pending | Resolution::Failed) => return self.transmit_nowhere(index),
         };
-        let path = TcpPath { key, ttl, tos, hop, mac };
+        let path = TcpPath { key, ttl, tos: Ecn::NotEct.in_tos(tos), hop, mac };
         self.transmit_segment(index, &path);
         true
     }
@@ -277,7 +282,10 @@ impl Stack {
 
     fn transmit_segment(&mut self, index: u32, path: &TcpPath) {
         let now = self.egress.now;
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
+        };
         connection.in_tx_list = false;
         if let Some(mac) = path.mac
             && let Some((header, payload)) = connection.tcb.poll_expected(now, INLINE_PAYLOAD_BYTES)
@@ -295,6 +303,7 @@ impl Stack {
             return self.follow_up_orphan(index);
         }
         schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     fn leave_tx_list(&mut self, index: u32) -> bool {
@@ -323,4 +332,15 @@ fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection:
     }
     let (at, token) = (connection.tcb.quiet_until(), Tag::Connection(index).to_bits());
     connection.timer.arm(wheel, at, token);
+}
+
+/// Has the connection looked at again when pacing lets it send.
+#[inline]
+fn pace(queue: &mut PacingQueue, id: SocketId, connection: &mut Connection) {
+    if !connection.in_pacing
+        && let Some(at) = connection.tcb.paced_until()
+    {
+        connection.in_pacing = true;
+        queue.push(at, id);
+    }
 }

@@ -1,7 +1,10 @@
 //! The fifth step of RFC 9293 §3.10.7.4: the ACK field, and all that hangs on it: round-trip
 //! samples, recovery, the congestion window, the peer's window, and the ACK of our FIN.
 
+use super::congestion::CongestionControl;
+use super::delivery::Delivery;
 use super::input::Step;
+use super::rate::PathSample;
 use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
@@ -50,8 +53,12 @@ impl Tcb {
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
+                self.ecn_reduced();
                 self.pending |= Pending::FAST;
             }
+        }
+        if self.ecn_is_echo(flags) {
+            self.ecn_take_echo(now);
         }
         self.update_window(h);
         self.answered();
@@ -139,8 +146,10 @@ impl Tcb {
         self.soft_error = None;
         self.sendq.records.ack(ack, &mut news.delivery);
         let rtt = self.measure(now, in_flight, h, &news);
-        let advance = Advance { bytes, in_flight, rtt, moved: true };
+        let echo = self.ecn_is_echo(h.flags);
+        let advance = Advance { bytes, in_flight, rtt, moved: true, echo };
         let restart = self.judge(now, h, &news, &advance);
+        self.tell_delivery(now, &news.delivery);
         // RFC 6298 §5.2 and §5.3.
         if ack == self.snd.nxt {
             self.timers.clear(Timer::Retransmit);
@@ -152,6 +161,7 @@ impl Tcb {
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
+        self.note_activity(now);
     }
 
     /// A round-trip sample. Our own clock is finer than the timestamps', but where anything
@@ -186,6 +196,29 @@ impl Tcb {
         Some(rtt)
     }
 
+    /// What has arrived, and how fast: for controllers that model the path.
+    fn tell_delivery(&mut self, now: Instant, told: &Delivery) {
+        // By our own clock: a millisecond of the timestamps' may be the whole round trip.
+        let rtt = told.sent_once_at.max(told.sacked_sent_at).map(|sent| now - sent);
+        let rate = &mut self.sendq.records.rate;
+        let Some(seen) = rate.finish(now, told.round, rtt) else { return };
+        let delivered = rate.delivered();
+        let in_flight = self.pipe();
+        self.controller.on_delivery(&PathSample {
+            now,
+            newly: told.round.newly(),
+            delivered,
+            prior_delivered: seen.prior,
+            rate: seen.rate,
+            rtt,
+            in_flight,
+            mss: self.mss(),
+        });
+        if self.controller.holds_back() {
+            self.sendq.records.rate.mark_app_limited(in_flight);
+        }
+    }
+
     /// An ACK that acknowledges nothing new by its number; its blocks may tell of something.
     fn take_blocks(&mut self, now: Instant, h: &TcpHeader, news: &News) {
         if self.snd.una == self.snd.nxt && self.recovery.is_quiet() {
@@ -193,8 +226,10 @@ impl Tcb {
         }
         let in_flight = self.snd.nxt.since(self.snd.una);
         let rtt = self.measure(now, in_flight, h, news);
-        let advance = Advance { bytes: 0, in_flight, rtt, moved: false };
+        let echo = self.ecn_is_echo(h.flags);
+        let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
+        self.tell_delivery(now, &news.delivery);
         if self.sendq.records.sacked() > 0 {
             self.timers.clear(Timer::Probe);
         }

@@ -7,6 +7,7 @@
 //! the right edge of the window never moves back (RFC 9293 §3.8.6), it only stops.
 
 use super::TcpConfig;
+use super::congestion::CongestionControl;
 use super::seq::SeqNum;
 use super::tcb::{Status, Tcb};
 use crate::time::{Duration, Instant};

@@ -10,6 +10,7 @@ use super::timers::Timer;
 use super::{Linger, Outcome, Readiness};
 use crate::SocketError;
 use crate::time::Instant;
+use crate::wire::tcp::TcpHeader;
 
 impl Tcb {
     /// What would not block.
@@ -298,6 +299,13 @@ impl Tcb {
     /// True if a segment with this sequence number leaves no gap before it.
     pub fn continues_at(&self, seq: u32) -> bool {
         SeqNum::new(seq).before_eq(self.rcv.nxt)
+    }
+
+    /// A connection in TIME-WAIT makes room for the new one that this SYN opens (RFC 6191): gives the
+    /// number that it may start above. What was received can still be read.
+    pub fn yield_to(&mut self, now: Instant, syn: &TcpHeader) -> Option<(u32, Outcome)> {
+        let above = self.time_wait()?.reuse(now, syn)?;
+        Some((above, self.finish()))
     }
 
     /// Gives the connection up because its peer keeps memory that others need: RST, and an error for

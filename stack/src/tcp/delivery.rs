@@ -1,6 +1,7 @@
 //! What one ACK has told about the records: the facts that round-trip samples, loss detection and
 //! the congestion window are made of.
 
+use super::rate::Round;
 use super::records::Record;
 use super::seq::SeqNum;
 use crate::time::Instant;
@@ -42,6 +43,8 @@ pub(crate) struct Delivery {
     pub(crate) original: Option<SeqNum>,
     /// Something sent only once arrived after what was sent behind it.
     pub(crate) reordered: bool,
+    /// For the delivery rate.
+    pub(crate) round: Round,
 }
 
 impl Delivery {
@@ -58,12 +61,14 @@ impl Delivery {
             latest_resent: None,
             original: None,
             reordered: false,
+            round: Round::default(),
         }
     }
 
     /// `record` has arrived, as a block or the acknowledgment number has told.
     pub(crate) fn note(&mut self, record: &Record, by_block: bool) {
         self.bytes += record.len;
+        self.round.add(record.len, record.stamp, record.last_sent);
         let sent = SentAt { at: record.last_sent, end: record.end() };
         if by_block {
             self.sacked += record.len;

@@ -10,6 +10,7 @@
 use super::recvq;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
 use super::{Memory, Segment};
 use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
@@ -46,6 +47,8 @@ impl Tcb {
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
+            && !self.ecn.agreed
+            && !self.timers.is_set(Timer::Pacing)
             && !self.status.contains(Status::FIN_QUEUED);
         if !calm {
             return None;

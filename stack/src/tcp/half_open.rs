@@ -44,13 +44,15 @@ pub struct HalfOpen {
     our_scale: WindowScale,
     retries: u8,
     timestamps: bool,
+    sack: bool,
+    /// Explicit congestion notification was agreed on (RFC 3168 §6.1.1).
+    ecn: bool,
     /// When the SYN-ACK left is not known well enough for a round-trip sample without timestamps.
     untimed: bool,
     /// The handshake is complete, and `TCP_DEFER_ACCEPT` waits for data.
     deferred: bool,
     /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
     replied_ms: Option<u32>,
-    sack: bool,
 }
 
 /// What a segment does to a half-open connection.
@@ -105,10 +107,11 @@ impl HalfOpen {
             our_scale: WindowScale::for_buffer(config.recv_buffer_bytes),
             retries: 0,
             timestamps: ts.is_some(),
+            sack: syn.options.sack_permitted && config.sack,
+            ecn: config.ecn.agrees(syn.flags),
             untimed: false,
             deferred: false,
             replied_ms: None,
-            sack: syn.options.sack_permitted && config.sack,
         }
     }
 
@@ -149,6 +152,7 @@ impl HalfOpen {
         let mut header = self.ack(now, config);
         header.seq = self.iss;
         header.flags |= TcpFlags::SYN;
+        header.flags.set(TcpFlags::ECE, self.ecn);
         header.window = WindowScale::NONE.field_down(buffer);
         header.options.mss = Some(self.our_mss);
         header.options.window_scale = self.window_scale.map(|_| self.our_scale.shift());
@@ -194,7 +198,9 @@ impl HalfOpen {
         let (syn, rst) = (h.flags.contains(TcpFlags::SYN), h.flags.contains(TcpFlags::RST));
         let (seq, nxt) = (SeqNum::new(h.seq), SeqNum::new(self.irs) + 1);
         if syn && !rst && h.seq == self.irs && !h.flags.contains(TcpFlags::ACK) {
-            // The SYN again: the SYN-ACK was lost, or is on its way.
+            // The SYN again: the SYN-ACK was lost, or is on its way. RFC 3168 §6.1.1.1: one that
+            // no longer asks is the last word.
+            self.ecn &= config.ecn.agrees(h.flags);
             let syn_ack = self.syn_ack(now, config);
             return self.reply(now, syn_ack);
         }
@@ -310,6 +316,7 @@ impl HalfOpen {
         };
         let irs = SeqNum::new(self.irs);
         tcb.negotiate(irs, &options, now);
+        tcb.ecn_agreed(self.ecn);
         tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
         if self.retries > 0 || self.untimed {
             tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);

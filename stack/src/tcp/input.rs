@@ -41,6 +41,7 @@ impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         self.dropped = None;
+        self.tally.received(now, &segment);
         if self.is_expected(&segment) {
             return self.take_expected(now, segment);
         }
@@ -101,6 +102,7 @@ impl Tcb {
         }
         self.update_window(h);
         if segment.payload_len > 0 {
+            self.ecn_arrived(segment.ecn, h.flags);
             self.take_expected_text(now, segment);
         }
         self.trim_later(now);
@@ -138,6 +140,7 @@ impl Tcb {
         }
         let irs = SeqNum::new(h.seq);
         self.negotiate(irs, &h.options, now);
+        self.ecn_negotiate(h.flags);
         self.last_heard = now;
         if !ack_good {
             // A simultaneous open. What the SYN carries besides is left for the peer to send again.
@@ -227,6 +230,9 @@ impl Tcb {
         // Fifth, check the ACK field.
         if let Step::Done(outcome) = self.take_ack(now, &h, flags, segment.payload_len) {
             return outcome;
+        }
+        if segment.payload_len > 0 {
+            self.ecn_arrived(segment.ecn, flags);
         }
         // Sixth, the URG bit means nothing (RFC 6093 §4). Seventh and eighth, text and FIN.
         let outcome = self.text_and_fin(now, seq, segment);

@@ -20,13 +20,17 @@ mod calls;
 mod congestion;
 pub mod cookie;
 mod delivery;
+mod ecn;
 mod expected;
 pub mod fast_open;
 mod half_open;
+mod info;
 mod input;
 mod isn;
 mod output;
+mod pacing;
 mod ranges;
+mod rate;
 mod receive;
 mod records;
 mod recovery;
@@ -45,10 +49,14 @@ use std::time::Duration;
 use barewire_driver::PacketSlice;
 use bitflags::bitflags;
 
+use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
+pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use cookie::SynCookies;
+pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
+pub use info::{SendLimit, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo};
 pub use isn::{isn, timestamp_offset};
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
@@ -82,14 +90,6 @@ pub enum Linger {
     Abort,
     /// The connection has this long after `close` to get its FIN acknowledged, then it is aborted.
     For(Duration),
-}
-
-/// Congestion controllers, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// RFC 5681 and RFC 6582.
-    #[default]
-    NewReno,
 }
 
 /// The settings of one connection. A `Tcb` shares them behind an `Rc` and copies on change.
@@ -153,6 +153,14 @@ pub struct TcpConfig {
     pub mss_max: Option<u16>,
     /// The congestion controller (`TCP_CONGESTION`).
     pub congestion: Algorithm,
+    /// After idling for longer than a retransmission timeout the window starts again from the
+    /// initial one (RFC 5681 §4.1); BBR paces instead.
+    pub slow_start_after_idle: bool,
+    /// Data leaves at a rate, 2 windows a round trip in slow start and 1.2 after it, instead of as
+    /// fast as the window allows. BBR paces whatever this says.
+    pub pacing: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnMode,
     /// How long an orphaned connection may stay in FIN-WAIT-2 (`TCP_LINGER2`).
     pub fin_wait_2: Duration,
     /// 2 MSL: the length of TIME-WAIT.
@@ -209,7 +217,10 @@ impl Default for TcpConfig {
             rack_tlp: true,
             rto_restart: false,
             mss_max: None,
-            congestion: Algorithm::NewReno,
+            congestion: Algorithm::Cubic,
+            slow_start_after_idle: true,
+            pacing: false,
+            ecn: EcnMode::WhenAsked,
             fin_wait_2: Duration::from_secs(60),
             time_wait: Duration::from_secs(60),
             linger: Linger::Background,
@@ -235,6 +246,8 @@ pub struct Segment<'a> {
     pub payload_len: u32,
     /// Wire segments that the device joined into this one, at least 1: for counting ACKs.
     pub wire_segments: u16,
+    /// The ECN field of its IP header. Devices join only segments in which it is the same.
+    pub ecn: Ecn,
     /// How much packet memory there is to keep the payload in.
     pub memory: Memory,
 }
@@ -269,6 +282,8 @@ pub struct Transmit {
     pub payload_len: u32,
     /// Payload bytes of each wire segment but the last.
     pub mss: u16,
+    /// The ECN field of the IP header of each.
+    pub ecn: Ecn,
 }
 
 /// What has become of a connection after a segment, a timeout or a call.
@@ -369,10 +384,11 @@ pub enum DropReason {
     ChallengeLimit,
 }
 
-/// Figures about a connection (`TCP_INFO`).
+/// Figures about a connection in bytes and spans of time, for tests and tools of our own;
+/// [`TcpInfo`] has the kernel's names and units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TcpInfo {
+pub struct Figures {
     /// State.
     pub state: State,
     /// Smoothed round-trip time, once measured.
@@ -395,6 +411,14 @@ pub struct TcpInfo {
     pub mss: u16,
     /// Sent and not acknowledged.
     pub in_flight_bytes: u32,
+    /// Bytes a second at which data leaves, if it is paced.
+    pub pacing_rate: Option<u64>,
+    /// The shortest round trip yet, by what was sent only once.
+    pub min_rtt: Option<Duration>,
+    /// Bytes known to have arrived, in order or not.
+    pub delivered_bytes: u64,
+    /// Explicit congestion notification is in use.
+    pub ecn: bool,
     /// Segments sent again.
     pub retransmissions: u32,
     /// Payload bytes acknowledged by the peer.

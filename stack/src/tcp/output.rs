@@ -11,12 +11,14 @@
 
 use barewire_driver::PacketSlice;
 
+use super::congestion::CongestionControl;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::{Transmit, TxLimits};
 use crate::time::{Duration, Instant};
+use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
 /// How long `TCP_CORK` and `MSG_MORE` may hold a partial segment back.
@@ -24,7 +26,7 @@ pub(crate) const CORK_MAX: Duration = Duration::from_millis(200);
 
 /// Why queued data does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blocked {
+pub(super) enum Blocked {
     /// Nothing is queued, or an ACK will come that lets it go.
     No,
     /// `TCP_CORK` or `MSG_MORE` waits for a full segment.
@@ -52,6 +54,7 @@ impl Tcb {
             return false;
         }
         self.may_transmit_data()
+            && !self.timers.is_set(Timer::Pacing)
             && (self.fin_due(unsent)
                 || (lost > 0 && self.resendable(self.mss()).is_some())
                 || self.sendable() > 0
@@ -141,6 +144,11 @@ impl Tcb {
                 return Some(transmit);
             }
         }
+        self.timers.take_due(Timer::Pacing, now);
+        if self.timers.is_set(Timer::Pacing) {
+            return None;
+        }
+        let limits = &self.paced_limits(limits);
         if let Some((from, room)) = self.resendable(limits.max_bytes) {
             self.sendq.records.lost_begins_at(from);
             return Some(self.emit_again(now, from, room, limits, payload));
@@ -155,6 +163,7 @@ impl Tcb {
             return Some(transmit);
         }
         self.note_what_limits();
+        self.note_activity(now);
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
@@ -174,7 +183,7 @@ impl Tcb {
     }
 
     /// Bytes that the congestion window still takes.
-    fn cwnd_room(&self) -> u32 {
+    pub(super) fn cwnd_room(&self) -> u32 {
         self.recovery.room(&self.controller, self.pipe(), self.mss(), self.has_sack())
     }
 
@@ -256,7 +265,7 @@ impl Tcb {
             || (self.sendable() > 0 && self.cwnd_room() >= mss)
     }
 
-    fn blocked(&self) -> Blocked {
+    pub(super) fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
         if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
             return Blocked::No;
@@ -284,18 +293,29 @@ impl Tcb {
         (!self.timers.is_set(timer) && !probing).then_some(timer)
     }
 
-    /// Remembers whether the congestion window is what holds data back: only then may it grow.
+    /// Remembers whether the congestion window is what holds data back: only if it was full within
+    /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
+    /// in that time). If it is the application instead, rates seen from here on are its own.
     pub(super) fn note_what_limits(&mut self) {
-        let limited = self.sendq.unsent() > 0 && self.cwnd_room() < self.mss();
-        self.status.set(Status::CWND_LIMITED, limited);
+        let (unsent, room) = (self.sendq.unsent(), self.cwnd_room());
+        if unsent > 0 && room < self.mss() {
+            self.status |= Status::CWND_LIMITED;
+            self.snd.full_at = self.snd.nxt;
+        } else if self.snd.una.after_eq(self.snd.full_at) {
+            self.status -= Status::CWND_LIMITED;
+        }
+        if unsent < self.mss() && room > 0 && self.sendq.records.lost() == 0 {
+            let pipe = self.pipe();
+            self.sendq.records.rate.mark_app_limited(pipe);
+        }
     }
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        if now > self.rtt.deadline(self.last_sent, &self.config) {
-            let window = self.initial_window();
-            self.controller.on_idle(window);
-        }
+        let long = now > self.rtt.deadline(self.last_sent, &self.config);
+        let restart = long && self.config.slow_start_after_idle;
+        let window = self.initial_window();
+        self.controller.on_idle(now, restart.then_some(window));
     }
 
     // --- segments --------------------------------------------------------------------------------
@@ -308,17 +328,23 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Transmit {
         let mss = self.mss();
-        let want = sendable.min(whole_segments(limits.max_bytes, mss));
+        let most = limits.max_bytes.min(self.ecn_segment_max());
+        let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
         let seq = self.snd.nxt;
         let flags = self.note_sent(now, n);
-        Transmit { header: self.header(now, seq, flags, n), payload_len: n, mss: self.snd.mss }
+        let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
+        let header = self.header(now, seq, flags, n);
+        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
         let mut flags = TcpFlags::ACK;
+        if n > 0 {
+            flags |= self.ecn_data_flags();
+        }
         if n > 0 && self.sendq.unsent() == 0 {
             flags |= TcpFlags::PSH;
         }
@@ -342,6 +368,7 @@ impl Tcb {
             self.arm_user_timeout();
         }
         self.last_sent = now;
+        self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
@@ -385,12 +412,15 @@ impl Tcb {
         }
         let len = n + u32::from(with_fin);
         self.note_resent(now, from, len);
+        self.tally.bytes_resent += u64::from(n);
         self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
         self.last_sent = now;
+        self.pace(now, n);
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
         }
-        Transmit { header: self.header(now, from, flags, n), payload_len: n, mss: self.snd.mss }
+        let (header, ecn) = (self.header(now, from, flags, n), Ecn::NotEct);
+        Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
     /// `[from, from + len)` leaves again.
@@ -445,7 +475,7 @@ impl Tcb {
         let answering = |status| active || self.status.contains(status);
         let mut header = TcpHeader {
             seq: seq.get(),
-            flags: TcpFlags::SYN,
+            flags: TcpFlags::SYN | self.ecn_syn_flags(),
             window: WindowScale::NONE.field_down(self.rcv.buffer),
             options: TcpOptions {
                 mss: Some(self.rcv.our_mss),
@@ -465,7 +495,9 @@ impl Tcb {
         }
         self.pending -= Pending::ACK;
         let payload_len = if active { self.fill_syn(now, &mut header, first, payload) } else { 0 };
-        Transmit { header, payload_len, mss: self.snd.mss.max(payload_len as u16) }
+        let mss = self.snd.mss.max(payload_len as u16);
+        self.tally.sent(now, payload_len, mss);
+        Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
     }
 
     /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
@@ -480,7 +512,7 @@ impl Tcb {
         let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
         let header = self.header(now, self.snd.nxt, TcpFlags::ACK, n);
-        Transmit { header, payload_len: n, mss: self.snd.mss }
+        Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
     fn emit_ack(&mut self, now: Instant, seq: SeqNum) -> Transmit {
@@ -489,7 +521,7 @@ impl Tcb {
     }
 
     fn bare(&self, header: TcpHeader) -> Transmit {
-        Transmit { header, payload_len: 0, mss: self.snd.mss }
+        Transmit { header, payload_len: 0, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
     /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST.
@@ -531,10 +563,12 @@ impl Tcb {
         }
         self.timers.clear(Timer::DelayedAck);
         self.rcv.acked = self.rcv.nxt;
+        self.tally.sent(now, payload_len, self.snd.mss);
+        self.note_activity(now);
         TcpHeader {
             seq: seq.get(),
             ack: self.rcv.nxt.get(),
-            flags,
+            flags: flags | self.ecn_echo(),
             window,
             options: TcpOptions { timestamps, sack, ..TcpOptions::default() },
             ..TcpHeader::default()

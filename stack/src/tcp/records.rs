@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 
 use super::delivery::{Delivery, SentAt};
 use super::ranges::RangeSet;
+use super::rate::{RateEstimator, Stamp};
 use super::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub(crate) struct Record {
     /// Joined from transmissions of different times: no sample.
     pub(crate) untimed: bool,
     pub(crate) fate: Fate,
+    /// What had been delivered when it was sent last.
+    pub(crate) stamp: Stamp,
 }
 
 impl Record {
@@ -108,6 +111,8 @@ pub(crate) struct Records {
     lost_from: SeqNum,
     /// No record `InFlight` that was sent only once begins before this and could be found lost.
     judged_to: SeqNum,
+    /// How fast what they tell of comes through.
+    pub(crate) rate: RateEstimator,
 }
 
 impl Records {
@@ -122,6 +127,11 @@ impl Records {
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
+    }
+
+    /// None of them; how fast they came through is remembered.
+    pub(crate) fn emptied(&self) -> Records {
+        Records { rate: self.rate, ..Records::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -158,9 +168,11 @@ impl Records {
     /// Remembers the transmission of `len` new sequence numbers. What leaves at the same moment is
     /// one record, as long as its segments can be told apart by counting.
     pub(crate) fn sent(&mut self, start: SeqNum, len: u32, mss: u32, now: Instant) {
-        if self.records.is_empty() {
+        let idle = self.records.is_empty();
+        if idle {
             self.judged_to = start;
         }
+        let stamp = self.rate.on_send(now, idle);
         let full = self.records.len() >= RECORDS_MAX;
         if let Some(last) = self.records.back_mut() {
             let same_moment = last.last_sent == now && last.retransmissions == 0;
@@ -181,6 +193,7 @@ impl Records {
             retransmissions: 0,
             untimed: false,
             fate: Fate::InFlight,
+            stamp,
         });
     }
 
@@ -188,6 +201,7 @@ impl Records {
     /// found by time, too.
     pub(crate) fn resent(&mut self, start: SeqNum, len: u32, now: Instant, track: bool) {
         let end = start + len;
+        let stamp = self.rate.on_send(now, false);
         self.split(start);
         self.split(end);
         let first = self.index_behind(start);
@@ -197,6 +211,7 @@ impl Records {
                 break;
             }
             record.last_sent = now;
+            record.stamp = stamp;
             record.retransmissions = record.retransmissions.saturating_add(1);
             if record.fate == Fate::Lost {
                 record.fate = Fate::Resent;

@@ -115,6 +115,11 @@ impl Rtt {
         self.measured.then(|| Duration::from_nanos(self.srtt_ns))
     }
 
+    /// Doublings of the timeout since the last measurement.
+    pub(crate) fn backoff(&self) -> u8 {
+        self.backoff
+    }
+
     pub(crate) fn rttvar(&self) -> Duration {
         Duration::from_nanos(self.rttvar_ns)
     }

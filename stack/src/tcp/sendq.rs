@@ -268,7 +268,8 @@ impl SendQueue {
 
     /// Drops everything: nothing of it will be sent.
     pub(crate) fn clear(&mut self) {
-        *self = SendQueue::default();
+        let records = self.records.emptied();
+        *self = SendQueue { records, ..SendQueue::default() };
     }
 
     /// True if [`SendQueue::trim`] would free memory.

@@ -15,8 +15,11 @@ use bitflags::bitflags;
 
 use super::assembler::Assembler;
 use super::autotune::{Tuning, recv_start, send_start};
-use super::congestion::Controller;
+use super::congestion::{CongestionControl, Controller};
+use super::ecn::EcnState;
 use super::fast_open::FastOpen;
+use super::info::Tally;
+use super::pacing::Pacer;
 use super::ranges::Range;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
@@ -26,7 +29,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
-use super::{DropReason, Open, Outcome, TcpConfig, TcpInfo};
+use super::{DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpOptions, Timestamps};
@@ -100,6 +103,8 @@ bitflags! {
         const MEMORY_SCARCE = 1 << 15;
         /// SACK was agreed on.
         const SACK = 1 << 16;
+        /// Data leaves at a rate: the configuration or the controller wants it so.
+        const PACED = 1 << 17;
     }
 }
 
@@ -114,6 +119,8 @@ pub(super) struct Send {
     pub(super) max_wnd: u32,
     pub(super) wl1: SeqNum,
     pub(super) wl2: SeqNum,
+    /// snd.nxt when the congestion window was full last.
+    pub(super) full_at: SeqNum,
     /// End of the last segment that was sent smaller than the MSS (Nagle).
     pub(super) small_end: SeqNum,
     /// `SO_SNDBUF`, or what autotuning has made of it.
@@ -169,6 +176,8 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) last_heard: Instant,
     pub(super) controller: Controller,
+    pub(super) ecn: EcnState,
+    pub(super) pacer: Pacer,
     /// Retransmissions of what is at snd.una.
     pub(super) retries: u8,
     /// Probes since the peer last answered.
@@ -195,6 +204,7 @@ pub struct Tcb {
     pub(super) retransmissions: u32,
     /// Recoveries and timeouts that turned out to have been needless.
     pub(super) undone: u16,
+    pub(super) tally: Tally,
     pub(super) challenges: Challenges,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
@@ -235,6 +245,7 @@ impl Tcb {
                 max_wnd: 0,
                 wl1: SeqNum::default(),
                 wl2: iss,
+                full_at: iss,
                 small_end: iss,
                 buffer: send_start(&config),
                 mss,
@@ -259,6 +270,8 @@ impl Tcb {
             recovery: Recovery::new(iss),
             last_heard: now,
             controller: Controller::new(config.congestion, u32::from(mss)),
+            ecn: EcnState::default(),
+            pacer: Pacer::default(),
             retries: 0,
             probes: 0,
             persist_backoff: 0,
@@ -278,6 +291,7 @@ impl Tcb {
             bytes_received: 0,
             retransmissions: 0,
             undone: 0,
+            tally: Tally::default(),
             challenges: Challenges::default(),
             fast_open: None,
         };
@@ -379,9 +393,15 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
+        self.controller.switch_to(self.config.congestion);
         self.retune();
         self.status.set(Status::NODELAY, self.config.nodelay);
         self.status.set(Status::CORK, self.config.cork);
+        let paced = self.config.pacing || self.controller.pacing_rate().is_some();
+        self.status.set(Status::PACED, paced);
+        if !paced {
+            self.timers.clear(Timer::Pacing);
+        }
         self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
         self.status.set(Status::KEEPALIVE, self.config.keepalive.is_some());
     }
@@ -408,11 +428,18 @@ impl Tcb {
         self.timers.next()
     }
 
-    /// A time before which [`Tcb::handle_timeout`] has nothing to do. Unlike [`Tcb::poll_at`] it
-    /// costs no search, and may be too early after a deadline was cleared or postponed.
+    /// A time before which [`Tcb::handle_timeout`] has nothing to do, pacing aside. Unlike
+    /// [`Tcb::poll_at`] it costs no search, and may be too early after a deadline was cleared or
+    /// postponed.
     #[inline]
     pub fn quiet_until(&self) -> Instant {
         self.timers.bound()
+    }
+
+    /// When paced data may leave that is held back now; a matter of microseconds.
+    #[inline]
+    pub fn paced_until(&self) -> Option<Instant> {
+        self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
     }
 
     /// Why a segment was dropped, once, if the last one was.
@@ -433,9 +460,9 @@ impl Tcb {
         })
     }
 
-    /// Figures for `TCP_INFO`.
-    pub fn info(&self) -> TcpInfo {
-        TcpInfo {
+    /// Figures in bytes and spans of time.
+    pub fn info(&self) -> Figures {
+        Figures {
             state: self.state,
             srtt: self.rtt.srtt(),
             rttvar: self.rtt.rttvar(),
@@ -447,6 +474,10 @@ impl Tcb {
             rcv_wnd_bytes: self.rcv.edge.since(self.rcv.nxt),
             mss: self.snd.mss,
             in_flight_bytes: self.snd.nxt.since(self.snd.una),
+            pacing_rate: self.pacing_rate(),
+            min_rtt: self.sendq.records.rate.min_rtt(),
+            delivered_bytes: self.sendq.records.rate.delivered(),
+            ecn: self.ecn.agreed,
             retransmissions: self.retransmissions,
             bytes_acked: self.bytes_acked,
             bytes_received: self.bytes_received,

@@ -139,6 +139,12 @@ impl TimeWait {
         }
     }
 
+    /// The number that a new connection may start above, if this SYN is one of it.
+    pub(super) fn reuse(&self, now: Instant, h: &TcpHeader) -> Option<u32> {
+        let syn = h.flags & (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST) == TcpFlags::SYN;
+        (syn && self.deadline(now) > now && self.is_newer(h)).then_some(self.snd_nxt)
+    }
+
     fn ack(&self, now: Instant) -> TcpHeader {
         TcpHeader {
             seq: self.snd_nxt,

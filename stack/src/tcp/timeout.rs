@@ -1,6 +1,7 @@
 //! What happens when nothing happens: every timer of a connection.
 
 use super::Outcome;
+use super::congestion::CongestionControl;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
@@ -21,6 +22,8 @@ impl Tcb {
     }
 
     fn take_timeouts(&mut self, now: Instant) -> Outcome {
+        // It holds data back; that it is no longer set is all that it does.
+        self.timers.take_due(Timer::Pacing, now);
         if self.timers.take_due(Timer::DelayedAck, now) {
             self.pending |= Pending::ACK;
         }
@@ -112,6 +115,7 @@ impl Tcb {
             let in_flight = self.snd.nxt.since(self.snd.una);
             let first = self.retries == 0;
             self.controller.on_rto(now, in_flight, self.mss(), first);
+            self.ecn_reduced();
             self.lose_on_timeout(now, first);
             // RFC 6298 §5.4: whatever else is in flight, the first segment leaves now.
             self.pending |= Pending::FAST;

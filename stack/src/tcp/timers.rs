@@ -26,15 +26,17 @@ pub(super) enum Timer {
     User,
     /// An idle connection gives back the memory of its queues.
     Trim,
+    /// The next paced data may leave. The last: it needs a finer clock than the others.
+    Pacing,
 }
 
-const COUNT: usize = Timer::Trim as usize + 1;
+const COUNT: usize = Timer::Pacing as usize + 1;
 
 /// `Instant::FAR_FUTURE` is "not set".
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timers {
-    /// No deadline is earlier. Setting one moves it forward, clearing and postponing leave it
-    /// where it is: nobody looks through all deadlines for every segment.
+    /// No deadline but that of pacing is earlier. Setting one moves it forward, clearing and
+    /// postponing leave it where it is: nobody looks through all deadlines for every segment.
     bound: Instant,
     at: [Instant; COUNT],
 }
@@ -49,7 +51,9 @@ impl Timers {
     #[inline]
     pub(super) fn set(&mut self, timer: Timer, at: Instant) {
         self.at[timer as usize] = at;
-        self.bound = self.bound.min(at);
+        if timer != Timer::Pacing {
+            self.bound = self.bound.min(at);
+        }
     }
 
     #[inline]
@@ -62,7 +66,7 @@ impl Timers {
         self.at[timer as usize]
     }
 
-    /// A time before which no deadline lies: it may be earlier than all of them.
+    /// A time before which no deadline lies but that of pacing: it may be earlier than all of them.
     #[inline]
     pub(super) fn bound(&self) -> Instant {
         self.bound
@@ -70,7 +74,7 @@ impl Timers {
 
     /// Moves the bound to the earliest deadline.
     pub(super) fn tighten(&mut self) {
-        self.bound = self.next().unwrap_or(Instant::FAR_FUTURE);
+        self.bound = earliest(&self.at[..Timer::Pacing as usize]).unwrap_or(Instant::FAR_FUTURE);
     }
 
     pub(super) fn is_set(&self, timer: Timer) -> bool {
@@ -88,7 +92,11 @@ impl Timers {
 
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
-        let earliest = self.at.iter().copied().min()?;
-        (earliest != Instant::FAR_FUTURE).then_some(earliest)
+        earliest(&self.at)
     }
+}
+
+fn earliest(deadlines: &[Instant]) -> Option<Instant> {
+    let earliest = deadlines.iter().copied().min()?;
+    (earliest != Instant::FAR_FUTURE).then_some(earliest)
 }

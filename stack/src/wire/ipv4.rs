@@ -40,6 +40,42 @@ mod option {
     pub(super) const STRICT_SOURCE_ROUTE: u8 = 137;
 }
 
+/// The ECN field of the IP header (RFC 3168 §5): the two low bits of the traffic class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Ecn {
+    /// The sender does not take part.
+    #[default]
+    NotEct = 0b00,
+    /// ECN-capable, kept for experiments (RFC 8311).
+    Ect1 = 0b01,
+    /// ECN-capable.
+    Ect0 = 0b10,
+    /// Congestion was experienced on the way.
+    Ce = 0b11,
+}
+
+impl Ecn {
+    const MASK: u8 = 0b11;
+
+    /// The field of a header's [`Ipv4Header::tos`].
+    #[inline]
+    pub const fn of_tos(tos: u8) -> Ecn {
+        match tos & Ecn::MASK {
+            0b00 => Ecn::NotEct,
+            0b01 => Ecn::Ect1,
+            0b10 => Ecn::Ect0,
+            _ => Ecn::Ce,
+        }
+    }
+
+    /// `tos` with this field.
+    #[inline]
+    pub const fn in_tos(self, tos: u8) -> u8 {
+        tos & !Ecn::MASK | self as u8
+    }
+}
+
 /// An IPv4 header as plain numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Header {

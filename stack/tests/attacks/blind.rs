@@ -56,7 +56,7 @@ fn blind_resets_are_challenged_within_a_limit_and_end_nothing() {
 #[test]
 fn resets_that_sweep_the_whole_space_get_ten_challenges_a_second() {
     let mut v = victim();
-    let window = v.bench.server.tcp_info(v.ends.1).unwrap().rcv_wnd_bytes;
+    let window = v.bench.server.figures(v.ends.1).unwrap().rcv_wnd_bytes;
     let mut hits = 0;
     // A hundred RSTs into each window of the sequence space.
     let step = window / 100;
@@ -135,7 +135,7 @@ fn icmp_error(port: u16, seq: u32, kind: u8, code: u8, mtu: u16) -> Vec<u8> {
 fn blind_icmp_errors_end_and_shrink_nothing() {
     // RFC 5927 §4.1: what is quoted must be in flight. §5.2: hard errors are soft ones here.
     let mut v = victim();
-    let mss = v.bench.client.tcp_info(v.ends.0).unwrap().mss;
+    let mss = v.bench.client.figures(v.ends.0).unwrap().mss;
     let (mut rng, port) = (Rng::new(9), v.port);
     let took = v.bench.upload(v.ends, 500_000, |bench| {
         for i in 0..100u32 {
@@ -145,7 +145,7 @@ fn blind_icmp_errors_end_and_shrink_nothing() {
         }
     });
     assert!(took <= v.quiet + Duration::from_millis(5), "{took:?}, quiet {:?}", v.quiet);
-    assert_eq!(v.bench.client.tcp_info(v.ends.0).unwrap().mss, mss);
+    assert_eq!(v.bench.client.figures(v.ends.0).unwrap().mss, mss);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn even_an_icmp_error_that_hits_shrinks_segments_to_a_bound_and_ends_nothing() {
     for code in [1, 2, 3, 4] {
         v.bench.inject_client(&icmp_error(v.port, seq, 3, code, 68));
     }
-    let info = v.bench.client.tcp_info(v.ends.0).unwrap();
+    let info = v.bench.client.figures(v.ends.0).unwrap();
     assert_eq!(info.state, barewire_stack::tcp::State::Established);
     assert!(info.mss >= 536 - 12, "{}", info.mss);
     assert_eq!(v.bench.client.take_error(v.ends.0), Ok(None));
@@ -169,8 +169,6 @@ fn what_one_connection_is_challenged_does_not_show_on_another() {
     // connection's challenge ACKs whether his forged segments hit the victim's window.
     let challenges = |provoked: bool| {
         let mut v = victim();
-        let listener = v.bench.listen(81, 4);
-        let _ = listener;
         let mut puppet = Puppet::open(&mut v.bench, ATTACKER, 7777, 65_535);
         v.bench.run_for(Duration::from_millis(1_000));
         let _ = v.bench.take_seen(ATTACKER);

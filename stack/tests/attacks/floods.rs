@@ -37,7 +37,7 @@ fn a_hundred_thousand_syns_leave_clients_their_handshake_and_their_options() {
         if thousand % 10 == 9 {
             let (client, server, time) = bench.connect(listener);
             took.push(time);
-            let info = bench.server.tcp_info(server).unwrap();
+            let info = bench.server.figures(server).unwrap();
             assert!(info.timestamps && info.window_scales.is_some(), "cookies keep options");
             bench.client.abort(client).unwrap();
             bench.server.abort(server).unwrap();

@@ -48,8 +48,8 @@ impl Stress {
     fn acknowledge(&mut self, window: u16) {
         let seen = self.bench.take_seen(ATTACKER);
         for (puppet, _, _) in &mut self.puppets {
-            let asked = seen.iter().filter(|h| h.dst_port == puppet.port);
-            if let Some(last) = asked.last() {
+            let mut asked = seen.iter().filter(|h| h.dst_port == puppet.port);
+            if let Some(last) = asked.next_back() {
                 // A probe's byte is never taken, a crumb always.
                 if window > 0 {
                     puppet.rcv_nxt = last.seq.wrapping_add(u32::from(window));

@@ -7,7 +7,7 @@ use barewire_stack::sim::Pair;
 use barewire_stack::tcp::Readiness;
 use barewire_stack::{Family, SocketError, SocketKind, SocketOption};
 
-use super::{pattern, udp};
+use super::{any, pattern, udp};
 
 #[test]
 fn one_datagram_a_call_with_its_sender_and_empty_ones_count() {
@@ -196,4 +196,87 @@ fn a_sender_that_is_faster_than_the_card_waits_and_is_told() {
     let event = pair.client().poll_event().unwrap();
     assert!(event.socket == a && event.ready.contains(Readiness::WRITABLE));
     pair.client().send_to(a, b"x", to).unwrap();
+}
+
+#[test]
+fn sockets_that_share_a_port_share_its_datagrams_by_sender() {
+    let mut pair = Pair::new();
+    let stack = pair.server();
+    let sharing: Vec<_> = (0..3)
+        .map(|_| {
+            let socket = stack.socket(SocketKind::Udp, Family::V4).unwrap();
+            stack.set_option(socket, SocketOption::ReusePort(true)).unwrap();
+            stack.bind(socket, any(53)).unwrap();
+            socket
+        })
+        .collect();
+    let mut counts = [0; 3];
+    for port in 1000..1150 {
+        let from = udp(pair.client(), port);
+        for _ in 0..2 {
+            pair.client().send_to(from, b"q", Some(Pair::server_addr(53))).unwrap();
+        }
+        pair.settle();
+        let received = sharing.iter().map(|&socket| {
+            std::iter::from_fn(|| pair.server().recv_from(socket, &mut [0; 9]).ok()).count()
+        });
+        let received: Vec<usize> = received.collect();
+        let taker = received.iter().position(|&n| n > 0).unwrap();
+        assert_eq!(received[taker], 2, "one sender's datagrams stay together: {received:?}");
+        counts[taker] += 1;
+    }
+    assert!(counts.iter().all(|n| (30..=70).contains(n)), "{counts:?}");
+}
+
+#[test]
+fn a_broadcast_reaches_every_socket_on_its_port() {
+    let mut pair = Pair::new();
+    let a = udp(pair.client(), 1000);
+    pair.client().set_option(a, SocketOption::Broadcast(true)).unwrap();
+    let stack = pair.server();
+    let listeners: Vec<_> = (0..3)
+        .map(|_| {
+            let socket = stack.socket(SocketKind::Udp, Family::V4).unwrap();
+            stack.set_option(socket, SocketOption::ReuseAddr(true)).unwrap();
+            stack.bind(socket, any(53)).unwrap();
+            socket
+        })
+        .collect();
+    let all = Some(SocketAddr::from((Ipv4Addr::BROADCAST, 53)));
+    pair.client().send_to(a, b"all", all).unwrap();
+    pair.client().send_to(a, b"one", Some(Pair::server_addr(53))).unwrap();
+    pair.settle();
+    let mut out = [0; 9];
+    for &socket in &listeners {
+        assert_eq!(pair.server().recv_from(socket, &mut out).unwrap().len, 3);
+        assert_eq!(&out[..3], b"all");
+    }
+    assert_eq!(pair.server().recv_from(listeners[2], &mut out).unwrap().len, 3, "the last");
+    assert_eq!(pair.server().recv_from(listeners[0], &mut out), Err(SocketError::WouldBlock));
+}
+
+#[test]
+fn the_send_buffer_bounds_a_datagram() {
+    let mut pair = Pair::new();
+    let a = udp(pair.client(), 1000);
+    let stack = pair.client();
+    stack.set_option(a, SocketOption::SendBuffer(4000)).unwrap();
+    let to = Some(Pair::server_addr(53));
+    assert_eq!(stack.send_to(a, &pattern(4001), to), Err(SocketError::MessageTooLong));
+    assert_eq!(stack.send_to(a, &pattern(4000), to), Ok(4000));
+}
+
+#[test]
+fn an_empty_datagram_is_taken_like_any_after_reading_was_shut() {
+    let mut pair = Pair::new();
+    let (a, b) = (udp(pair.client(), 1000), udp(pair.server(), 53));
+    pair.server().connect(b, Pair::client_addr(1000)).unwrap();
+    for data in [&b""[..], b"last"] {
+        pair.client().send_to(a, data, Some(Pair::server_addr(53))).unwrap();
+    }
+    pair.settle();
+    pair.server().shutdown(b, std::net::Shutdown::Read).unwrap();
+    let mut out = [0; 9];
+    let mut lens = || pair.server().recv_from(b, &mut out).unwrap().len;
+    assert_eq!([lens(), lens(), lens()], [0, 4, 0]);
 }

@@ -78,7 +78,7 @@ fn more_than_one_segment_follows_the_syn_in_order() {
     let syn = &pair.segments()[0];
     let room = 1460 - (syn.header.header_len() as u32 - 20);
     assert_eq!((syn.header.flags, syn.len), (TcpFlags::SYN, room), "an MSS less the options");
-    assert_eq!(pair.client().tcp_info(client).unwrap().retransmissions, 0);
+    assert_eq!(pair.client().figures(client).unwrap().retransmissions, 0);
     assert_eq!(pair.client().bytes_unacked(client), Ok(0));
 }
 

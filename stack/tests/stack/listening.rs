@@ -24,7 +24,7 @@ fn with_cookies_always_no_syn_is_remembered_and_no_option_lost() {
     let counters = *pair.server().counters();
     assert_eq!((counters.cookies_sent, counters.cookies_accepted), (1, 1));
     let (ours, theirs) =
-        (pair.client().tcp_info(client).unwrap(), pair.server().tcp_info(server).unwrap());
+        (pair.client().figures(client).unwrap(), pair.server().figures(server).unwrap());
     assert!(theirs.timestamps && theirs.window_scales.is_some());
     assert_eq!(ours.window_scales.map(|(a, b)| (b, a)), theirs.window_scales);
     assert_eq!((ours.mss, theirs.mss), (1448, 1448));
@@ -62,7 +62,7 @@ fn deferred_accept_gives_a_connection_out_with_its_first_data() {
     assert_eq!(pair.server().option(listener, OptionName::DeferAccept), Ok(defer));
     let client = pair.start_connect(80);
     pair.run_for(Duration::from_secs(3));
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     assert_eq!(pair.server().accept(listener), Err(SocketError::WouldBlock));
     assert_eq!(pair.server().counters().accept_deferred, 1);
     assert_eq!(pair.segments().len(), 3, "no SYN-ACK is repeated meanwhile");
@@ -134,8 +134,8 @@ fn both_ends_may_connect_to_each_other_at_once() {
     let answer = pair.server().connect(b, Pair::client_addr(4000));
     assert_eq!(answer, Err(SocketError::InProgress));
     pair.settle();
-    assert_eq!(pair.client().tcp_info(a).unwrap().state, State::Established);
-    assert_eq!(pair.server().tcp_info(b).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(a).unwrap().state, State::Established);
+    assert_eq!(pair.server().figures(b).unwrap().state, State::Established);
     pair.client().write(a, b"to b").unwrap();
     pair.server().write(b, b"to a").unwrap();
     pair.settle();
@@ -222,4 +222,49 @@ fn listeners_on_one_port_share_its_connections() {
     pair.server().close(listeners[1]).unwrap();
     let shares = spread(&mut pair, &[listeners[0], listeners[2]], 100);
     assert_eq!(shares.iter().sum::<usize>(), 100, "the others take over: {shares:?}");
+}
+
+#[test]
+fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait_held_or_not() {
+    // RFC 6191. The server closes first, so that the client's port comes again while its TIME-WAIT
+    // lasts.
+    for held in [false, true] {
+        let mut pair = Pair::new();
+        let listener = pair.listen(80, 4);
+        let bind = |pair: &mut Pair| {
+            let socket = tcp(pair.client());
+            pair.client().set_option(socket, SocketOption::ReuseAddr(true)).unwrap();
+            pair.client().bind(socket, super::any(4000)).unwrap();
+            let answer = pair.client().connect(socket, Pair::server_addr(80));
+            assert_eq!(answer, Err(SocketError::InProgress));
+            pair.settle();
+            socket
+        };
+        let first = bind(&mut pair);
+        let (server, _) = pair.server().accept(listener).unwrap();
+        pair.client().write(first, b"old").unwrap();
+        pair.settle();
+        pair.server().shutdown(server, std::net::Shutdown::Write).unwrap();
+        pair.settle();
+        pair.client().close(first).unwrap();
+        pair.settle();
+        assert_eq!(pair.server().tcp_info(server).unwrap().state, State::TimeWait);
+        if !held {
+            assert_eq!(read_all(pair.server(), server), (b"old".to_vec(), true));
+            pair.server().close(server).unwrap();
+            assert_eq!(pair.server().time_wait(), 1);
+        }
+        pair.run_for(Duration::from_millis(50));
+        let second = bind(&mut pair);
+        let (fresh, _) = pair.server().accept(listener).unwrap();
+        assert_eq!(pair.server().tcp_info(fresh).unwrap().state, State::Established);
+        assert_eq!(pair.server().time_wait(), 0);
+        pair.client().write(second, b"new").unwrap();
+        pair.settle();
+        assert_eq!(read_all(pair.server(), fresh), (b"new".to_vec(), false));
+        if held {
+            assert_eq!(read_all(pair.server(), server), (b"old".to_vec(), true), "still readable");
+            pair.server().close(server).unwrap();
+        }
+    }
 }

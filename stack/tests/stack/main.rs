@@ -7,6 +7,7 @@ mod fast_open;
 mod listening;
 mod neighbors;
 mod opening;
+mod options;
 mod scale;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -244,7 +244,7 @@ fn a_flood_of_syns_does_not_keep_a_client_out() {
     assert_eq!(read_all(pair.server(), server), (b"through".to_vec(), false));
     let counters = *pair.server().counters();
     assert_eq!((counters.cookies_accepted, counters.cookies_refused), (1, 0));
-    let scales = pair.server().tcp_info(server).unwrap().window_scales;
+    let scales = pair.server().figures(server).unwrap().window_scales;
     assert!(scales.is_some(), "they come back with the timestamp");
 }
 

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use barewire_stack::tcp::TcpInfo;
+use barewire_stack::tcp::{Figures, TcpInfo};
 
 use super::bench::Bench;
 use super::script::duration;
 
-/// `SOCKET state == STATE`, `SOCKET EXPRESSION OP EXPRESSION`, `counter NAME OP EXPRESSION`,
+/// `SOCKET state == STATE`, `SOCKET limit == REASON`, `SOCKET EXPRESSION OP EXPRESSION`, `counter NAME OP EXPRESSION`,
 /// `stack NAME OP EXPRESSION`.
 pub(super) fn check(bench: &Bench, words: &[String]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (subject, rest) = words.split_first().ok_or("assert what?")?;
-    if let [what @ "state", op @ ("==" | "!="), wanted] = rest {
-        let found = info(bench, subject)?.state.to_string();
+    if let [what @ ("state" | "limit"), op @ ("==" | "!="), wanted] = rest {
+        let info = info(bench, subject)?;
+        let found = if *what == "state" { info.state.to_string() } else { info.limit.to_string() };
         return verdict((found == *wanted) == (*op == "=="), what, found);
     }
     let at = rest.iter().position(|word| ["==", "!=", "<", "<=", ">", ">="].contains(word));
@@ -41,6 +42,11 @@ fn info(bench: &Bench, name: &str) -> Result<TcpInfo, String> {
     bench.stack.tcp_info(socket.id).map_err(|error| error.to_string())
 }
 
+fn figures(bench: &Bench, name: &str) -> Result<Figures, String> {
+    let socket = bench.sockets.get(name).ok_or_else(|| format!("no socket is called `{name}`"))?;
+    bench.stack.figures(socket.id).map_err(|error| error.to_string())
+}
+
 fn value_of(bench: &Bench, subject: &str, name: &str) -> Result<i128, String> {
     match subject {
         "counter" => bench
@@ -58,11 +64,16 @@ fn value_of(bench: &Bench, subject: &str, name: &str) -> Result<i128, String> {
             "timers" => Ok(bench.stack.timers() as i128),
             _ => Err(format!("the stack has no `{name}`")),
         },
-        socket => info_value(&info(bench, socket)?, name),
+        socket if name.starts_with("tcpi_") => info(bench, socket)?
+            .named()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| i128::from(value))
+            .ok_or_else(|| format!("TCP_INFO has no `{name}`")),
+        socket => info_value(&figures(bench, socket)?, name),
     }
 }
 
-fn info_value(info: &TcpInfo, name: &str) -> Result<i128, String> {
+fn info_value(info: &Figures, name: &str) -> Result<i128, String> {
     let micros = |time: Duration| time.as_micros() as i128;
     Ok(match name {
         "mss" => i128::from(info.mss),

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 
-use barewire_stack::tcp::Algorithm;
+use barewire_stack::tcp::UnknownAlgorithm;
 use barewire_stack::{Family, OptionName, PollFlags, SocketError, SocketKind, SocketOption};
 
 use super::bench::{Bench, Socket};
@@ -287,7 +287,9 @@ fn option_value(name: &str, value: &str) -> Result<SocketOption, String> {
         "TCP_USER_TIMEOUT" if value == "off" => SocketOption::UserTimeout(None),
         "TCP_USER_TIMEOUT" => SocketOption::UserTimeout(Some(time()?)),
         "TCP_LINGER2" => SocketOption::Linger2(time()?),
-        "TCP_CONGESTION" if value == "newreno" => SocketOption::Congestion(Algorithm::NewReno),
+        "TCP_CONGESTION" => SocketOption::Congestion(
+            value.parse().map_err(|error: UnknownAlgorithm| error.to_string())?,
+        ),
         "IP_TTL" => SocketOption::Ttl(number(value)?),
         "IP_TOS" => SocketOption::Tos(number(value)?),
         "IP_MTU_DISCOVER" => SocketOption::DontFragment(on()?),

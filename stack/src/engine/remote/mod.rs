@@ -78,9 +78,11 @@ fn set_option(portal: &Portal, option: SocketOption) -> Result<(), SocketError> 
 fn option(portal: &Portal, name: OptionName) -> Result<SocketOption, SocketError> {
     match portal.mailbox.call(Op::Option { key: portal.key, name })? {
         Answer::Option(option) => Ok(option),
-        Answer::Done | Answer::Portal(_) | Answer::Address(_) | Answer::Stats(_) => {
-            Err(SocketError::InvalidInput)
-        }
+        Answer::Done
+        | Answer::Portal(_)
+        | Answer::Opened(..)
+        | Answer::Address(_)
+        | Answer::Stats(_) => Err(SocketError::InvalidInput),
     }
 }
 

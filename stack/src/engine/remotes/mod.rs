@@ -135,7 +135,10 @@ impl Remotes {
             Op::Listen { addr, backlog, share_port, accepts } => {
                 self.listen(addr, backlog, share_port, accepts).map(Answer::Portal)
             }
-            Op::Connect { to } => self.connect(to).map(Answer::Portal),
+            Op::Connect { to, options, data } => {
+                let (portal, taken) = self.connect(to, &options, &data)?;
+                Ok(Answer::Opened(portal, taken))
+            }
             Op::BindUdp { addr, share_port, endpoint } => {
                 self.bind_udp(addr, share_port, endpoint).map(Answer::Portal)
             }
@@ -216,14 +219,30 @@ impl Remotes {
         Ok(self.insert(socket, endpoint, role, local, None))
     }
 
-    fn connect(&mut self, to: SocketAddr) -> Result<Arc<Portal>, SocketError> {
+    /// Opens a connection; gives how much of `data` went with its SYN, too.
+    fn connect(
+        &mut self,
+        to: SocketAddr,
+        options: &[SocketOption],
+        data: &[u8],
+    ) -> Result<(Arc<Portal>, usize), SocketError> {
         self.check_room()?;
-        let (socket, local) =
-            self.open(SocketKind::Tcp, to, false, |stack, id| match stack.connect(id, to) {
-                Ok(()) | Err(SocketError::InProgress) => stack.local_addr(id),
-                Err(error) => Err(error),
+        let (socket, (local, taken, waits_for_data)) =
+            self.open(SocketKind::Tcp, to, false, |stack, id| {
+                options.iter().try_for_each(|&option| stack.set_option(id, option))?;
+                let connected = match data {
+                    [] => stack.connect(id, to).map(|()| 0),
+                    data => stack.connect_with(id, to, data),
+                };
+                let (taken, waits_for_data) = match connected {
+                    Ok(taken) => (taken, data.is_empty()),
+                    Err(SocketError::InProgress) => (0, false),
+                    Err(error) => return Err(error),
+                };
+                Ok((stack.local_addr(id)?, taken, waits_for_data))
             })?;
-        Ok(self.insert_stream(socket, false, local, to))
+        // One that waits for its first write is as good as connected to who is to write.
+        Ok((self.insert_stream(socket, waits_for_data, local, to), taken))
     }
 
     fn bind_udp(

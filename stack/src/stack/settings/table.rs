@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, Setting, Value};
-use crate::tcp::Algorithm;
+use crate::tcp::{Algorithm, EcnMode, SynCookies};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -67,7 +67,16 @@ macro_rules! setting {
 }
 
 /// Names of the congestion controllers.
-const CONTROLLERS: [(&str, Algorithm); 1] = [("newreno", Algorithm::NewReno)];
+const CONTROLLERS: [&str; 3] =
+    [Algorithm::NewReno.name(), Algorithm::Cubic.name(), Algorithm::Bbr.name()];
+
+/// Names of the ways to use explicit congestion notification.
+const ECN_MODES: [(&str, EcnMode); 3] =
+    [("off", EcnMode::Off), ("when-asked", EcnMode::WhenAsked), ("request", EcnMode::Request)];
+
+/// Names of the ways to use SYN cookies.
+const COOKIES: [(&str, SynCookies); 3] =
+    [("off", SynCookies::Off), ("auto", SynCookies::Auto), ("always", SynCookies::Always)];
 
 pub(super) static TABLE: &[Setting] = &[
     Setting {
@@ -149,19 +158,36 @@ pub(super) static TABLE: &[Setting] = &[
         "Data segments at the start of a connection that are acknowledged at once."),
     Setting {
         name: "congestion",
-        kind: Kind::Choice(&["newreno"]),
+        kind: Kind::Choice(&CONTROLLERS),
         about: "The congestion controller (TCP_CONGESTION).",
+        get: |s| Value::from(s.stack.tcp.congestion.name()),
+        set: |s, value| {
+            if let Value::Text(name) = value
+                && let Ok(algorithm) = name.parse()
+            {
+                s.stack.tcp.congestion = algorithm;
+            }
+        },
+    },
+    Setting {
+        name: "ecn",
+        kind: Kind::Choice(&["off", "when-asked", "request"]),
+        about: "Explicit congestion notification (RFC 3168).",
         get: |s| {
-            let name = CONTROLLERS.iter().find(|(_, a)| *a == s.stack.tcp.congestion);
+            let name = ECN_MODES.iter().find(|(_, mode)| *mode == s.stack.tcp.ecn);
             name.map_or(Value::Unset, |(name, _)| Value::from(*name))
         },
         set: |s, value| {
             let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
-            if let Some((_, algorithm)) = CONTROLLERS.iter().find(named) {
-                s.stack.tcp.congestion = *algorithm;
+            if let Some((_, mode)) = ECN_MODES.iter().find(named) {
+                s.stack.tcp.ecn = *mode;
             }
         },
     },
+    setting!("pacing", switch, s => s.stack.tcp.pacing,
+        "Data leaves spread over the round trip, whatever the controller; BBR always paces."),
+    setting!("slow_start_after_idle", switch, s => s.stack.tcp.slow_start_after_idle,
+        "An idle connection begins again with the initial window (RFC 5681 §4.1)."),
     setting!("timestamps", switch, s => s.stack.tcp.timestamps,
         "Offer and accept timestamps (RFC 7323 §3)."),
     setting!("window_scale", switch, s => s.stack.tcp.window_scale,
@@ -216,6 +242,33 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("challenge_acks", number Kind::Number { min: 0, max: 65_535 },
         s => s.stack.tcp.challenge_acks_per_s,
         "Challenge ACKs that a connection sends in a second at most (RFC 5961 §7)."),
+    Setting {
+        name: "syn_cookies",
+        kind: Kind::Choice(&["off", "auto", "always"]),
+        about: "When SYNs are answered with cookies: auto is when the half-open queue is full.",
+        get: |s| {
+            let name = COOKIES.iter().find(|(_, mode)| *mode == s.stack.tcp.syn_cookies);
+            name.map_or(Value::Unset, |(name, _)| Value::from(*name))
+        },
+        set: |s, value| {
+            let named = |(name, _): &&(&str, _)| matches!(value, Value::Text(t) if t == name);
+            if let Some((_, mode)) = COOKIES.iter().find(named) {
+                s.stack.tcp.syn_cookies = *mode;
+            }
+        },
+    },
+    setting!("defer_accept", time Duration::ZERO, HOUR, s => s.stack.tcp.defer_accept,
+        "How long accept waits for a connection's first data; zero is not at all (TCP_DEFER_ACCEPT)."),
+    setting!("fast_open", number Kind::Number { min: 0, max: 65_536 },
+        s => s.stack.tcp.fast_open_queue,
+        "Connections of a listener that may be open by a cookie alone (TCP_FASTOPEN); 0 is off."),
+    setting!("fast_open_connect", switch, s => s.stack.tcp.fast_open_connect,
+        "connect waits for the first write and sends it with the SYN (TCP_FASTOPEN_CONNECT)."),
+    setting!("resets_per_s", number Kind::Number { min: 0, max: 1 << 30 },
+        s => s.stack.limits.resets_per_s,
+        "RSTs a second, about, for segments that belong to no connection."),
+    setting!("stall_patience", time Duration::ZERO, HOUR, s => s.stack.limits.stall_patience,
+        "How long a peer that reads nothing keeps memory once there is none left for others."),
     setting!("fin_wait_2", time Duration::ZERO, DAY, s => s.stack.tcp.fin_wait_2,
         "How long a closed socket may stay in FIN-WAIT-2 (TCP_LINGER2)."),
     setting!("time_wait", time Duration::ZERO, HOUR, s => s.stack.tcp.time_wait,

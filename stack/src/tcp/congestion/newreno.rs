@@ -1,14 +1,11 @@
 //! The window of RFC 5681 with appropriate byte counting (RFC 3465); its companion RFC 6582 is in
 //! `recovery`.
 
-use super::AckSample;
+use super::{ABC_LIMIT_SEGMENTS, AckSample, CWND_MAX, CongestionControl, reduced};
+use crate::time::Instant;
 
-/// L of RFC 3465 in slow start. That RFC allows 2; RFC 9406 §4.3 has since found 8 safe for senders
-/// without pacing, and receivers that join segments answer dozens of them with one ACK.
-const ABC_LIMIT_SEGMENTS: u32 = 8;
-
-/// No window that TCP can advertise is larger (RFC 7323 §2.3).
-const CWND_MAX: u32 = 1 << 30;
+/// RFC 5681 equation 4: tenths that a reduction leaves.
+const BETA_TENTHS: u32 = 5;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewReno {
@@ -16,36 +13,43 @@ pub(crate) struct NewReno {
     ssthresh: u32,
     /// Bytes acknowledged in congestion avoidance since the window last grew.
     acked: u32,
-    /// cwnd and ssthresh before the last loss.
+    /// Window and threshold before the last reduction.
     prior: (u32, u32),
 }
 
 impl NewReno {
     pub(crate) fn new(initial_window: u32) -> NewReno {
         // RFC 5681 §3.1: the initial ssthresh SHOULD be set arbitrarily high.
-        let prior = (initial_window, CWND_MAX);
-        NewReno { cwnd: initial_window, ssthresh: CWND_MAX, acked: 0, prior }
+        NewReno {
+            cwnd: initial_window,
+            ssthresh: CWND_MAX,
+            acked: 0,
+            prior: (initial_window, CWND_MAX),
+        }
     }
 
-    pub(crate) fn cwnd(&self) -> u32 {
+    /// Takes over from another controller.
+    pub(super) fn continue_at(&mut self, ssthresh: u32) {
+        self.ssthresh = ssthresh;
+        self.prior = (self.cwnd, ssthresh);
+    }
+}
+
+impl CongestionControl for NewReno {
+    fn cwnd(&self) -> u32 {
         self.cwnd
     }
 
-    pub(crate) fn ssthresh(&self) -> u32 {
+    fn ssthresh(&self) -> u32 {
         self.ssthresh
     }
 
-    pub(crate) fn on_ack(&mut self, ack: &AckSample) {
-        let slow_start = self.cwnd < self.ssthresh;
-        // In slow start, half a window in flight is use enough: the next ACKs will double it.
-        let half_used = slow_start && ack.in_flight.saturating_mul(2) >= self.cwnd;
-        if !(ack.window_limited || half_used) {
+    fn on_ack(&mut self, ack: &AckSample) {
+        if !may_grow(ack, self.cwnd, self.ssthresh) {
             return;
         }
-        if slow_start {
-            // RFC 3465 §2.3: L = 1 while data sent before a timeout is being repaired.
-            let limit = if ack.after_timeout { 1 } else { ABC_LIMIT_SEGMENTS };
-            self.cwnd = (self.cwnd + ack.acked.min(limit * ack.mss)).min(CWND_MAX);
+        if self.cwnd < self.ssthresh {
+            self.cwnd = (self.cwnd + slow_start_step(ack)).min(CWND_MAX);
         } else {
             // RFC 5681 §3.1: one segment more for each window of bytes acknowledged.
             self.acked = self.acked.saturating_add(ack.acked);
@@ -56,57 +60,61 @@ impl NewReno {
         }
     }
 
-    pub(crate) fn on_loss(&mut self, in_flight: u32, mss: u32) {
+    fn on_loss(&mut self, _now: Instant, in_flight: u32, mss: u32) {
         self.prior = (self.cwnd, self.ssthresh);
-        // RFC 5681 equation 4.
-        self.ssthresh = (in_flight / 2).max(2 * mss);
+        self.ssthresh = reduced(in_flight, BETA_TENTHS, mss);
         self.cwnd = self.ssthresh;
         self.acked = 0;
     }
 
-    pub(crate) fn on_recovered(&mut self, in_flight: u32, mss: u32) {
+    fn on_mark(&mut self, now: Instant, in_flight: u32, mss: u32) {
+        self.on_loss(now, in_flight, mss);
+    }
+
+    fn on_recovered(&mut self, _now: Instant, in_flight: u32, mss: u32) {
         // RFC 6582 §3.2, full acknowledgment, option 1: no burst when little is in flight.
         self.cwnd = self.ssthresh.min(in_flight.max(mss) + mss);
     }
 
-    pub(crate) fn on_rto(&mut self, in_flight: u32, mss: u32, first: bool) {
+    fn on_rto(&mut self, _now: Instant, in_flight: u32, mss: u32, first: bool) {
         // RFC 5681 §3.1: ssthresh is held when the same data is lost again.
         if first {
             self.prior = (self.cwnd, self.ssthresh);
-            self.ssthresh = (in_flight / 2).max(2 * mss);
+            self.ssthresh = reduced(in_flight, BETA_TENTHS, mss);
         }
         self.cwnd = mss;
         self.acked = 0;
     }
 
-    pub(crate) fn undo(&mut self) {
+    fn on_idle(&mut self, _now: Instant, restart_window: Option<u32>) {
+        self.cwnd = self.cwnd.min(restart_window.unwrap_or(u32::MAX));
+    }
+
+    fn undo(&mut self) {
+        // RFC 4015 §3.2: what had been reached since is not taken back.
         self.cwnd = self.cwnd.max(self.prior.0);
         self.ssthresh = self.ssthresh.max(self.prior.1);
     }
+}
 
-    pub(crate) fn on_idle(&mut self, restart_window: u32) {
-        self.cwnd = self.cwnd.min(restart_window);
-    }
+/// Only a window that is used may grow. In slow start, half of it in flight is use enough: the next
+/// ACKs will double it (RFC 7661 §4.2 has the same half).
+pub(super) fn may_grow(ack: &AckSample, cwnd: u32, ssthresh: u32) -> bool {
+    let half_used = cwnd < ssthresh && ack.in_flight.saturating_mul(2) >= cwnd;
+    ack.window_limited || half_used
+}
+
+/// RFC 3465 §2.2: bytes that an ACK adds in slow start; §2.3: L = 1 while data sent before a timeout
+/// is being repaired.
+pub(super) fn slow_start_step(ack: &AckSample) -> u32 {
+    let limit = if ack.after_timeout { 1 } else { ABC_LIMIT_SEGMENTS };
+    ack.acked.min(limit * ack.mss)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{MSS, ack};
     use super::*;
-    use crate::time::Instant;
-
-    const MSS: u32 = 1000;
-
-    fn ack(acked: u32, in_flight: u32) -> AckSample {
-        AckSample {
-            acked,
-            now: Instant::ZERO,
-            rtt: None,
-            in_flight,
-            mss: MSS,
-            window_limited: in_flight > 0,
-            after_timeout: false,
-        }
-    }
 
     #[test]
     fn slow_start_doubles_and_congestion_avoidance_adds_a_segment_a_window() {
@@ -115,7 +123,7 @@ mod tests {
             c.on_ack(&ack(2 * MSS, 10 * MSS));
         }
         assert_eq!(c.cwnd(), 20 * MSS);
-        c.on_loss(20 * MSS, MSS);
+        c.on_loss(Instant::ZERO, 20 * MSS, MSS);
         assert_eq!((c.cwnd(), c.ssthresh()), (10 * MSS, 10 * MSS));
         for _ in 0..9 {
             c.on_ack(&ack(MSS, 10 * MSS));
@@ -135,6 +143,17 @@ mod tests {
     }
 
     #[test]
+    fn acks_of_parts_of_a_segment_add_up_to_one_of_the_whole() {
+        // RFC 3465 §2.1: dividing an ACK gains nothing.
+        let (mut whole, mut parts) = (NewReno::new(10 * MSS), NewReno::new(10 * MSS));
+        whole.on_ack(&ack(MSS, 10 * MSS));
+        for _ in 0..MSS {
+            parts.on_ack(&ack(1, 10 * MSS));
+        }
+        assert_eq!(parts.cwnd(), whole.cwnd());
+    }
+
+    #[test]
     fn an_unused_window_does_not_grow() {
         let mut c = NewReno::new(10 * MSS);
         c.on_ack(&AckSample { window_limited: false, ..ack(MSS, MSS) });
@@ -144,11 +163,11 @@ mod tests {
     #[test]
     fn a_timeout_leaves_one_segment_and_holds_ssthresh_when_repeated() {
         let mut c = NewReno::new(10 * MSS);
-        c.on_rto(10 * MSS, MSS, true);
+        c.on_rto(Instant::ZERO, 10 * MSS, MSS, true);
         assert_eq!((c.cwnd(), c.ssthresh()), (MSS, 5 * MSS));
-        c.on_rto(MSS, MSS, false);
+        c.on_rto(Instant::ZERO, MSS, MSS, false);
         assert_eq!((c.cwnd(), c.ssthresh()), (MSS, 5 * MSS));
         c.undo();
-        assert_eq!((c.cwnd(), c.ssthresh()), (10 * MSS, CWND_MAX), "what both had been");
+        assert_eq!((c.cwnd(), c.ssthresh()), (10 * MSS, CWND_MAX));
     }
 }

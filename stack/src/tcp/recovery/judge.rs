@@ -1,7 +1,7 @@
 //! What an ACK means where the peer reports gaps: which of its blocks to believe, what is lost,
 //! and whether what was taken for lost had only been late.
 
-use super::super::congestion::AckSample;
+use super::super::congestion::{AckSample, CongestionControl};
 use super::super::delivery::Delivery;
 use super::super::ranges::Range;
 use super::super::seq::SeqNum;
@@ -39,6 +39,8 @@ pub(in crate::tcp) struct Advance {
     pub(in crate::tcp) rtt: Option<Duration>,
     /// It moved snd.una.
     pub(in crate::tcp) moved: bool,
+    /// It echoes a congestion mark.
+    pub(in crate::tcp) echo: bool,
 }
 
 impl Tcb {
@@ -177,8 +179,15 @@ impl Tcb {
     }
 
     fn grow(&mut self, now: Instant, advance: &Advance, after_timeout: bool) {
+        if advance.echo {
+            // RFC 3168 §6.1.2: no growth by an ACK that echoes a mark.
+            return;
+        }
         self.controller.on_ack(&AckSample {
             acked: advance.bytes,
+            una: self.snd.una,
+            nxt: self.snd.nxt,
+            srtt: self.rtt.srtt().unwrap_or_default(),
             now,
             rtt: advance.rtt,
             in_flight: advance.in_flight,
@@ -284,6 +293,7 @@ impl Tcb {
         // What limited transmit sent does not count (RFC 3042 §2).
         let in_flight = outstanding.min(self.controller.cwnd().max(self.mss()));
         self.controller.on_loss(now, in_flight, self.mss());
+        self.ecn_reduced();
         self.recovery.recover = self.snd.nxt;
         self.recovery.probe = None;
         self.recovery.episode = None;
@@ -295,7 +305,7 @@ impl Tcb {
     /// The time has come at which something not acknowledged counts as lost (RFC 8985 §6.3).
     pub(in crate::tcp) fn reorder_due(&mut self, now: Instant) {
         self.find_losses(now);
-        let advance = Advance { bytes: 0, in_flight: 0, rtt: None, moved: false };
+        let advance = Advance { bytes: 0, in_flight: 0, rtt: None, moved: false, echo: false };
         self.move_on(now, 0, false, &advance);
     }
 

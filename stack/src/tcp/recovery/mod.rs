@@ -22,9 +22,9 @@ mod judge;
 mod prr;
 mod rack;
 
-use super::congestion::Controller;
+use super::congestion::{CongestionControl, Controller};
 use super::seq::SeqNum;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 pub(in crate::tcp) use judge::{Advance, News};
 use prr::Prr;
@@ -141,6 +141,22 @@ impl Recovery {
     }
 
     /// Data sent before a timeout is still being repaired.
+    /// The state by the kernel's number (`tcpi_ca_state`); `sacked` says that the peer has reported
+    /// something behind a gap.
+    pub(crate) fn ca_state(&self, sacked: bool) -> u8 {
+        match self.phase {
+            Phase::Open => u8::from(sacked || self.dup_acks > 0),
+            Phase::Fast { .. } | Phase::Repair(_) => 3,
+            Phase::Loss(_) => 4,
+        }
+    }
+
+    /// The smallest round trip of the last minutes, where one was measured.
+    pub(crate) fn min_rtt(&self) -> Option<Duration> {
+        let ns = self.rack.min_rtt();
+        (ns != u64::MAX).then(|| Duration::from_nanos(ns))
+    }
+
     pub(crate) fn after_timeout(&self) -> bool {
         matches!(self.phase, Phase::Loss(_))
     }

@@ -55,7 +55,8 @@ impl Rack {
         self.latest
     }
 
-    fn min_rtt(&self) -> u64 {
+    /// In nanoseconds; `u64::MAX` before the first measurement.
+    pub(super) fn min_rtt(&self) -> u64 {
         self.min_rtt[0].min(self.min_rtt[1])
     }
 

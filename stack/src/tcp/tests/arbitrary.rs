@@ -77,6 +77,7 @@ fn apply(t: &mut Trace, event: Event) {
                 data.chunks(700).filter_map(|c| Some(t.pool.copy_from(c)?.freeze())).collect();
             let payload_len = payload.iter().map(|p| p.len() as u32).sum();
             let segment = Segment {
+                ecn: Ecn::of_tos(flags),
                 header: &header,
                 payload: &mut payload,
                 payload_len,

@@ -280,3 +280,20 @@ fn a_smaller_path_mtu_sends_smaller_segments_again() {
     assert_eq!(t.tcb.info().mss, 536);
     t.end();
 }
+
+#[test]
+fn urgent_data_is_data_in_band() {
+    // RFC 6093 §4: URG and its pointer, wherever it points, change nothing; every socket behaves
+    // as with `SO_OOBINLINE`. §6: nothing urgent is ever sent.
+    let mut t = Trace::established(plain());
+    t.rx("PAU 1:11 ack 1");
+    t.read(10);
+    t.tx("A 1 ack 11");
+    t.rx("AU 11 ack 1");
+    t.quiet();
+    t.rx("FAU 11:21 ack 1");
+    t.read(10);
+    t.read_is(Ok(0));
+    t.tx("A 1 ack 22");
+    t.end();
+}

@@ -3,17 +3,20 @@
 //! `rx` is what arrives, `tx` what must leave next. Numbers are relative to the initial sequence
 //! number of their side, so a SYN is 0 and the first byte 1. `FLAGS from[:to] ack N`, then any of
 //! `win N`, `mss N`, `ws N`, `ts VAL/ECR`, `sackok yes` and `sack FROM-TO,…` (blocks as the
-//! receiver of the data counts; `sack none` in `tx` is no block); in `tx` what is not named is not looked at, and `step N`
+//! receiver of the data counts; `sack none` in `tx` is no block), `ip ect0` or `ip ce` (the ECN
+//! field); in `tx` what is not named is not looked at, and `step N`
 //! is the payload of a wire segment in a super-segment. Payload bytes are a function of their
 //! position, so that every trace checks the stream's contents, too.
 
 mod arbitrary;
 mod autotune;
 mod close;
+mod ecn;
 mod handshake;
 mod hostile;
 mod limits;
 mod loss;
+mod pacing;
 mod pipe;
 mod rack;
 mod sack;
@@ -53,6 +56,8 @@ pub(super) fn plain() -> TcpConfig {
         recv_autotune: false,
         send_autotune: false,
         nodelay: true,
+        // The numbers of traces are those of RFC 5681.
+        congestion: Algorithm::NewReno,
         ..TcpConfig::default()
     }
 }
@@ -82,6 +87,7 @@ struct Line {
     sack_ok: Option<bool>,
     sack: Option<Vec<(u32, u32)>>,
     step: Option<u16>,
+    ip: Option<Ecn>,
 }
 
 impl Line {
@@ -96,6 +102,8 @@ impl Line {
                 'R' => TcpFlags::RST,
                 'P' => TcpFlags::PSH,
                 'U' => TcpFlags::URG,
+                'E' => TcpFlags::ECE,
+                'W' => TcpFlags::CWR,
                 '.' => TcpFlags::empty(),
                 _ => panic!("flag {c} in {text}"),
             }
@@ -115,10 +123,19 @@ impl Line {
             sack_ok: None,
             sack: None,
             step: None,
+            ip: None,
         };
         while let Some(word) = words.next() {
             let value = words.next().expect("a value");
             match word {
+                "ip" => {
+                    line.ip = Some(match value {
+                        "ect0" => Ecn::Ect0,
+                        "ce" => Ecn::Ce,
+                        "none" => Ecn::NotEct,
+                        _ => panic!("{value} in {text}"),
+                    });
+                }
                 "ack" => line.ack = Some(number(value)),
                 "win" => line.win = Some(number(value) as u16),
                 "mss" => line.mss = Some(number(value) as u16),
@@ -254,6 +271,7 @@ impl Trace {
             payload: &mut payload,
             payload_len: line.len,
             wire_segments,
+            ecn: line.ip.unwrap_or_default(),
             memory: Memory::Plenty,
         };
         self.tcb.handle_segment(self.now, segment)
@@ -276,6 +294,7 @@ impl Trace {
             ..TcpHeader::default()
         };
         let segment = Segment {
+            ecn: Ecn::NotEct,
             header: &header,
             payload: &mut pieces,
             payload_len: len,
@@ -310,6 +329,9 @@ impl Trace {
         assert_eq!(data, bytes(line.from, line.from.wrapping_add(line.len)), "payload of {text}");
         if let Some(step) = line.step {
             assert_eq!(sent.mss, step, "wire segment size");
+        }
+        if let Some(ip) = line.ip {
+            assert_eq!(sent.ecn, ip, "ECN field of {text}");
         }
     }
 

@@ -151,6 +151,7 @@ impl Pipe {
         let outcome = end.tcb.handle_segment(
             self.now,
             Segment {
+                ecn: Ecn::NotEct,
                 header: &frame.header,
                 payload: &mut payload,
                 payload_len: frame.data.len() as u32,

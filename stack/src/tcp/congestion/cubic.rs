@@ -1,0 +1,234 @@
+//! CUBIC (RFC 9438): the window follows a cubic function of the time since it was last reduced.
+//!
+//! ```text
+//!   W_cubic(t) = C (t - K)³ + W_max            §4.2, figure 1
+//!
+//!   cwnd      W_max ......._______........../   convex: looks for a new W_max
+//!                     _--~~   ^    ~~--____/
+//!                   /         K                 concave: comes back to where it was lost
+//!   β W_max .......|
+//! ```
+//!
+//! Times are seconds and windows are bytes, in floating point: addition, multiplication and division
+//! of doubles give the same bits on every machine, so runs repeat. The one root, K, is taken in
+//! integers for the same reason.
+
+use super::hystart::{Growth, HyStart};
+use super::newreno::may_grow;
+use super::{AckSample, CWND_MAX, CongestionControl, reduced};
+use crate::time::Instant;
+
+/// §4.6: tenths that a reduction leaves.
+const BETA_TENTHS: u32 = 7;
+const BETA: f64 = BETA_TENTHS as f64 / 10.0;
+
+/// §5.1: segments per second cubed.
+const C: f64 = 0.4;
+
+/// §4.3: the additive increase that gives Reno's throughput with this β.
+const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+
+/// What a reduction changes, kept to be taken back. Half the precision is enough for what does not
+/// grow in small steps.
+#[derive(Clone, Copy, Debug)]
+struct Curve {
+    /// The window, with fractions of a byte.
+    cwnd: f64,
+    ssthresh: u32,
+    /// The window before the last reduction; with fast convergence, a little less. Zero: none.
+    w_max: f32,
+    /// cwnd_prior of §4.1.2.
+    cwnd_prior: f32,
+    /// When the present stage of congestion avoidance began; `FAR_FUTURE` before its first ACK.
+    epoch: Instant,
+    k_s: f32,
+    /// What Reno would have.
+    w_est: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cubic {
+    now: Curve,
+    prior: Curve,
+    /// When the last ACK in congestion avoidance came.
+    last_ack: Instant,
+    start: HyStart,
+}
+
+impl Cubic {
+    pub(crate) fn new(initial_window: u32) -> Cubic {
+        let now = Curve {
+            cwnd: f64::from(initial_window),
+            ssthresh: CWND_MAX,
+            w_max: 0.0,
+            cwnd_prior: 0.0,
+            epoch: Instant::FAR_FUTURE,
+            k_s: 0.0,
+            w_est: 0.0,
+        };
+        Cubic { now, prior: now, last_ack: Instant::ZERO, start: HyStart::new() }
+    }
+
+    /// Takes over from another controller.
+    pub(super) fn continue_at(&mut self, ssthresh: u32) {
+        self.now.ssthresh = ssthresh;
+        self.prior = self.now;
+        if ssthresh < CWND_MAX {
+            self.start.stop();
+        }
+    }
+
+    fn slow_start(&mut self, ack: &AckSample) {
+        match self.start.on_ack(ack) {
+            Growth::By(n) => self.now.cwnd += f64::from(n),
+            Growth::Last(n) => {
+                self.now.cwnd += f64::from(n);
+                self.now.ssthresh = self.cwnd();
+            }
+        }
+        self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
+    }
+
+    fn congestion_avoidance(&mut self, ack: &AckSample) {
+        let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
+        let curve = &mut self.now;
+        if curve.epoch == Instant::FAR_FUTURE {
+            curve.begin_epoch(ack.now, mss);
+        } else if !ack.window_limited {
+            // §5.8: time in which the window was not used does not count.
+            curve.epoch += ack.now - self.last_ack;
+        }
+        self.last_ack = ack.now;
+        if !ack.window_limited {
+            return;
+        }
+        let t = (ack.now - curve.epoch).as_secs_f64();
+        // §4.3: once Reno would have come back to the old window, it would go on with α = 1.
+        let alpha = if curve.w_est >= f64::from(curve.cwnd_prior) { 1.0 } else { ALPHA };
+        let part = (acked / curve.cwnd).min(1.0);
+        curve.w_est += alpha * part * mss;
+        if curve.w_cubic(t, mss) < curve.w_est {
+            curve.cwnd = curve.cwnd.max(curve.w_est);
+        } else {
+            // §4.4 and §4.5: a round trip ahead on the curve, and at most half as much again.
+            let target = curve.w_cubic(t + ack.srtt.as_secs_f64(), mss);
+            let target = target.clamp(curve.cwnd, 1.5 * curve.cwnd);
+            curve.cwnd += (target - curve.cwnd) * part;
+        }
+        curve.cwnd = curve.cwnd.min(f64::from(CWND_MAX));
+    }
+
+    /// §4.6: what a loss and a mark have in common.
+    fn reduce(&mut self, in_flight: u32, mss: u32) {
+        self.prior = self.now;
+        self.start.stop();
+        let curve = &mut self.now;
+        // §4.7: a flow that is reduced before it came back gives way to new ones.
+        let early = curve.cwnd < f64::from(curve.w_max);
+        curve.w_max = (if early { curve.cwnd * (1.0 + BETA) / 2.0 } else { curve.cwnd }) as f32;
+        curve.cwnd_prior = curve.cwnd as f32;
+        curve.ssthresh = reduced(in_flight, BETA_TENTHS, mss);
+        curve.epoch = Instant::FAR_FUTURE;
+    }
+}
+
+impl Curve {
+    fn begin_epoch(&mut self, now: Instant, mss: f64) {
+        self.epoch = now;
+        self.w_est = self.cwnd;
+        let w_max = f64::from(self.w_max);
+        if w_max > self.cwnd {
+            self.k_s = k_s(w_max - self.cwnd, mss) as f32;
+        } else {
+            // §4.8 and §4.10: after a timeout, and without a reduction, the curve begins at W_max.
+            (self.w_max, self.k_s) = (self.cwnd as f32, 0.0);
+        }
+    }
+
+    /// Figure 1 of §4.2.
+    fn w_cubic(&self, t: f64, mss: f64) -> f64 {
+        let d = t - f64::from(self.k_s);
+        C * d * d * d * mss + f64::from(self.w_max)
+    }
+}
+
+impl CongestionControl for Cubic {
+    fn cwnd(&self) -> u32 {
+        self.now.cwnd as u32
+    }
+
+    fn ssthresh(&self) -> u32 {
+        self.now.ssthresh
+    }
+
+    fn on_ack(&mut self, ack: &AckSample) {
+        if self.cwnd() >= self.now.ssthresh {
+            self.congestion_avoidance(ack);
+        } else if may_grow(ack, self.cwnd(), self.now.ssthresh) {
+            self.slow_start(ack);
+        }
+    }
+
+    fn on_loss(&mut self, _now: Instant, in_flight: u32, mss: u32) {
+        self.reduce(in_flight, mss);
+        self.now.cwnd = f64::from(self.now.ssthresh);
+    }
+
+    fn on_mark(&mut self, now: Instant, in_flight: u32, mss: u32) {
+        self.on_loss(now, in_flight, mss);
+    }
+
+    fn on_recovered(&mut self, _now: Instant, in_flight: u32, mss: u32) {
+        // RFC 6582 §3.2, full acknowledgment, option 1: no burst when little is in flight.
+        self.now.cwnd = f64::from(self.now.ssthresh.min(in_flight.max(mss) + mss));
+    }
+
+    fn on_rto(&mut self, _now: Instant, in_flight: u32, mss: u32, first: bool) {
+        // RFC 5681 §3.1: ssthresh is held when the same data is lost again.
+        if first {
+            self.reduce(in_flight, mss);
+        }
+        // §4.8.
+        let curve = &mut self.now;
+        (curve.cwnd, curve.w_max, curve.epoch) = (f64::from(mss), 0.0, Instant::FAR_FUTURE);
+    }
+
+    fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
+        let curve = &mut self.now;
+        if let Some(window) = restart_window {
+            curve.cwnd = curve.cwnd.min(f64::from(window));
+        }
+        if curve.epoch != Instant::FAR_FUTURE {
+            curve.epoch += now - self.last_ack;
+        }
+        self.last_ack = now;
+    }
+
+    fn undo(&mut self) {
+        // §4.9.1: all that the reduction changed; what had been reached since is kept.
+        let reached = self.now;
+        self.now = self.prior;
+        self.now.cwnd = self.now.cwnd.max(reached.cwnd);
+        self.now.ssthresh = self.now.ssthresh.max(reached.ssthresh);
+    }
+}
+
+/// Figure 2 of §4.2: the time that the curve needs for `bytes`, the cube root of segments over C.
+fn k_s(bytes: f64, mss: f64) -> f64 {
+    // In microseconds: the cube of a second is 10^18 of theirs.
+    const US_CUBED: u128 = 1_000_000_000_000_000_000;
+    let segments_thousandth = (bytes / mss / C * 1000.0) as u128;
+    cube_root(segments_thousandth * (US_CUBED / 1000)) as f64 / 1e6
+}
+
+/// The largest integer whose cube is at most `n`, for results below 2^42.
+fn cube_root(n: u128) -> u64 {
+    (0..42).rev().map(|bit| 1u64 << bit).fold(0, |root, bit| {
+        let next = u128::from(root | bit);
+        if next * next * next <= n { root | bit } else { root }
+    })
+}
+
+#[cfg(test)]
+#[path = "cubic_tests.rs"]
+mod tests;

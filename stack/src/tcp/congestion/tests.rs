@@ -1,0 +1,94 @@
+//! What all controllers have in common.
+
+use super::*;
+
+pub(super) const MSS: u32 = 1000;
+
+/// An ACK of `acked` bytes with `in_flight` before it, all of the window used.
+pub(super) fn ack(acked: u32, in_flight: u32) -> AckSample {
+    AckSample {
+        acked,
+        una: SeqNum::default(),
+        nxt: SeqNum::default(),
+        now: Instant::ZERO,
+        rtt: None,
+        srtt: Duration::ZERO,
+        in_flight,
+        mss: MSS,
+        window_limited: in_flight > 0,
+        after_timeout: false,
+    }
+}
+
+fn loss_based() -> [Controller; 2] {
+    [Algorithm::NewReno, Algorithm::Cubic].map(|a| Controller::new(a, 10 * MSS))
+}
+
+#[test]
+fn an_ack_of_nothing_new_moves_no_window() {
+    for mut c in Algorithm::ALL.map(|a| Controller::new(a, 10 * MSS)) {
+        let before = (c.cwnd(), c.ssthresh());
+        for _ in 0..1000 {
+            c.on_ack(&ack(0, 10 * MSS));
+        }
+        assert_eq!((c.cwnd(), c.ssthresh()), before, "{c:?}");
+    }
+}
+
+#[test]
+fn a_window_that_is_not_used_does_not_grow() {
+    for mut c in loss_based() {
+        for _ in 0..1000 {
+            c.on_ack(&AckSample { window_limited: false, ..ack(MSS, 4 * MSS) });
+        }
+        assert_eq!(c.cwnd(), 10 * MSS, "slow start: {c:?}");
+        c.on_loss(Instant::ZERO, 20 * MSS, MSS);
+        let before = c.cwnd();
+        for _ in 0..1000 {
+            c.on_ack(&AckSample { window_limited: false, ..ack(MSS, before / 2) });
+        }
+        assert_eq!(c.cwnd(), before, "congestion avoidance: {c:?}");
+    }
+}
+
+#[test]
+fn windows_have_a_floor_and_a_ceiling() {
+    for mut c in loss_based() {
+        for _ in 0..100 {
+            c.on_loss(Instant::ZERO, c.cwnd(), MSS);
+        }
+        assert_eq!((c.cwnd(), c.ssthresh()), (2 * MSS, 2 * MSS), "{c:?}");
+        c = Controller::new(c.algorithm(), CWND_MAX);
+        c.on_ack(&ack(MSS, CWND_MAX));
+        assert_eq!(c.cwnd(), CWND_MAX);
+    }
+}
+
+#[test]
+fn a_mark_is_answered_as_a_loss_is() {
+    for (mut marked, mut lost) in loss_based().into_iter().zip(loss_based()) {
+        marked.on_mark(Instant::ZERO, 10 * MSS, MSS);
+        lost.on_loss(Instant::ZERO, 10 * MSS, MSS);
+        assert_eq!((marked.cwnd(), marked.ssthresh()), (lost.cwnd(), lost.ssthresh()));
+        assert!(marked.cwnd() < 10 * MSS);
+    }
+}
+
+#[test]
+fn a_change_of_controller_keeps_the_window() {
+    let mut c = Controller::new(Algorithm::NewReno, 100 * MSS);
+    c.on_loss(Instant::ZERO, 100 * MSS, MSS);
+    for algorithm in [Algorithm::Cubic, Algorithm::Bbr, Algorithm::NewReno, Algorithm::Cubic] {
+        c.switch_to(algorithm);
+        assert_eq!((c.algorithm(), c.cwnd()), (algorithm, 50 * MSS));
+    }
+}
+
+#[test]
+fn a_change_to_the_same_controller_changes_nothing() {
+    let mut c = Controller::new(Algorithm::Cubic, 100 * MSS);
+    c.on_loss(Instant::ZERO, 100 * MSS, MSS);
+    let before = format!("{c:?}");
+    c.switch_to(Algorithm::Cubic);
+    assert_eq!(format!("{c:?}"), before);
+}

@@ -1,0 +1,59 @@
+//! What controllers make of a fast link that loses frames: the figures that they are chosen for.
+
+use std::time::Duration;
+
+use barewire_stack::sim::Bulk;
+use barewire_stack::tcp::Algorithm;
+
+const GBIT: f64 = 1e9;
+
+/// One flow over 10 Gbit/s and 1 ms, where one frame of a hundred is lost.
+fn lossy(algorithm: Algorithm) -> Bulk {
+    Bulk {
+        seed: 2,
+        flows: 1,
+        algorithm,
+        buffer_bytes: 8 << 20,
+        rate_bps: 10_000_000_000,
+        queue_bytes: 1_250_000,
+        loss: 0.01,
+        rtt: Duration::from_millis(1),
+        warm_up: Duration::from_millis(300),
+        measured: Duration::from_millis(200),
+    }
+}
+
+#[test]
+fn bbr_takes_nine_tenths_of_a_fast_link_that_loses_a_hundredth() {
+    let report = lossy(Algorithm::Bbr).run().unwrap();
+    let gbit = report.total_bps() / GBIT;
+    assert!(gbit > 9.0, "{gbit} Gbit/s, {:?}", report.bottleneck);
+}
+
+#[test]
+fn cubic_goes_as_far_as_losses_allow() {
+    // M. Mathis et al., "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm": Reno
+    // gets MSS / RTT · sqrt(3/2 / p) = 0.142 Gbit/s; CUBIC is not below it.
+    let bulk = Bulk { measured: Duration::from_secs(2), ..lossy(Algorithm::Cubic) };
+    let report = bulk.run().unwrap();
+    let gbit = report.total_bps() / GBIT;
+    assert!((0.105..0.3).contains(&gbit), "{gbit} Gbit/s, {:?}", report.bottleneck);
+}
+
+#[test]
+fn bbr_keeps_the_queue_short_where_cubic_fills_it() {
+    let clean = |algorithm| Bulk {
+        loss: 0.0,
+        rate_bps: 100_000_000,
+        queue_bytes: 1_000_000,
+        rtt: Duration::from_millis(20),
+        warm_up: Duration::from_secs(2),
+        measured: Duration::from_secs(2),
+        ..lossy(algorithm)
+    };
+    let bbr = clean(Algorithm::Bbr).run().unwrap();
+    assert!(bbr.total_bps() > 0.9 * 100e6, "{bbr:?}");
+    assert_eq!(bbr.bottleneck.full, 0, "{bbr:?}");
+    let cubic = clean(Algorithm::Cubic).run().unwrap();
+    assert!(cubic.total_bps() > 0.9 * 100e6, "{cubic:?}");
+}
