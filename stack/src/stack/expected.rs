@@ -93,7 +93,7 @@ impl Stack {
     fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
-        // A SYN is of no connection yet, or it is unexpected.
+        // A SYN is the long way's: it may open another connection in the place of an old one.
         if header.flags.contains(TcpFlags::SYN) {
             return None;
         }
