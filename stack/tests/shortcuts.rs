@@ -51,7 +51,7 @@ impl Talk {
     fn settle(&mut self) {
         for turn in 0.. {
             assert!(turn < 1000, "the hosts talk for ever");
-            self.now = self.now + std::time::Duration::from_micros(100);
+            self.now += std::time::Duration::from_micros(100);
             let moved: Vec<bool> = [0, 1].map(|host| self.carry(host)).into();
             if !moved.contains(&true) {
                 return;
@@ -96,7 +96,7 @@ impl Talk {
     }
 
     fn wait(&mut self, ms: u64) {
-        self.now = self.now + std::time::Duration::from_millis(ms);
+        self.now += std::time::Duration::from_millis(ms);
         self.settle();
     }
 
