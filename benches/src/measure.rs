@@ -17,11 +17,6 @@ impl Samples {
         sorted[sorted.len() / 2]
     }
 
-    /// What each round of one side is to the same round of the other.
-    pub fn ratios(ours: &[f64], peer: &[f64]) -> Samples {
-        Samples(ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect())
-    }
-
     /// The range of the rounds in parts of the median: how far a figure can be trusted.
     pub fn spread(&self) -> f64 {
         let most = self.0.iter().copied().fold(f64::MIN, f64::max);
@@ -58,7 +53,7 @@ impl Comparison {
     }
 
     fn ratios(&self) -> Samples {
-        Samples::ratios(&self.ours.0, &self.peer.0)
+        Samples(self.ours.0.iter().zip(&self.peer.0).map(|(ours, peer)| ours / peer).collect())
     }
 }
 
