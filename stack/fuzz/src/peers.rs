@@ -130,7 +130,7 @@ impl Bench {
                     self.deliver(side as usize, &packet);
                 }
             }
-            Step::Wait(ms) => self.now = self.now + Duration::from_millis(u64::from(ms)),
+            Step::Wait(ms) => self.now += Duration::from_millis(u64::from(ms)),
             Step::WaitForTimer => self.jump(),
             Step::Write(side, len) => self.write(side as usize, usize::from(len)),
             Step::Read(side, len) => self.read(side as usize, usize::from(len)),

@@ -231,7 +231,7 @@ impl Bench {
             Step::Packet(bytes) => self.deliver(bytes),
             Step::Wait(span, short) => {
                 let unit = if short { 1_000 } else { 1_000_000 };
-                self.now = self.now + Duration::from_nanos(u64::from(span) * unit);
+                self.now += Duration::from_nanos(u64::from(span) * unit);
                 self.stack.poll(self.now);
             }
             Step::Socket(kind) => {

@@ -340,7 +340,7 @@ impl Run {
 }
 
 /// What a host still has of connections, by name.
-fn leftovers(host: &Host) -> [(&'static str, usize); 6] {
+fn leftovers(host: &Host) -> [(&'static str, usize); 7] {
     let stack = &host.stack;
     [
         ("sockets", stack.sockets()),
@@ -349,5 +349,6 @@ fn leftovers(host: &Host) -> [(&'static str, usize); 6] {
         ("orphans", stack.orphans()),
         ("timers", stack.timers()),
         ("ports", stack.ports().in_use()),
+        ("reassemblies", usize::from(stack.reassembler.poll_at().is_some())),
     ]
 }

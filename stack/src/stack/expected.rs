@@ -27,7 +27,7 @@ use crate::tcp::{Memory, Outcome, Segment};
 use crate::time::Instant;
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::{self, PlainIpv4};
-use crate::wire::tcp::TcpHeader;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{ethernet, protocol};
 
@@ -92,7 +92,15 @@ impl Stack {
     #[inline]
     fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
+        if header.flags.contains(TcpFlags::SYN) {
+            // It may be a new connection's, for which an old one makes room.
+            return None;
+        }
         let key = packet.key(header.dst_port, header.src_port);
+        // A SYN is the long way's: it may open another connection in the place of an old one.
+        if header.flags.contains(TcpFlags::SYN) {
+            return None;
+        }
         let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
         let pool = &self.egress.pool;
         let (free, total) = (pool.free_slots(), pool.total_slots());

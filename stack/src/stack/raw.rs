@@ -7,8 +7,9 @@
 //! ```
 //!
 //! One interface without link headers, so nothing asks for neighbours: what the stack sends is a
-//! function of the settings, the packets, the calls and the times that were passed in. `docs` in
-//! this crate's `README.md` walk through it; `examples/bench.rs` is a whole connection.
+//! function of the settings, the packets, the calls and the times that were passed in.
+//! `examples/bench.rs` of this crate is a whole connection, and its `README.md` has a table of the
+//! calls.
 
 use barewire_driver::device::Features;
 use barewire_driver::{MacAddr, Pool};
@@ -59,6 +60,26 @@ pub struct SentPacket {
 
 impl Stack {
     /// A stack with one interface that takes and gives raw IPv4 packets.
+    ///
+    /// ```
+    /// use barewire_stack::{Family, Instant, Settings, SocketKind, Stack};
+    ///
+    /// let settings = Settings::new().with("mtu", 1400)?.with("rto_initial", "500ms")?;
+    /// let mut stack = Stack::raw(&settings)?;
+    /// let socket = stack.socket(SocketKind::Tcp, Family::V4)?;
+    /// let _in_progress = stack.connect(socket, "10.0.0.2:80".parse()?);
+    /// let syn = stack.poll_packet().ok_or("a SYN")?;
+    /// let mut now = Instant::ZERO;
+    /// let again = loop {
+    ///     now = stack.poll(now).ok_or("a SYN is due")?;
+    ///     stack.poll(now);
+    ///     if let Some(packet) = stack.poll_packet() {
+    ///         break packet;
+    ///     }
+    /// };
+    /// assert!(again.at - syn.at >= std::time::Duration::from_millis(500));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`RawError`].

@@ -136,7 +136,8 @@ impl Tcb {
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
         bytes -= u32::from(fin && bytes > 0);
         self.sendq.ack_bytes(bytes);
-        self.snd.una = ack;
+        let una = std::mem::replace(&mut self.snd.una, ack);
+        self.path_acked(now, una, bytes);
         // What was about to be sent again has arrived.
         self.pending -= Pending::SYN | Pending::FAST;
         self.bytes_acked += u64::from(bytes);

@@ -1,11 +1,10 @@
-//! The short ways through a connection: text as it is expected, and what is sent most.
+//! The short ways through a connection.
 //!
-//! Out: a small message that may leave whole, or an ACK alone, with nothing else
-//! going on.
-//!
-//! Most segments of a conversation are one of the two. Their payload is lent instead of being
-//! counted as slices, for it is copied behind the headers anyway. Whatever else may have to be sent
-//! is left to [`Tcb::poll_transmit`], which is to be asked when this says `None`.
+//! In: text in sequence, with nothing else going on. Out: a small message that may leave whole, or an
+//! ACK alone. Most segments of a conversation are one of these. The payload of a small message is
+//! lent instead of being counted as slices, for it is copied behind the headers anyway. Whatever
+//! else may have to be sent is left to [`Tcb::poll_transmit`], which is to be asked when
+//! [`Tcb::poll_expected`] says `None`.
 
 use super::recvq;
 use super::state::State;

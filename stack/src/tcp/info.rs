@@ -8,6 +8,7 @@ use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
 use super::tcb::{Status, Tcb};
+use super::timers::Timer;
 use crate::time::{Duration, Instant};
 
 /// The kernel's value of `tcpi_snd_ssthresh` before a loss: no threshold.
@@ -22,6 +23,9 @@ pub const TCPI_OPT_TIMESTAMPS: u8 = 1;
 pub const TCPI_OPT_SACK: u8 = 2;
 /// `tcpi_options`: window scaling is in use.
 pub const TCPI_OPT_WSCALE: u8 = 4;
+
+/// `tcpi_options`: explicit congestion notification is in use.
+pub const TCPI_OPT_ECN: u8 = 8;
 
 /// Why a connection is not sending now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +43,8 @@ pub enum SendLimit {
     CongestionWindow,
     /// The peer's window takes no more.
     PeerWindow,
+    /// The next segment's time has not come: data leaves at a rate.
+    Pacing,
     /// Nagle's algorithm: a partial segment waits for the ACK of an earlier one.
     Nagle,
     /// `TCP_CORK` or `MSG_MORE`: a partial segment waits for more.
@@ -56,6 +62,7 @@ impl std::fmt::Display for SendLimit {
             SendLimit::Closed => "closed",
             SendLimit::CongestionWindow => "cwnd",
             SendLimit::PeerWindow => "rwnd",
+            SendLimit::Pacing => "pacing",
             SendLimit::Nagle => "nagle",
             SendLimit::Cork => "cork",
             SendLimit::Neighbor => "neighbor",
@@ -98,7 +105,8 @@ tcp_info! {
     tcpi_probes: u8,
     /// Doublings of the retransmission or probe timer.
     tcpi_backoff: u8,
-    /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`].
+    /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`],
+    /// [`TCPI_OPT_ECN`].
     tcpi_options: u8,
     /// Shift of the peer's window.
     tcpi_snd_wscale: u8,
@@ -138,6 +146,8 @@ tcp_info! {
     tcpi_rcv_space: u32,
     /// Segments sent again.
     tcpi_total_retrans: u32,
+    /// Bytes a second at which data leaves; `u64::MAX` if at once.
+    tcpi_pacing_rate: u64,
     /// Payload bytes that the peer has acknowledged.
     tcpi_bytes_acked: u64,
     /// Payload bytes received in sequence.
@@ -190,12 +200,13 @@ pub(super) struct Tally {
     pub(super) out_of_order: u32,
     bytes_sent: u64,
     pub(super) bytes_resent: u64,
-    data_sent_at: Instant,
-    data_received_at: Instant,
+    /// Milliseconds of the stack's clock, wrapping.
+    data_sent_ms: u32,
+    data_received_ms: u32,
     activity: Activity,
     since: Instant,
-    busy: Duration,
-    window_limited: Duration,
+    busy_ns: u64,
+    window_limited_ns: u64,
 }
 
 impl Tally {
@@ -206,7 +217,7 @@ impl Tally {
         self.segs_in = self.segs_in.wrapping_add(count);
         if segment.payload_len > 0 {
             self.data_segs_in = self.data_segs_in.wrapping_add(count);
-            self.data_received_at = now;
+            self.data_received_ms = now.as_millis() as u32;
         }
     }
 
@@ -224,19 +235,19 @@ impl Tally {
         self.segs_out = self.segs_out.wrapping_add(count);
         self.data_segs_out = self.data_segs_out.wrapping_add(count);
         self.bytes_sent += u64::from(payload_len);
-        self.data_sent_at = now;
+        self.data_sent_ms = now.as_millis() as u32;
     }
 
     #[inline]
     fn turn_to(&mut self, now: Instant, activity: Activity) {
         if activity != self.activity {
-            let span = now - self.since;
+            let span = (now - self.since).as_nanos() as u64;
             match self.activity {
                 Activity::Idle => {}
-                Activity::Busy => self.busy += span,
+                Activity::Busy => self.busy_ns += span,
                 Activity::WindowLimited => {
-                    self.busy += span;
-                    self.window_limited += span;
+                    self.busy_ns += span;
+                    self.window_limited_ns += span;
                 }
             }
             (self.activity, self.since) = (activity, now);
@@ -274,6 +285,9 @@ impl Tcb {
         if unsent == 0 && self.sendq.records.lost() == 0 {
             return SendLimit::Application;
         }
+        if self.timers.is_set(Timer::Pacing) {
+            return SendLimit::Pacing;
+        }
         if self.peer_room() < unsent.min(self.mss()) {
             return SendLimit::PeerWindow;
         }
@@ -291,7 +305,7 @@ impl Tcb {
     pub fn tcp_info(&self, now: Instant) -> TcpInfo {
         let mss = self.mss();
         let segments = |bytes: u32| bytes.div_ceil(mss);
-        let ago = |then: Instant| (now - then).as_millis().min(u128::from(u32::MAX)) as u32;
+        let ago = |then_ms: u32| (now.as_millis() as u32).wrapping_sub(then_ms);
         let mut tally = self.tally;
         // The running span counts, too.
         let activity = tally.activity;
@@ -300,7 +314,7 @@ impl Tcb {
         let (scaling, snd) = (self.status.contains(Status::SCALING), &self.snd);
         let shift = |shift: u8| if scaling { shift } else { 0 };
         let ssthresh = self.controller.ssthresh();
-        let waits = self.timers.is_set(super::timers::Timer::DelayedAck);
+        let waits = self.timers.is_set(Timer::DelayedAck);
         TcpInfo {
             state: self.state,
             limit: self.send_limit(),
@@ -319,9 +333,9 @@ impl Tcb {
             tcpi_unacked: segments(snd.nxt.since(snd.una)),
             tcpi_sacked: segments(self.sendq.records.sacked()),
             tcpi_lost: segments(self.sendq.records.lost()),
-            tcpi_last_data_sent: ago(tally.data_sent_at),
-            tcpi_last_data_recv: ago(tally.data_received_at),
-            tcpi_last_ack_recv: ago(self.last_heard),
+            tcpi_last_data_sent: ago(tally.data_sent_ms),
+            tcpi_last_data_recv: ago(tally.data_received_ms),
+            tcpi_last_ack_recv: ago(self.last_heard.as_millis() as u32),
             tcpi_rtt: self.rtt.srtt().map_or(0, micros),
             tcpi_rttvar: micros(self.rtt.rttvar()),
             tcpi_snd_ssthresh: if ssthresh >= 1 << 30 { INFINITE_SSTHRESH } else { ssthresh / mss },
@@ -329,6 +343,7 @@ impl Tcb {
             tcpi_advmss: u32::from(self.rcv.our_mss),
             tcpi_rcv_space: self.rcv.buffer,
             tcpi_total_retrans: self.retransmissions,
+            tcpi_pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
             tcpi_bytes_acked: self.bytes_acked,
             tcpi_bytes_received: self.bytes_received,
             tcpi_segs_out: tally.segs_out,
@@ -337,8 +352,8 @@ impl Tcb {
             tcpi_min_rtt: self.recovery.min_rtt().map_or(NO_RTT, micros),
             tcpi_data_segs_in: tally.data_segs_in,
             tcpi_data_segs_out: tally.data_segs_out,
-            tcpi_busy_time: tally.busy.as_micros() as u64,
-            tcpi_rwnd_limited: tally.window_limited.as_micros() as u64,
+            tcpi_busy_time: tally.busy_ns / 1000,
+            tcpi_rwnd_limited: tally.window_limited_ns / 1000,
             tcpi_bytes_sent: tally.bytes_sent,
             tcpi_bytes_retrans: tally.bytes_resent,
             tcpi_rcv_ooopack: tally.out_of_order,
@@ -352,6 +367,7 @@ impl Tcb {
         in_use(self.status.contains(Status::TIMESTAMPS), TCPI_OPT_TIMESTAMPS)
             | in_use(self.has_sack(), TCPI_OPT_SACK)
             | in_use(self.status.contains(Status::SCALING), TCPI_OPT_WSCALE)
+            | in_use(self.ecn.agreed, TCPI_OPT_ECN)
     }
 }
 

@@ -26,10 +26,6 @@ use crate::wire::tcp::{TcpFlags, TcpHeader};
 /// RFC 7323 §5.5: after this long without a segment TS.Recent is too old to compare with.
 const TS_RECENT_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// RFC 1191 §3: no IPv4 link that TCP must work over has a smaller MTU than 576; a forged message
-/// must not make segments smaller than that.
-const ICMP_MSS_MIN: u16 = 536;
-
 /// Whether the rest of a segment is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -365,21 +361,9 @@ impl Tcb {
                 }
                 self.soft_error = Some(SocketError::ConnectionRefused);
             }
-            IcmpError::FragmentationNeeded { mss } => self.shrink_segments(now, mss),
+            IcmpError::FragmentationNeeded { mss } => self.path_claimed(now, seq, mss),
         }
         Outcome::Continue
-    }
-
-    /// RFC 1191 §6.5: smaller segments from now on, and what is in flight at once again.
-    fn shrink_segments(&mut self, now: Instant, mss: u16) {
-        let mss = mss.max(ICMP_MSS_MIN) - self.options_len();
-        if mss < self.snd.mss && self.status.contains(Status::SYN_ACKED) {
-            self.snd.mss = mss;
-            if self.snd.una != self.snd.nxt {
-                self.sendq.records.lose_on_timeout(now, Duration::ZERO);
-                self.recovery.on_timeout(&self.flight(), false);
-            }
-        }
     }
 }
 

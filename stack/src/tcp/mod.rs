@@ -29,6 +29,7 @@ mod input;
 mod isn;
 mod output;
 mod pacing;
+mod path_mtu;
 mod ranges;
 mod rate;
 mod receive;
@@ -56,7 +57,9 @@ pub use congestion::{Algorithm, UnknownAlgorithm};
 pub use cookie::SynCookies;
 pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
-pub use info::{SendLimit, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo};
+pub use info::{
+    SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
+};
 pub use isn::{isn, timestamp_offset};
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
@@ -149,6 +152,9 @@ pub struct TcpConfig {
     /// Count the retransmission timeout from when the oldest segment left where few are out (RFC
     /// 7765).
     pub rto_restart: bool,
+    /// Suspect the size of segments when the retransmission timer expires again and again, and try
+    /// larger ones later (RFC 4821).
+    pub mtu_probing: bool,
     /// Upper bound of the MSS, both ways (`TCP_MAXSEG`).
     pub mss_max: Option<u16>,
     /// The congestion controller (`TCP_CONGESTION`).
@@ -216,6 +222,7 @@ impl Default for TcpConfig {
             dsack: true,
             rack_tlp: true,
             rto_restart: false,
+            mtu_probing: true,
             mss_max: None,
             congestion: Algorithm::Cubic,
             slow_start_after_idle: true,

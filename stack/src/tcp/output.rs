@@ -157,6 +157,9 @@ impl Tcb {
             self.restart_after_idle(now);
         }
         let sendable = self.sendable();
+        if let Some(size) = self.path_probe_due(now, sendable) {
+            return Some(self.emit_path_probe(now, size, limits, payload));
+        }
         if sendable > 0 || self.fin_due(self.sendq.unsent()) {
             let transmit = self.emit_new(now, sendable, limits, payload);
             self.note_what_limits();
@@ -338,6 +341,28 @@ impl Tcb {
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
+    /// One segment that is larger than the others (RFC 4821 §7).
+    #[cold]
+    fn emit_path_probe(
+        &mut self,
+        now: Instant,
+        size: u16,
+        limits: &TxLimits,
+        payload: &mut Vec<PacketSlice>,
+    ) -> Transmit {
+        let want = u32::from(size);
+        let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), want, payload);
+        let seq = self.snd.nxt;
+        // What lies in too many pieces leaves as segments like others.
+        let whole = n == want;
+        if whole {
+            self.path_probed(seq, size);
+        }
+        let flags = self.note_sent(now, n);
+        let (header, ecn) = (self.header(now, seq, flags, n), self.ecn_data_mark());
+        Transmit { header, payload_len: n, mss: if whole { size } else { self.snd.mss }, ecn }
+    }
+
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent());
@@ -412,6 +437,7 @@ impl Tcb {
         }
         let len = n + u32::from(with_fin);
         self.note_resent(now, from, len);
+        self.path_resent(now, from, len);
         self.tally.bytes_resent += u64::from(n);
         self.retransmissions = self.retransmissions.saturating_add(n.div_ceil(mss).max(1));
         self.last_sent = now;

@@ -20,6 +20,7 @@ use super::ecn::EcnState;
 use super::fast_open::FastOpen;
 use super::info::Tally;
 use super::pacing::Pacer;
+use super::path_mtu::PathMtu;
 use super::ranges::Range;
 use super::recovery::{Flight, Recovery};
 use super::recvq::ReceiveQueue;
@@ -127,6 +128,10 @@ pub(super) struct Send {
     pub(super) buffer: u32,
     /// Payload of a full segment.
     pub(super) mss: u16,
+    /// What that is at most: what both ends have announced.
+    pub(super) mss_limit: u16,
+    /// The longest that is known to have arrived.
+    pub(super) proven: u16,
     pub(super) scale: WindowScale,
 }
 
@@ -206,6 +211,8 @@ pub struct Tcb {
     pub(super) undone: u16,
     pub(super) tally: Tally,
     pub(super) challenges: Challenges,
+    /// What is known of the path's MTU, once anything is.
+    pub(super) path: Option<Box<PathMtu>>,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
 }
@@ -249,6 +256,8 @@ impl Tcb {
                 small_end: iss,
                 buffer: send_start(&config),
                 mss,
+                mss_limit: mss,
+                proven: 0,
                 scale: WindowScale::NONE,
             },
             rcv: Receive {
@@ -293,6 +302,7 @@ impl Tcb {
             undone: 0,
             tally: Tally::default(),
             challenges: Challenges::default(),
+            path: None,
             fast_open: None,
         };
         tcb.mirror_config();
@@ -324,6 +334,7 @@ impl Tcb {
         let peer_mss = options.mss.unwrap_or(MSS_DEFAULT);
         let mss = peer_mss.min(self.rcv.our_mss).max(MSS_MIN);
         self.snd.mss = mss - self.options_len();
+        self.snd.mss_limit = self.snd.mss;
         self.controller = Controller::new(self.config.congestion, self.initial_window());
     }
 
@@ -380,7 +391,9 @@ impl Tcb {
         f(Rc::make_mut(&mut self.config));
         self.mirror_config();
         if let Some(max) = self.config.mss_max {
-            self.snd.mss = self.snd.mss.min(max.max(MSS_MIN) - self.options_len());
+            let max = max.max(MSS_MIN) - self.options_len();
+            self.snd.mss = self.snd.mss.min(max);
+            self.snd.mss_limit = self.snd.mss_limit.min(max);
         }
         self.arm_keepalive();
         self.arm_user_timeout();

@@ -112,6 +112,7 @@ impl Tcb {
         }
         self.rtt.back_off();
         if self.status.contains(Status::SYN_ACKED) {
+            self.path_silent(now, self.retries.saturating_add(1));
             let in_flight = self.snd.nxt.since(self.snd.una);
             let first = self.retries == 0;
             self.controller.on_rto(now, in_flight, self.mss(), first);

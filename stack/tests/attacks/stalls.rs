@@ -60,7 +60,7 @@ impl Stress {
     }
 
     fn alive(&self) -> usize {
-        let state = |server| self.bench.server.tcp_info(server).map(|info| info.state);
+        let state = |server| self.bench.server.figures(server).map(|info| info.state);
         let open = |s: &&(Puppet, SocketId, usize)| {
             state(s.1) == Ok(barewire_stack::tcp::State::Established)
         };

@@ -69,8 +69,8 @@ fn half_close_ends_one_direction_and_the_other_goes_on() {
     pair.settle();
     assert_eq!(pair.client().write(client, b"x"), Err(SocketError::BrokenPipe));
     assert_eq!(read_all(pair.server(), server), (b"request".to_vec(), true));
-    assert_eq!(pair.server().tcp_info(server).unwrap().state, State::CloseWait);
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::FinWait2);
+    assert_eq!(pair.server().figures(server).unwrap().state, State::CloseWait);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::FinWait2);
     pair.run_for(Duration::from_secs(300));
     pair.server().write(server, b"answer, much later").unwrap();
     pair.settle();
@@ -186,7 +186,7 @@ fn a_listener_that_closes_resets_whoever_waits() {
     let listener = pair.listen(80, 4);
     let client = pair.start_connect(80);
     pair.settle();
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     pair.server().close(listener).unwrap();
     assert_eq!(error_of(&mut pair, client), SocketError::ConnectionReset);
     pair.client().close(client).unwrap();

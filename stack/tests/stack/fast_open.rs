@@ -44,7 +44,7 @@ fn the_request_goes_with_the_syn_and_the_answer_comes_before_the_handshake_ends(
     pair.host(0).deaf = true;
     pair.settle();
     let (server, peer) = pair.server().accept(listener).unwrap();
-    assert_eq!(pair.server().tcp_info(server).unwrap().state, State::SynReceived);
+    assert_eq!(pair.server().figures(server).unwrap().state, State::SynReceived);
     assert_eq!(pair.server().peer_addr(server), Ok(peer));
     assert_eq!(read_all(pair.server(), server), (b"request".to_vec(), false));
     pair.server().write(server, b"answer").unwrap();
@@ -62,7 +62,7 @@ fn the_request_goes_with_the_syn_and_the_answer_comes_before_the_handshake_ends(
     pair.host(0).deaf = false;
     pair.run_for(Duration::from_secs(3));
     assert_eq!(read_all(pair.client(), client), (b"answer".to_vec(), false));
-    assert_eq!(pair.server().tcp_info(server).unwrap().state, State::Established);
+    assert_eq!(pair.server().figures(server).unwrap().state, State::Established);
     assert_eq!(pair.server().counters().fast_open_accepted, 1);
 }
 
@@ -125,7 +125,7 @@ fn a_path_that_drops_such_syns_costs_one_second_once() {
     assert_eq!(syns, [(4, true), (0, false)], "the second goes bare");
     let (server, _) = pair.server().accept(listener).unwrap();
     assert_eq!(read_all(pair.server(), server), (b"lost".to_vec(), false), "and the data follows");
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     let stack = pair.client();
     let next = tcp(stack);
     let answer = stack.connect_with(next, Pair::server_addr(80), b"x");
@@ -160,7 +160,7 @@ fn a_listener_without_fast_open_takes_the_syn_and_not_its_data() {
     let (server, _) = pair.server().accept(listener).unwrap();
     assert_eq!(read_all(pair.server(), server), (b"data".to_vec(), false), "sent again at once");
     assert_eq!(pair.server().counters().fast_open_accepted, 0);
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     assert_eq!(pair.now().as_millis(), 0, "no timer was waited for");
 }
 

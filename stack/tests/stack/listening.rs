@@ -248,7 +248,7 @@ fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait_held_or_not() {
         pair.settle();
         pair.client().close(first).unwrap();
         pair.settle();
-        assert_eq!(pair.server().tcp_info(server).unwrap().state, State::TimeWait);
+        assert_eq!(pair.server().figures(server).unwrap().state, State::TimeWait);
         if !held {
             assert_eq!(read_all(pair.server(), server), (b"old".to_vec(), true));
             pair.server().close(server).unwrap();
@@ -257,7 +257,7 @@ fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait_held_or_not() {
         pair.run_for(Duration::from_millis(50));
         let second = bind(&mut pair);
         let (fresh, _) = pair.server().accept(listener).unwrap();
-        assert_eq!(pair.server().tcp_info(fresh).unwrap().state, State::Established);
+        assert_eq!(pair.server().figures(fresh).unwrap().state, State::Established);
         assert_eq!(pair.server().time_wait(), 0);
         pair.client().write(second, b"new").unwrap();
         pair.settle();

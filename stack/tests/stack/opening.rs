@@ -72,7 +72,7 @@ fn a_connection_opens_and_both_ends_know_its_addresses() {
     assert_eq!(pair.client().peer_addr(client), Ok(Pair::server_addr(80)));
     assert_eq!(pair.server().local_addr(server), Ok(Pair::server_addr(80)));
     assert_eq!(pair.server().peer_addr(server), Ok(local));
-    assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+    assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     let again = pair.client().connect(client, Pair::server_addr(80));
     assert_eq!(again, Err(SocketError::AlreadyConnected));
 }
@@ -147,7 +147,7 @@ fn all_get_through(count: usize, greeting: &[u8]) {
         accepted.len() == clients.len()
     });
     for client in clients {
-        assert_eq!(pair.client().tcp_info(client).unwrap().state, State::Established);
+        assert_eq!(pair.client().figures(client).unwrap().state, State::Established);
     }
     assert!(pair.segments().iter().all(|s| !s.header.flags.contains(TcpFlags::RST)));
     assert_eq!(pair.server().half_open(), 0);

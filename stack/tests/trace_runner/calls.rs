@@ -343,6 +343,7 @@ fn option_word(option: SocketOption) -> String {
         SocketOption::KeepCount(n) | SocketOption::Ttl(n) | SocketOption::Tos(n) => n.to_string(),
         SocketOption::SendBuffer(n) | SocketOption::RecvBuffer(n) => n.to_string(),
         SocketOption::MaxSeg(n) => n.to_string(),
+        SocketOption::Congestion(algorithm) => algorithm.name().to_owned(),
         option => format!("{option:?}"),
     }
 }

@@ -205,3 +205,71 @@ fn check(setting: &'static Setting, value: Value) -> Result<Value, SettingError>
     };
     if inside { Ok(read) } else { Err(SettingError::Range { name, wanted, value }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_setting_takes_its_own_value_back_as_text() {
+        for setting in Settings::all() {
+            let mut settings = Settings::default();
+            let value = setting.default_value();
+            let text = value.to_string();
+            assert_eq!(settings.set(setting.name, text.as_str()), Ok(()), "{}", setting.name);
+            assert_eq!(settings.get(setting.name), Ok(value), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = Settings::all().iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_changes_nothing() {
+        let mut settings = Settings::default();
+        let unknown = settings.set("mtuu", 1400);
+        assert_eq!(unknown, Err(SettingError::Unknown { name: "mtuu".to_owned() }));
+        let range = settings.set("mtu", 70_000);
+        assert!(matches!(range, Err(SettingError::Range { name: "mtu", .. })), "{range:?}");
+        for text in ["fast", "10", "-1s", "NaNs", ""] {
+            let kind = settings.set("rto_min", text);
+            assert!(matches!(kind, Err(SettingError::Kind { .. })), "{text}: {kind:?}");
+        }
+        assert!(settings.set("timestamps", 2).is_err());
+        assert!(settings.set("congestion", "vegas").is_err());
+        assert_eq!(settings.get("mtu"), Ok(Value::Number(1500)));
+        assert_eq!(settings.get("rto_min"), Ok(Value::Time(Duration::from_millis(200))));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused_together() {
+        let mut settings = Settings::default();
+        settings.set("rto_min", "200s").unwrap();
+        let told = settings.check();
+        assert_eq!(told, Err(SettingError::Contradiction { low: "rto_min", high: "rto_max" }));
+        settings.set("rto_max", "300s").unwrap();
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn text_numbers_and_types_mean_the_same() {
+        let mut settings = Settings::default();
+        for value in [Value::from("64KiB"), Value::from(65_536), Value::from(65_536u64)] {
+            settings.set("recv_buffer", value).unwrap();
+            assert_eq!(settings.stack.tcp.recv_buffer_bytes, 65_536);
+        }
+        for value in [Value::from("off"), Value::from(false), Value::from(0)] {
+            settings.set("sack", value).unwrap();
+            assert!(!settings.stack.tcp.sack);
+        }
+        for value in [Value::from("1.5s"), Value::from(Duration::from_millis(1500))] {
+            settings.set("rto_initial", value).unwrap();
+            assert_eq!(settings.stack.tcp.rto_initial, Duration::from_millis(1500));
+        }
+    }
+}

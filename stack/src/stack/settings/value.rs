@@ -61,6 +61,7 @@ impl fmt::Display for Value {
             Value::Unset => f.write_str("none"),
             Value::Switch(on) => f.write_str(if *on { "on" } else { "off" }),
             Value::Number(number) => write!(f, "{number}"),
+            Value::Time(Duration::ZERO) => f.write_str("0"),
             Value::Time(time) => write!(f, "{time:?}"),
             Value::Address(addr) => write!(f, "{addr}"),
             Value::Network(cidr) => write!(f, "{cidr}"),
@@ -181,7 +182,7 @@ fn parse_time(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let units = [("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
     let (number, unit) =
         units.iter().find_map(|&(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))?;
     // A float that is no time is refused, not rounded to one.

@@ -373,7 +373,7 @@ impl Tcb {
     }
 
     /// RFC 4015 §3.5: takes back what an imagined loss has cost.
-    fn undo(&mut self) {
+    pub(in crate::tcp) fn undo(&mut self) {
         self.controller.undo();
         if self.recovery.after_timeout() {
             self.rtt.forget_back_off();

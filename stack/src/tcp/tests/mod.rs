@@ -17,6 +17,7 @@ mod hostile;
 mod limits;
 mod loss;
 mod pacing;
+mod path_mtu;
 mod pipe;
 mod rack;
 mod sack;

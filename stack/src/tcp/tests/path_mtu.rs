@@ -1,0 +1,175 @@
+//! Paths that take smaller segments than the link: routers that say so, liars, and black holes.
+
+use super::*;
+
+/// A peer behind a path that silently drops segments with more payload than `limit`.
+struct Hole {
+    limit: u32,
+    /// Everything before this has arrived, and these ranges behind it.
+    next: u32,
+    beyond: Vec<(u32, u32)>,
+    /// The sizes of the segments that arrived.
+    sizes: Vec<u32>,
+}
+
+impl Hole {
+    fn new(limit: u32) -> Hole {
+        Hole { limit, next: 1, beyond: Vec::new(), sizes: Vec::new() }
+    }
+
+    /// Takes what leaves now to the peer and its answers back, after a millisecond each way. True
+    /// if anything left.
+    fn exchange(&mut self, t: &mut Trace) -> bool {
+        let mut arrivals = 0;
+        let mut any = false;
+        while let Some((sent, data)) = t.poll() {
+            any = true;
+            let from = sent.header.seq.wrapping_sub(t.iss);
+            let (mut at, end) = (from, from + data.len() as u32);
+            while at < end {
+                let size = u32::from(sent.mss).min(end - at);
+                if size <= self.limit {
+                    arrivals += 1;
+                    self.sizes.push(size);
+                    self.beyond.push((at, at + size));
+                }
+                at += size;
+            }
+        }
+        t.now += Duration::from_millis(2);
+        self.beyond.sort_unstable();
+        for &(from, to) in &self.beyond {
+            if from <= self.next {
+                self.next = self.next.max(to);
+            }
+        }
+        let next = self.next;
+        self.beyond.retain(|&(_, to)| to > next);
+        for _ in 0..arrivals {
+            t.rx(&format!("A 1 ack {next}"));
+        }
+        any
+    }
+
+    /// Until everything that was written is acknowledged.
+    fn run(&mut self, t: &mut Trace) {
+        for _ in 0..100_000 {
+            if !self.exchange(t) {
+                if t.tcb.bytes_unacked() + t.tcb.bytes_unsent() == 0 {
+                    return;
+                }
+                t.wait_for_timer();
+            }
+        }
+        panic!("{} bytes never arrive", t.tcb.bytes_unacked());
+    }
+}
+
+#[test]
+fn a_black_hole_is_found_and_what_fits_through_it() {
+    // RFC 4821 §7.7 and §7.2.
+    let mut t = Trace::established(plain());
+    let mut hole = Hole::new(1300);
+    for _ in 0..40 {
+        t.write(60_000);
+        hole.run(&mut t);
+        t.wait(500);
+    }
+    assert_eq!(hole.next, 40 * 60_000 + 1);
+    let mss = u32::from(t.tcb.info().mss);
+    assert!((1300 - 32..=1300).contains(&mss), "{mss}");
+    let full = hole.sizes.iter().filter(|&&size| size == mss).count();
+    assert!(full > hole.sizes.len() / 2, "{full} of {} segments", hole.sizes.len());
+    t.end();
+}
+
+#[test]
+fn a_path_that_has_healed_is_used_again() {
+    // RFC 1191 §6.3.
+    let mut t = Trace::established(plain());
+    let mut hole = Hole::new(600);
+    t.write(60_000);
+    hole.run(&mut t);
+    assert!(t.tcb.info().mss <= 600);
+    hole.limit = 9_000;
+    for _ in 0..15 {
+        t.wait(60_000);
+        t.write(60_000);
+        hole.run(&mut t);
+    }
+    assert_eq!(t.tcb.info().mss, 1460);
+    t.end();
+}
+
+#[test]
+fn a_lost_probe_costs_no_congestion_window() {
+    // RFC 4821 §7.4.
+    let mut t = Trace::established(plain());
+    t.write(60_000);
+    let mut hole = Hole::new(1300);
+    hole.run(&mut t);
+    t.wait(5_000);
+    // Slow start goes on until well after the searches that follow.
+    let mut least = u32::MAX;
+    for _ in 0..20 {
+        t.write(60_000);
+        hole.run(&mut t);
+        least = least.min(t.tcb.info().cwnd_bytes / 1460);
+    }
+    assert!(least > 2, "{least} segments");
+    assert!(t.tcb.info().mss >= 1300 - 32);
+    t.end();
+}
+
+#[test]
+fn without_probing_nothing_is_suspected() {
+    let mut t = Trace::established(TcpConfig { mtu_probing: false, data_retries: 5, ..plain() });
+    t.write(1460);
+    let mut outcome = Outcome::Continue;
+    while outcome == Outcome::Continue {
+        for (from, to) in t.drain() {
+            assert_eq!((from, to), (1, 1461));
+        }
+        outcome = t.wait_outcome(200_000);
+    }
+    assert_eq!(outcome, Outcome::Closed);
+    t.end();
+}
+
+#[test]
+fn a_claim_against_the_evidence_needs_the_segments_silence() {
+    // RFC 5927 §7.2: full segments have arrived, so that a claim is doubted.
+    let mut t = Trace::established(plain());
+    t.write(1460);
+    t.tx("PA 1:1461 ack 1");
+    t.rx("A 1 ack 1461");
+    t.write(1460);
+    t.tx("PA 1461:2921 ack 1");
+    let claim = IcmpError::FragmentationNeeded { mss: 1000 };
+    assert_eq!(t.tcb.handle_icmp(t.now, claim, ISS + 1461), Outcome::Continue);
+    t.quiet();
+    assert_eq!(t.tcb.info().mss, 1460);
+    t.rx("A 1 ack 2921");
+    t.write(1460);
+    t.tx("PA 2921:4381 ack 1");
+    assert_eq!(t.tcb.info().mss, 1460, "it was a lie");
+    assert_eq!(t.tcb.handle_icmp(t.now, claim, ISS + 2921), Outcome::Continue);
+    t.quiet();
+    while t.tcb.info().mss == 1460 {
+        t.wait_for_timer();
+        let _ = t.drain();
+    }
+    assert_eq!(t.tcb.info().mss, 1000, "nothing was heard of it");
+    t.end();
+}
+
+#[test]
+fn a_claim_about_the_first_full_segment_counts_at_once_and_has_a_floor() {
+    let mut t = Trace::established(plain());
+    t.write(1460);
+    t.tx("PA 1:1461 ack 1");
+    let claim = IcmpError::FragmentationNeeded { mss: 68 - 40 };
+    assert_eq!(t.tcb.handle_icmp(t.now, claim, ISS + 1), Outcome::Continue);
+    t.tx("PA 1:1461 ack 1 step 536");
+    t.end();
+}
