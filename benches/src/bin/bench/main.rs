@@ -9,7 +9,7 @@
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
-#![allow(clippy::print_stderr, reason = "and what is left out of it has to be said")]
+#![allow(clippy::print_stderr, reason = "what is left out of it, and what failed, has to be said")]
 
 mod cases;
 mod instructions;
@@ -17,6 +17,7 @@ mod memory;
 mod report;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -101,8 +102,17 @@ fn select<T: Copy>(
     Ok(all.iter().filter(asked).copied().collect())
 }
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
     if let (Some(operations), Some(side)) = (options.operations, options.side) {
         for workload in select(&Workload::ALL, |w| w.name(), &options.names)? {
             match side {
@@ -124,7 +134,7 @@ fn main() -> anyhow::Result<()> {
         };
         return instructions::run(&named, then);
     }
-    table(&options)
+    table(options)
 }
 
 fn run_only<P: Pair>(workload: Workload, operations: u64) {
