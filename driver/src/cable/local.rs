@@ -109,7 +109,9 @@ impl Lane {
                 }
                 to.finish_frame(*frame);
             });
-            if !rest.is_empty() {
+            if rest.is_empty() {
+                self.spare.push(rest);
+            } else {
                 self.batches.push_front(rest);
             }
         }
