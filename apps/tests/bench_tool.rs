@@ -102,6 +102,7 @@ fn requests(client: Client) {
         ("rr", 1),
         ("rr --connections 4 --pipeline 8 --size 100 --answer 1000", 4),
         ("rr --size 200000 --answer 3", 1),
+        ("rr --connections 200", 200),
     ] {
         let result = pair.run(mode);
         let exchanges = number(&result, "exchanges");
@@ -116,7 +117,7 @@ fn requests(client: Client) {
         served += exchanges;
     }
     let summary = pair.stop().replace(',', "");
-    assert!(summary.contains(&format!("served 6 connections: {served} requests")), "{summary}");
+    assert!(summary.contains(&format!("served 206 connections: {served} requests")), "{summary}");
 }
 
 #[test]

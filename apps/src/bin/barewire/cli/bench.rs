@@ -14,9 +14,22 @@ pub(crate) const SIZE_MAX: u32 = 1 << 20;
 /// The port that server and client use unless told otherwise.
 const PORT: u16 = 7777;
 
+/// How the sides are chosen, in the usage lines.
+macro_rules! usage {
+    ($command:literal, $rest:literal) => {
+        concat!(
+            "barewire bench ",
+            $command,
+            " <--kernel | --device KIND:NAME --address ADDRESS/PREFIX> [OPTIONS]",
+            $rest
+        )
+    };
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Answer the clients of `barewire bench client`, whatever mode they ask for.
+    #[command(override_usage = usage!("server", ""))]
     Server(ServerArgs),
     /// Load a server and measure.
     #[command(subcommand)]
@@ -32,10 +45,13 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {
     /// Bytes a second over connections that stay open.
+    #[command(override_usage = usage!("client stream", " <SERVER>"))]
     Stream(StreamArgs),
     /// Requests a second, and how long each takes.
+    #[command(override_usage = usage!("client rr", " <SERVER>"))]
     Rr(RrArgs),
     /// Connections a second: each is opened, carries one request and one answer, and is closed.
+    #[command(override_usage = usage!("client conn", " <SERVER>"))]
     Conn(ConnArgs),
 }
 

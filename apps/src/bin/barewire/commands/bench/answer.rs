@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::BLOCK_BYTES;
 use super::half::Half;
-use super::hello::{ACK, HELLO_LEN, Hello, Mode};
+use super::hello::{ACK, GO, HELLO_LEN, Hello, Mode};
 use super::link::Link;
 use super::tally::{Failure, Recorder};
 use super::work::fill;
@@ -31,6 +31,7 @@ pub(super) async fn answer<L: Link>(link: &L, to: &Recorder) {
 async fn serve<L: Link>(link: &L, hello: &Hello, to: &Recorder) -> Result<(), Failure> {
     if hello.mode != Mode::Once {
         link.write_all(&ACK).await?;
+        fill(link, &mut [0; GO.len()]).await?;
     }
     let (until, owned) = (Instant::now() + hello.time(), hello.owned);
     let send = Half::Send { until, owned, then_end: false };

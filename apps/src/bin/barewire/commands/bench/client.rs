@@ -10,6 +10,7 @@ use anyhow::Context;
 use barewire::Core;
 
 use super::BLOCK_BYTES;
+use super::gate::Gate;
 use super::hello::{Hello, Mode};
 use super::link::{CoreDialer, KernelDialer, run_blocking, spawn_thread};
 use super::report::Run;
@@ -92,7 +93,8 @@ fn plan(command: &ClientCommand) -> anyhow::Result<(&ClientArgs, Plan)> {
     // An hour at most, so it fits.
     let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     let hello = Hello { mode, owned, size, answer, millis };
-    Ok((args, Plan { hello, time, connections: args.connections, pace }))
+    let gate = Gate::new(args.connections);
+    Ok((args, Plan { hello, time, connections: args.connections, pace, gate }))
 }
 
 fn on_device(args: &DeviceArgs, plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
@@ -124,14 +126,16 @@ fn connect_all(
     for index in (core.index()..plan.connections as usize).step_by(core.engines()) {
         let dialer = CoreDialer { core: core.clone(), server };
         let (plan, counted, running) = (Arc::clone(plan), to.clone(), running.clone());
+        let own = Arc::clone(&plan);
         let started = core.spawn(async move {
-            let run = plan.run(&dialer, index as u32, &counted);
-            if dialer.core.timeout(plan.limit(), run).await.is_err() {
+            let run = own.run(&dialer, index as u32, &counted);
+            if dialer.core.timeout(own.limit(), run).await.is_err() {
                 counted.lock().fail(Failure::TimedOut);
             }
             drop(running);
         });
         if !started {
+            plan.gate.arrive();
             to.lock().fail(Failure::TooMany);
         }
     }
@@ -143,11 +147,14 @@ fn on_kernel(plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
     let mut threads = Vec::with_capacity(plan.connections as usize);
     for index in 0..plan.connections {
         let to = recorders[(index % KERNEL_TALLIES) as usize].clone();
-        let (plan, counted) = (Arc::clone(plan), to.clone());
+        let (own, counted) = (Arc::clone(plan), to.clone());
         let dialer = KernelDialer { server, limit: plan.limit() };
-        match spawn_thread(move || run_blocking(plan.run(&dialer, index, &counted))) {
+        match spawn_thread(move || run_blocking(own.run(&dialer, index, &counted))) {
             Ok(thread) => threads.push(thread),
-            Err(error) => to.lock().fail(Failure::Thread(error)),
+            Err(error) => {
+                plan.gate.arrive();
+                to.lock().fail(Failure::Thread(error));
+            }
         }
     }
     for thread in threads {

@@ -19,6 +19,9 @@ pub(super) const HELLO_LEN: usize = 32;
 /// What the server sends once it has understood.
 pub(super) const ACK: [u8; 8] = *b"bw-go-1\n";
 
+/// What the client sends once all its connections have been understood: the time begins.
+pub(super) const GO: [u8; 1] = *b"!";
+
 const MAGIC: [u8; 8] = *b"bw-load1";
 const FLAG_OWNED: u8 = 1;
 
@@ -36,7 +39,7 @@ pub(super) enum Mode {
     Both,
     /// Requests and answers until the client ends.
     Requests,
-    /// One request and one answer, without waiting for the ACK.
+    /// One request and one answer, without ACK and GO in between.
     Once,
 }
 

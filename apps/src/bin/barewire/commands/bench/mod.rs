@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   client ── hello: mode, sizes, time ──▶ server      one port serves every mode
-//!          ◀───────── ACK ────────────────
+//!          ◀───────── ACK ────────────────           then it waits until all are connected
+//!          ── GO ─────────────────────────▶
 //!          ◀═══ stream · requests and answers ═══▶
 //!          ── end of stream ──▶ ◀── end of stream ──   nothing of what was counted is lost
 //!
 //!   client, server   start connections, on a device's cores or on the kernel's sockets
 //!   work, answer     what one connection does, on either side of it, written once
+//!   gate             where connections wait for each other
 //!   half             one direction of a connection, and when requests are due
 //!   link             the connection: ours or the kernel's
 //!   tally, report    what has been counted and timed, and how it is told
@@ -16,8 +18,8 @@
 //!
 //! # What is measured
 //!
-//! A rate is what was confirmed over the time from the first connection's start to the last one's
-//! end. A connection ends with the server's end of stream, which the server sends only after it
+//! All connections are opened first and begin together. A rate is what was confirmed over the time
+//! from then to the last one's end. A connection ends with the server's end of stream, which the server sends only after it
 //! has read everything: bytes that merely sat in a buffer do not count as carried.
 //!
 //! At a fixed rate (`rr --rate`) a request has a time at which it is due, whether earlier ones have
@@ -27,6 +29,7 @@
 
 mod answer;
 mod client;
+mod gate;
 mod half;
 mod hello;
 mod link;

@@ -245,8 +245,7 @@ mod tests {
 
     #[test]
     fn a_frame_received_on_one_side_leaves_on_the_other() {
-        let config = PoolConfig { slots: 256, slot_len: 2048, cells: 64, try_huge: false };
-        let pool = Pool::new(config).unwrap();
+        let pool = pool().unwrap();
         let (mut far_left, mut left) = (port("bench-left", &pool), port("bench-left", &pool));
         let (mut right, mut far_right) = (port("bench-right", &pool), port("bench-right", &pool));
         let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());

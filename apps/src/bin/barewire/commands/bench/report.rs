@@ -185,6 +185,7 @@ pub(super) fn write(path: &Path, value: &Value) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::bench::gate::Gate;
     use crate::commands::bench::hello::Hello;
     use crate::commands::bench::tally::Failure;
     use std::time::{Duration, Instant};
@@ -200,7 +201,7 @@ mod tests {
 
     fn plan(mode: Mode, pace: Pace) -> Plan {
         let hello = Hello { mode, owned: true, size: 64, answer: 8, millis: 2000 };
-        Plan { hello, time: Duration::from_secs(2), connections: 3, pace }
+        Plan { hello, time: Duration::from_secs(2), connections: 3, pace, gate: Gate::new(3) }
     }
 
     #[test]

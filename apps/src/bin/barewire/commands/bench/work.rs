@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::gate::Gate;
 use super::half::{Half, Schedule};
-use super::hello::{ACK, Hello, Mode};
+use super::hello::{ACK, GO, Hello, Mode};
 use super::link::{Dialer, Link};
 use super::tally::{Failure, Recorder};
 use super::{BLOCK_BYTES, GRACE};
@@ -13,12 +14,13 @@ use super::{BLOCK_BYTES, GRACE};
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What every connection of a run does.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) hello: Hello,
     pub(super) time: Duration,
     pub(super) connections: u32,
     pub(super) pace: Pace,
+    pub(super) gate: Gate,
 }
 
 /// When a request is sent.
@@ -56,15 +58,12 @@ impl Plan {
 
     /// One connection for the whole time.
     async fn keep<D: Dialer>(&self, dialer: &D, index: u32, to: &Recorder) -> Result<(), Failure> {
-        let link = dialer.connect().await.map_err(Failure::Connect)?;
-        link.write_all(&self.hello.encode()).await?;
-        let mut ack = [0; ACK.len()];
-        fill(&link, &mut ack).await.map_err(|_| Failure::NoServer)?;
-        if ack != ACK {
-            return Err(Failure::NoServer);
-        }
+        let opened = self.open(dialer).await;
+        self.gate.arrive();
+        let link = opened?;
         to.lock().connections += 1;
-        let begin = Instant::now();
+        let begin = self.gate.pass(&link).await;
+        link.write_all(&GO).await?;
         let outcome = match (self.hello.mode, self.pace) {
             (Mode::Requests, Pace::Open { rate }) => {
                 let schedule = Schedule::new(begin, self.time, rate, self.connections, index);
@@ -77,6 +76,15 @@ impl Plan {
         };
         to.lock().ran(begin, Instant::now());
         outcome
+    }
+
+    /// A connection whose server has understood what it is for.
+    async fn open<D: Dialer>(&self, dialer: &D) -> Result<D::Link, Failure> {
+        let link = dialer.connect().await.map_err(Failure::Connect)?;
+        link.write_all(&self.hello.encode()).await?;
+        let mut ack = [0; ACK.len()];
+        fill(&link, &mut ack).await.map_err(|_| Failure::NoServer)?;
+        if ack == ACK { Ok(link) } else { Err(Failure::NoServer) }
     }
 
     async fn stream<L: Link>(
