@@ -295,6 +295,27 @@ fn a_client_of_something_else_is_counted_and_let_go() {
     });
 }
 
+#[test]
+fn a_client_that_says_nothing_is_let_go_in_time() {
+    in_namespace("a_client_that_says_nothing_is_let_go_in_time", || {
+        use std::io::Read;
+        for side in ["--device tap:bw0 --address 10.77.0.2/24", "--kernel"] {
+            let folder = Folder::new("bench-silent");
+            let line = format!("bench server {side}");
+            let server = Program::start_with(&folder, &line.split(' ').collect::<Vec<_>>());
+            let host = if side == "--kernel" { KERNEL } else { OURS };
+            if side == "--kernel" {
+                ip(&format!("addr add {KERNEL}/24 dev lo"));
+            }
+            let mut stream = std::net::TcpStream::connect((host, 7777)).unwrap();
+            stream.set_read_timeout(Some(interop::PATIENCE)).unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0);
+            let summary = server.stop();
+            assert!(summary.contains("1 errors, first: a connection did not come"), "{summary}");
+        }
+    });
+}
+
 /// A tap that stays when its program ends, with an address on the kernel's side.
 fn lasting_tap(name: &str, address: &str) {
     ip(&format!("tuntap add dev {name} mode tap"));

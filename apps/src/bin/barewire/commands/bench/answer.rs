@@ -2,30 +2,34 @@
 
 use std::time::Instant;
 
-use super::BLOCK_BYTES;
 use super::half::Half;
 use super::hello::{ACK, GO, HELLO_LEN, Hello, Mode};
 use super::link::Link;
 use super::tally::{Failure, Recorder};
 use super::work::fill;
+use super::{BLOCK_BYTES, GRACE};
+use crate::cli::Direction;
 
 /// Does what the client asks for, to the end of the connection.
 pub(super) async fn answer<L: Link>(link: &L, to: &Recorder) {
     let begin = Instant::now();
-    let outcome = async {
-        let mut bytes = [0; HELLO_LEN];
-        fill(link, &mut bytes).await?;
-        let hello = Hello::decode(&bytes)?;
-        to.lock().connections += 1;
-        serve(link, &hello, to).await
-    }
-    .await;
+    let outcome = understand(link, to).await;
     let mut tally = to.lock();
     tally.ran(begin, Instant::now());
     if let Err(failure) = outcome {
         tracing::debug!(%failure, "connection aborted");
         tally.fail(failure);
     }
+}
+
+/// Reads what the client wants, and does it. The client has a short time to say so, and then as
+/// long as it has said.
+async fn understand<L: Link>(link: &L, to: &Recorder) -> Result<(), Failure> {
+    let mut bytes = [0; HELLO_LEN];
+    link.within(GRACE, fill(link, &mut bytes)).await??;
+    let hello = Hello::decode(&bytes)?;
+    to.lock().connections += 1;
+    link.within(hello.time() + GRACE, serve(link, &hello, to)).await?
 }
 
 async fn serve<L: Link>(link: &L, hello: &Hello, to: &Recorder) -> Result<(), Failure> {
@@ -37,16 +41,16 @@ async fn serve<L: Link>(link: &L, hello: &Hello, to: &Recorder) -> Result<(), Fa
     let send = Half::Send { until, owned, then_end: false };
     let discard = Half::Discard { owned };
     match hello.mode {
-        Mode::Up => {
+        Mode::Stream(Direction::Up) => {
             discard.run(link, to).await?;
             link.end()?;
         }
-        Mode::Down => {
+        Mode::Stream(Direction::Down) => {
             send.run(link, to).await?;
             link.end()?;
             discard.run(link, to).await?;
         }
-        Mode::Both => {
+        Mode::Stream(Direction::Both) => {
             let (sent, received) = link.duplex(send, discard, to).await;
             sent.and(received)?;
             link.end()?;

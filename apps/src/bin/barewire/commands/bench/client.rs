@@ -16,10 +16,11 @@ use super::link::{CoreDialer, KernelDialer, run_blocking, spawn_thread};
 use super::report::Run;
 use super::tally::{Failure, Recorder, Tally};
 use super::work::{Pace, Plan};
-use crate::cli::{ClientArgs, ClientCommand, DeviceArgs, Direction};
+use crate::cli::{ClientArgs, ClientCommand, DeviceArgs};
 use crate::commands::ping::resolve;
 use crate::commands::start::{start, watch};
 use crate::output::Advice;
+use crate::signals::Stop;
 
 /// Connections of a run on the kernel's sockets, each on a thread or two.
 const KERNEL_CONNECTIONS_MAX: u32 = 1024;
@@ -55,11 +56,7 @@ pub(super) fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
 fn plan(command: &ClientCommand) -> anyhow::Result<(&ClientArgs, Plan)> {
     let (args, mode, owned, sizes, pace) = match command {
         ClientCommand::Stream(args) => {
-            let mode = match args.direction {
-                Direction::Up => Mode::Up,
-                Direction::Down => Mode::Down,
-                Direction::Both => Mode::Both,
-            };
+            let mode = Mode::Stream(args.direction);
             (&args.client, mode, args.owned, None, Pace::Closed { pipeline: 1 })
         }
         ClientCommand::Rr(args) => {
@@ -98,6 +95,7 @@ fn plan(command: &ClientCommand) -> anyhow::Result<(&ClientArgs, Plan)> {
 }
 
 fn on_device(args: &DeviceArgs, plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
+    let stop = Stop::install().context("signals cannot be received")?;
     let bw = start(args)?;
     let recorders: Vec<_> = (0..args.cores).map(|_| Recorder::new()).collect();
     let (running, all_ended) = channel::<()>();
@@ -110,6 +108,10 @@ fn on_device(args: &DeviceArgs, plan: &Arc<Plan>, server: SocketAddr) -> anyhow:
     // Nothing is ever sent: it ends when every connection's task has dropped its sender.
     while all_ended.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
         watch(&bw)?;
+        if stop.wait(Duration::ZERO) {
+            bw.stop().check().context("the engines did not stop cleanly")?;
+            anyhow::bail!("the run was ended before its time");
+        }
     }
     bw.stop().check().context("the engines did not stop cleanly")?;
     Ok(Recorder::sum(&recorders))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::cli::SIZE_MAX;
+use crate::cli::{Direction, SIZE_MAX};
 
 /// Bytes of a hello.
 pub(super) const HELLO_LEN: usize = 32;
@@ -31,12 +31,8 @@ const MILLIS_MAX: u32 = 3_600_000;
 /// What one connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Bytes from the client to the server.
-    Up,
-    /// Bytes from the server to the client.
-    Down,
-    /// Bytes both ways at once.
-    Both,
+    /// Bytes, one way or both.
+    Stream(Direction),
     /// Requests and answers until the client ends.
     Requests,
     /// One request and one answer, without ACK and GO in between.
@@ -44,13 +40,19 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Mode; 5] = [Mode::Up, Mode::Down, Mode::Both, Mode::Requests, Mode::Once];
+    const ALL: [Mode; 5] = [
+        Mode::Stream(Direction::Up),
+        Mode::Stream(Direction::Down),
+        Mode::Stream(Direction::Both),
+        Mode::Requests,
+        Mode::Once,
+    ];
 
     fn code(self) -> u8 {
         match self {
-            Mode::Up => 1,
-            Mode::Down => 2,
-            Mode::Both => 3,
+            Mode::Stream(Direction::Up) => 1,
+            Mode::Stream(Direction::Down) => 2,
+            Mode::Stream(Direction::Both) => 3,
             Mode::Requests => 4,
             Mode::Once => 5,
         }
@@ -130,8 +132,13 @@ impl Hello {
 mod tests {
     use super::*;
 
-    const HELLO: Hello =
-        Hello { mode: Mode::Both, owned: true, size: 64, answer: SIZE_MAX, millis: 1500 };
+    const HELLO: Hello = Hello {
+        mode: Mode::Stream(Direction::Both),
+        owned: true,
+        size: 64,
+        answer: SIZE_MAX,
+        millis: 1500,
+    };
 
     #[test]
     fn a_hello_is_read_as_it_was_written() {

@@ -48,6 +48,9 @@ pub(super) trait Link {
 
     async fn sleep_until(&self, due: Instant);
 
+    /// Gives `work` at most `limit`; the kernel's side gives each of its calls as long.
+    async fn within<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Failure>;
+
     /// Runs both at once; gives what each has counted.
     async fn duplex(
         &self,
@@ -146,6 +149,10 @@ impl Link for AsyncTcpStream {
         }
     }
 
+    async fn within<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Failure> {
+        self.core().timeout(limit, work).await.map_err(|_elapsed| Failure::TimedOut)
+    }
+
     async fn duplex(
         &self,
         one: Half,
@@ -200,7 +207,7 @@ impl Dialer for KernelDialer {
 }
 
 /// Gives every call on `stream` an end, and sends small writes at once, as ours do.
-pub(super) fn bound(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+fn bound(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
     stream.set_nodelay(true)
@@ -240,6 +247,11 @@ impl Link for TcpStream {
 
     async fn sleep_until(&self, due: Instant) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+
+    async fn within<F: Future>(&self, limit: Duration, work: F) -> Result<F::Output, Failure> {
+        bound(self, limit)?;
+        Ok(work.await)
     }
 
     async fn duplex(

@@ -26,10 +26,14 @@ use serde_json::json;
 use super::report;
 use crate::cli::{ForwardArgs, PacketArgs, PktgenArgs};
 use crate::output::{self, Advice};
+use crate::signals::Stop;
 
 /// Time for the link to come up.
 const LINK_WAIT: Duration = Duration::from_secs(10);
 const LINK_STEP: Duration = Duration::from_millis(20);
+
+/// How many bursts apart is looked whether the end was asked for.
+const STOP_BURSTS: u64 = 1024;
 
 /// Frames that the device and the bursts may hold at a time.
 const POOL: PoolConfig = PoolConfig { slots: 16_384, slot_len: 2048, cells: 64, try_huge: true };
@@ -174,20 +178,23 @@ fn wait_for_link(device: &dyn Device) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Repeats `burst`, which says whether it moved anything, until the time has passed; then tells.
+/// Repeats `burst`, which says whether it moved anything, until the time has passed or the end is
+/// asked for; then tells.
 fn measure(
     mode: &str,
     args: &PacketArgs,
     counts: &mut Counts,
     mut burst: impl FnMut(&mut Counts) -> Result<bool, QueueError>,
 ) -> anyhow::Result<ExitCode> {
+    let stop = Stop::install().context("signals cannot be received")?;
     let begin = Instant::now();
     let end = begin + args.seconds.duration();
-    let mut now = begin;
-    while now < end {
+    let (mut now, mut bursts) = (begin, 0_u64);
+    while now < end && !(bursts.is_multiple_of(STOP_BURSTS) && stop.wait(Duration::ZERO)) {
         if !burst(counts).with_context(|| format!("{} can no longer be used", args.device))? {
             thread::yield_now();
         }
+        bursts += 1;
         now = Instant::now();
     }
     let seconds = (now - begin).as_secs_f64();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::hello::Mode;
 use super::tally::Tally;
 use super::work::{Pace, Plan};
+use crate::cli::Direction;
 use crate::output;
 
 /// The part of all requests that are no slower, with the name of each.
@@ -43,9 +44,9 @@ impl Run<'_> {
 
     fn mode(&self) -> &'static str {
         match self.plan.hello.mode {
-            Mode::Up => "stream up",
-            Mode::Down => "stream down",
-            Mode::Both => "stream both",
+            Mode::Stream(Direction::Up) => "stream up",
+            Mode::Stream(Direction::Down) => "stream down",
+            Mode::Stream(Direction::Both) => "stream both",
             Mode::Requests => "rr",
             Mode::Once => "conn",
         }
@@ -53,7 +54,7 @@ impl Run<'_> {
 
     fn is_stream(&self) -> bool {
         match self.plan.hello.mode {
-            Mode::Up | Mode::Down | Mode::Both => true,
+            Mode::Stream(_) => true,
             Mode::Requests | Mode::Once => false,
         }
     }
@@ -230,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_stream_tells_what_went_which_way_and_what_failed() {
-        let (mut tally, plan) = (tally(), plan(Mode::Up, Pace::Closed { pipeline: 1 }));
+        let (mut tally, plan) =
+            (tally(), plan(Mode::Stream(Direction::Up), Pace::Closed { pipeline: 1 }));
         tally.fail(Failure::Ended);
         let server = "10.77.0.1:7777".parse().unwrap();
         let run = Run { side: "tap:bw0", server, plan: &plan, tally: &tally };

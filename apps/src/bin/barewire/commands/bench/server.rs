@@ -13,18 +13,14 @@ use anyhow::Context;
 use barewire::{AsyncTcpListener, Core};
 use barewire_driver::sys::poll_readable;
 
-use super::GRACE;
 use super::answer::answer;
-use super::link::{bound, run_blocking, spawn_thread};
+use super::link::{run_blocking, spawn_thread};
 use super::report;
 use super::tally::{Failure, Recorder};
 use crate::cli::{DeviceArgs, ServerArgs};
 use crate::commands::start::{BACKLOG, PAUSE, drain, start, wait_until_ready, watch};
 use crate::output;
 use crate::signals::Stop;
-
-/// Longest time for a connection: the hour that a client may ask for, and what it may overrun by.
-const LIMIT: Duration = Duration::from_secs(3600).saturating_add(GRACE);
 
 /// Connections that the kernel's side serves at a time, each on a thread or two.
 const THREADS_MAX: usize = 4096;
@@ -101,15 +97,11 @@ async fn accept(core: Core, listener: AsyncTcpListener, to: Recorder) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (own, counted) = (core.clone(), to.clone());
+                let counted = to.clone();
                 let served = core.spawn(async move {
-                    let served = async {
-                        stream.set_nodelay(true)?;
-                        own.timeout(LIMIT, answer(&stream, &counted)).await?;
-                        io::Result::Ok(())
-                    };
-                    if let Err(error) = served.await {
-                        counted.lock().fail(error.into());
+                    match stream.set_nodelay(true) {
+                        Ok(()) => answer(&stream, &counted).await,
+                        Err(error) => counted.lock().fail(error.into()),
                     }
                 });
                 if !served {
@@ -164,8 +156,7 @@ fn serve_on_thread(stream: TcpStream, to: &Recorder, threads: &Arc<AtomicUsize>)
     threads.fetch_add(1, Ordering::Relaxed);
     let (counted, running) = (to.clone(), Arc::clone(threads));
     let started = spawn_thread(move || {
-        let blocking = stream.set_nonblocking(false).and_then(|()| bound(&stream, LIMIT));
-        match blocking {
+        match stream.set_nonblocking(false) {
             Ok(()) => run_blocking(answer(&stream, &counted)),
             Err(error) => counted.lock().fail(error.into()),
         }

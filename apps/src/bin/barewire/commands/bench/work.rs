@@ -9,6 +9,7 @@ use super::hello::{ACK, GO, Hello, Mode};
 use super::link::{Dialer, Link};
 use super::tally::{Failure, Recorder};
 use super::{BLOCK_BYTES, GRACE};
+use crate::cli::Direction;
 
 /// Pause after a connection that failed, where others follow it.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -48,7 +49,7 @@ impl Plan {
     pub(super) async fn run<D: Dialer>(&self, dialer: &D, index: u32, to: &Recorder) {
         match self.hello.mode {
             Mode::Once => self.repeat(dialer, to).await,
-            Mode::Up | Mode::Down | Mode::Both | Mode::Requests => {
+            Mode::Stream(_) | Mode::Requests => {
                 if let Err(failure) = self.keep(dialer, index, to).await {
                     to.lock().fail(failure);
                 }
@@ -64,15 +65,9 @@ impl Plan {
         to.lock().connections += 1;
         let begin = self.gate.pass(&link).await;
         link.write_all(&GO).await?;
-        let outcome = match (self.hello.mode, self.pace) {
-            (Mode::Requests, Pace::Open { rate }) => {
-                let schedule = Schedule::new(begin, self.time, rate, self.connections, index);
-                self.paced(&link, schedule, to).await
-            }
-            (Mode::Requests, Pace::Closed { pipeline }) => {
-                self.in_turn(&link, pipeline as usize, begin + self.time, to).await
-            }
-            (mode, _) => self.stream(&link, mode, begin + self.time, to).await,
+        let outcome = match self.hello.mode {
+            Mode::Stream(direction) => self.stream(&link, direction, begin + self.time, to).await,
+            Mode::Requests | Mode::Once => self.requests(&link, begin, index, to).await,
         };
         to.lock().ran(begin, Instant::now());
         outcome
@@ -90,29 +85,47 @@ impl Plan {
     async fn stream<L: Link>(
         &self,
         link: &L,
-        mode: Mode,
+        direction: Direction,
         until: Instant,
         to: &Recorder,
     ) -> Result<(), Failure> {
         let owned = self.hello.owned;
         let send = Half::Send { until, owned, then_end: true };
         let discard = Half::Discard { owned };
-        match mode {
-            Mode::Up => {
+        match direction {
+            Direction::Up => {
                 send.run(link, to).await?;
                 // The server ends its stream once it has read all of ours.
                 discard.run(link, to).await?;
             }
-            Mode::Both => {
+            Direction::Both => {
                 let (sent, received) = link.duplex(send, discard, to).await;
                 sent.and(received)?;
             }
-            Mode::Down | Mode::Requests | Mode::Once => {
+            Direction::Down => {
                 discard.run(link, to).await?;
                 link.end()?;
             }
         }
         Ok(())
+    }
+
+    async fn requests<L: Link>(
+        &self,
+        link: &L,
+        begin: Instant,
+        index: u32,
+        to: &Recorder,
+    ) -> Result<(), Failure> {
+        match self.pace {
+            Pace::Open { rate } => {
+                let schedule = Schedule::new(begin, self.time, rate, self.connections, index);
+                self.paced(link, schedule, to).await
+            }
+            Pace::Closed { pipeline } => {
+                self.in_turn(link, pipeline as usize, begin + self.time, to).await
+            }
+        }
     }
 
     async fn paced<L: Link>(
