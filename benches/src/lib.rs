@@ -23,6 +23,7 @@
 pub mod kernel;
 pub mod loss;
 pub mod measure;
+pub mod million;
 pub mod ours;
 pub mod peer;
 pub mod workload;

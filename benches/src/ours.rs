@@ -29,24 +29,28 @@ const CELLS: u32 = 8192;
 /// there are ephemeral ports.
 const CONNECTION_INTERVAL_NS: u64 = 5_000_000;
 
-struct Host {
-    stack: Stack,
+pub(crate) struct Host {
+    pub(crate) stack: Stack,
     queue: LocalQueue,
     iface: IfaceId,
     rx: RxBurst,
 }
 
 impl Host {
-    fn new(addr: Ipv4Addr, mut queue: LocalQueue, setup: &Setup) -> Host {
-        let pool = PoolConfig { slots: SLOTS, slot_len: SLOT_LEN, cells: CELLS, try_huge: true };
-        let pool = Pool::new(pool).expect("memory for a pool");
-        let wanted = queue.capabilities();
-        let features = queue.start(&pool, wanted.features).expect("a cable starts");
+    fn new(addr: Ipv4Addr, queue: LocalQueue, setup: &Setup) -> Host {
         let mut config = StackConfig::new(u128::from(addr.to_bits()));
         config.tcp.nodelay = true;
         config.tcp.recv_buffer_bytes = setup.buffer_bytes as u32;
         config.tcp.send_buffer_bytes = setup.buffer_bytes as u32;
         (config.tcp.recv_autotune, config.tcp.send_autotune) = (false, false);
+        Host::with_config(addr, queue, config)
+    }
+
+    pub(crate) fn with_config(addr: Ipv4Addr, mut queue: LocalQueue, config: StackConfig) -> Host {
+        let pool = PoolConfig { slots: SLOTS, slot_len: SLOT_LEN, cells: CELLS, try_huge: true };
+        let pool = Pool::new(pool).expect("memory for a pool");
+        let wanted = queue.capabilities();
+        let features = queue.start(&pool, wanted.features).expect("a cable starts");
         let mut stack = Stack::new(config, pool);
         let cidr = Cidr::new(IpAddr::V4(addr), 24).expect("24 bits of 32");
         let iface = InterfaceConfig {
@@ -61,7 +65,7 @@ impl Host {
     }
 
     /// Takes in a burst of what has arrived, and says how many frames.
-    fn receive(&mut self, now: Instant) -> usize {
+    pub(crate) fn receive(&mut self, now: Instant) -> usize {
         let frames = self.queue.rx_burst(&mut self.rx, BURST_FRAMES).expect("a cable receives");
         if frames > 0 {
             self.stack.handle_burst(now, self.iface, &mut self.rx);
@@ -70,7 +74,7 @@ impl Host {
     }
 
     /// Fires timers and sends what there is.
-    fn send(&mut self, now: Instant) {
+    pub(crate) fn send(&mut self, now: Instant) {
         self.stack.handle_timeout(now);
         loop {
             let burst = self.stack.poll_transmit(self.iface);
@@ -83,7 +87,7 @@ impl Host {
         }
     }
 
-    fn tcp(&mut self) -> SocketId {
+    pub(crate) fn tcp(&mut self) -> SocketId {
         self.stack.socket(SocketKind::Tcp, Family::V4).expect("room for a socket")
     }
 

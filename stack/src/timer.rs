@@ -38,6 +38,8 @@ const _: () = assert!(LEVELS as u32 * SLOT_BITS + TICK_SHIFT >= u64::BITS);
 
 /// Nodes that the slab grows by.
 const CHUNK: usize = 1024;
+/// Chunks that a wheel without timers keeps at most.
+const SPARE_CHUNKS: usize = 4;
 /// No node.
 const NIL: u32 = u32::MAX;
 
@@ -75,6 +77,8 @@ pub struct Wheel {
     chunks: Vec<Box<[Node; CHUNK]>>,
     free: u32,
     len: usize,
+    /// What generations begin with: later than all that were handed out.
+    generation: NonZeroU32,
 }
 
 impl Wheel {
@@ -87,6 +91,7 @@ impl Wheel {
             chunks: Vec::new(),
             free: NIL,
             len: 0,
+            generation: NonZeroU32::MIN,
         }
     }
 
@@ -102,8 +107,8 @@ impl Wheel {
 
     /// Starts a timer that fires, as `token`, at the first [`Wheel::advance`] at or after `at`.
     ///
-    /// Memory grows in chunks of 1,024 timers and is bounded by the most that ever ran at once; the
-    /// caller bounds those.
+    /// Memory grows in chunks of 1,024 timers and is bounded by the most that have run at once since
+    /// none did; the caller bounds those.
     ///
     /// # Panics
     /// If 2³² - 1 timers run already.
@@ -268,13 +273,26 @@ impl Wheel {
         node.next = free;
         self.free = index;
         self.len -= 1;
+        if self.len == 0 && self.chunks.len() > SPARE_CHUNKS {
+            self.shrink();
+        }
+    }
+
+    /// Gives the memory of all nodes back, none of which is in use.
+    #[cold]
+    fn shrink(&mut self) {
+        let nodes = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        self.generation = nodes.map(|node| node.generation).max().unwrap_or(self.generation);
+        self.chunks = Vec::new();
+        self.free = NIL;
     }
 
     fn grow(&mut self) {
         let base = self.chunks.len() * CHUNK;
         let last = u32::try_from(base + CHUNK - 1).expect("fewer than 2^32 timers");
         assert_ne!(last, NIL, "fewer than 2^32 timers");
-        let empty = Node { tick: 0, token: 0, generation: NonZeroU32::MIN, next: NIL, prev: NIL };
+        let generation = self.generation;
+        let empty = Node { tick: 0, token: 0, generation, next: NIL, prev: NIL };
         let mut chunk = Box::new([empty; CHUNK]);
         for (node, next) in chunk.iter_mut().zip(base as u32 + 1..=last) {
             node.next = next;

@@ -237,3 +237,18 @@ fn keys_and_timers_are_small() {
     assert_eq!(size_of::<Option<TimerKey>>(), 8);
     assert_eq!(size_of::<Node>(), 24);
 }
+
+#[test]
+fn memory_is_given_back_and_old_keys_stay_old() {
+    let mut wheel = Wheel::new();
+    let keys: Vec<_> =
+        (0..10_000u32).map(|n| wheel.insert(Instant::from_millis(u64::from(n)), n)).collect();
+    let mut fired = Vec::new();
+    wheel.advance(Instant::from_millis(20_000), &mut fired);
+    assert_eq!((fired.len(), wheel.chunks.len()), (10_000, 0));
+    for n in 0..10_000 {
+        wheel.insert(Instant::from_millis(30_000), n);
+    }
+    assert!(keys.iter().all(|&key| !wheel.cancel(key)));
+    assert_eq!(wheel.len(), 10_000);
+}

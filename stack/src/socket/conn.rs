@@ -2,6 +2,7 @@
 
 use crate::route::PathCache;
 use crate::socket::SocketId;
+use crate::socket::block::Block;
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Readiness, Tcb};
 use crate::time::{Duration, Instant};
@@ -99,7 +100,7 @@ impl Drain {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) key: FlowKey,
-    pub(crate) tcb: Tcb,
+    pub(crate) tcb: Block,
     pub(crate) timer: LazyTimer,
     pub(crate) path: PathCache,
     pub(crate) holder: Holder,
@@ -124,7 +125,7 @@ impl Connection {
     pub(crate) fn new(key: FlowKey, tcb: Tcb, holder: Holder, ttl: u8, tos: u8) -> Connection {
         Connection {
             key,
-            tcb,
+            tcb: Block::new(tcb),
             timer: LazyTimer::default(),
             path: PathCache::default(),
             holder,
@@ -138,5 +139,33 @@ impl Connection {
             drain: None,
             linked: true,
         }
+    }
+
+    /// Puts it to rest if nothing happens, here or in its control block.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        let listed = self.in_tx_list || self.in_pacing || self.held_back;
+        if !listed && self.drain.is_none() && self.holder != Holder::Nobody {
+            self.tcb.rest(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+    use crate::stack::Socket;
+
+    #[test]
+    fn an_idle_connection_is_as_small_as_promised() {
+        println!(
+            "{} {} {} {}",
+            size_of::<Connection>(),
+            size_of::<Block>(),
+            size_of::<PathCache>(),
+            size_of::<Holder>()
+        );
+        assert!(size_of::<Socket>() <= 344, "{}", size_of::<Socket>());
     }
 }

@@ -83,6 +83,11 @@ impl Tag {
 /// Flows that are found without the secret hash: those that the last packets were of.
 const RECENT_LEN: usize = 256;
 
+/// A table with room for more flows than this shrinks when all but one part in so many is unused:
+/// each flow is moved once for several that were removed.
+const SHRINK_FROM: usize = 16 << 10;
+const SHRINK_PART: usize = 8;
+
 /// Tag bits of no flow: of a kind that there is not.
 const NO_TAG: u32 = u32::MAX;
 
@@ -151,6 +156,11 @@ impl FlowTable {
         let found = |entry: &(FlowKey, u32)| entry.0 == *key && entry.1 == tag.to_bits();
         if let Ok(entry) = self.table.find_entry(hash, found) {
             entry.remove();
+        }
+        let (len, capacity) = (self.table.len(), self.table.capacity());
+        if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
+            let secret = self.secret;
+            self.table.shrink_to(2 * len, |entry| entry.0.hash(secret));
         }
     }
 

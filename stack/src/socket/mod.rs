@@ -9,6 +9,7 @@
 //!
 //! Every way through these tables is O(1) in the number of sockets.
 
+pub(crate) mod block;
 pub(crate) mod conn;
 pub mod demux;
 pub(crate) mod listener;

@@ -1,6 +1,6 @@
 //! A table of entries that stay where they are, found by index.
 
-/// Entries a chunk: growing allocates one chunk and moves nothing.
+/// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
 
 #[derive(Debug)]
@@ -9,12 +9,44 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// A table that grows in chunks up to a limit, hands out the index freed last, and tells an old
-/// index from a new one by its generation.
+/// Empty chunks that are kept; those beyond are freed.
+const SPARE_CHUNKS: usize = 16;
+
+/// Entries side by side. Without any it may have no memory.
+#[derive(Debug)]
+struct Chunk<T> {
+    slots: Box<[Slot<T>]>,
+    /// A bit for each entry.
+    used: u64,
+    /// What generations begin with: later than all that were handed out.
+    generation: u32,
+}
+
+impl<T> Chunk<T> {
+    fn empty() -> Chunk<T> {
+        Chunk { slots: Box::default(), used: 0, generation: 0 }
+    }
+
+    fn grow(&mut self) {
+        let generation = self.generation;
+        self.slots = (0..CHUNK_LEN).map(|_| Slot { generation, value: None }).collect();
+    }
+
+    fn shrink(&mut self) {
+        self.generation = self.slots.iter().map(|slot| slot.generation).max().unwrap_or_default();
+        self.slots = Box::default();
+    }
+}
+
+/// A table that grows and shrinks in chunks up to a limit, hands out indices near those freed last,
+/// and tells an old index from a new one by its generation.
 #[derive(Debug)]
 pub struct Slab<T> {
-    chunks: Vec<Box<[Slot<T>]>>,
-    free: Vec<u32>,
+    chunks: Vec<Chunk<T>>,
+    /// Chunks with room, each once.
+    roomy: Vec<u32>,
+    /// Chunks that have memory and no entries.
+    spare: usize,
     len: usize,
     limit: usize,
 }
@@ -22,7 +54,7 @@ pub struct Slab<T> {
 impl<T> Slab<T> {
     /// An empty table for at most `limit` entries (rounded up to whole chunks when it grows).
     pub fn new(limit: usize) -> Slab<T> {
-        Slab { chunks: Vec::new(), free: Vec::new(), len: 0, limit }
+        Slab { chunks: Vec::new(), roomy: Vec::new(), spare: 0, len: 0, limit }
     }
 
     /// Entries in the table.
@@ -45,25 +77,37 @@ impl<T> Slab<T> {
         if self.is_full() {
             return Err(value);
         }
-        if self.free.is_empty() {
-            let base = (self.chunks.len() * CHUNK_LEN) as u32;
-            self.chunks.push((0..CHUNK_LEN).map(|_| Slot { generation: 0, value: None }).collect());
-            self.free.extend((base..base + CHUNK_LEN as u32).rev());
+        let number = self.roomy.last().copied().unwrap_or_else(|| {
+            let number = self.chunks.len() as u32;
+            self.chunks.push(Chunk::empty());
+            self.roomy.push(number);
+            number
+        });
+        let chunk = &mut self.chunks[number as usize];
+        if chunk.slots.is_empty() {
+            chunk.grow();
+        } else if chunk.used == 0 {
+            self.spare -= 1;
         }
-        let Some(index) = self.free.pop() else { return Err(value) };
-        let slot = &mut self.chunks[index as usize / CHUNK_LEN][index as usize % CHUNK_LEN];
+        let at = chunk.used.trailing_ones();
+        chunk.used |= 1 << at;
+        if chunk.used == u64::MAX {
+            self.roomy.pop();
+        }
+        let slot = &mut chunk.slots[at as usize];
         slot.value = Some(value);
         self.len += 1;
-        Ok((index, slot.generation))
+        Ok((number * CHUNK_LEN as u32 + at, slot.generation))
     }
 
+    #[inline]
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
-        self.chunks.get(index as usize / CHUNK_LEN).map(|chunk| &chunk[index as usize % CHUNK_LEN])
+        self.chunks.get(index as usize / CHUNK_LEN)?.slots.get(index as usize % CHUNK_LEN)
     }
 
+    #[inline]
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        let chunk = self.chunks.get_mut(index as usize / CHUNK_LEN)?;
-        Some(&mut chunk[index as usize % CHUNK_LEN])
+        self.chunks.get_mut(index as usize / CHUNK_LEN)?.slots.get_mut(index as usize % CHUNK_LEN)
     }
 
     /// The entry at `index`, whatever its generation.
@@ -109,9 +153,25 @@ impl<T> Slab<T> {
         let slot = self.slot_mut(index)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(index);
         self.len -= 1;
+        self.free(index);
         Some(value)
+    }
+
+    fn free(&mut self, index: u32) {
+        let number = index / CHUNK_LEN as u32;
+        let chunk = &mut self.chunks[number as usize];
+        if chunk.used == u64::MAX {
+            self.roomy.push(number);
+        }
+        chunk.used &= !(1 << (index % CHUNK_LEN as u32));
+        if chunk.used == 0 {
+            if self.spare < SPARE_CHUNKS {
+                self.spare += 1;
+            } else {
+                chunk.shrink();
+            }
+        }
     }
 
     /// Makes every handle to the entry at `index` an old one, though the entry stays.
@@ -128,8 +188,11 @@ impl<T> Slab<T> {
 
     /// All entries with their indices. Costs the table's capacity: not for the hot path.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
-        slots.enumerate().filter_map(|(i, slot)| Some((i as u32, slot.value.as_ref()?)))
+        self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
+            let base = number * CHUNK_LEN;
+            let slots = chunk.slots.iter().enumerate();
+            slots.filter_map(move |(i, slot)| Some(((base + i) as u32, slot.value.as_ref()?)))
+        })
     }
 }
 
@@ -162,5 +225,24 @@ mod tests {
         assert_eq!((slab.len(), slab.iter().count()), (100, 100));
         assert_eq!(slab.get(7), Some(&200));
         assert_eq!(slab.get(u32::MAX), None);
+    }
+
+    #[test]
+    fn memory_is_given_back_and_old_handles_stay_old() {
+        let mut slab = Slab::new(1 << 20);
+        let handles: Vec<_> = (0..10_000u32).map(|i| slab.insert(i).unwrap()).collect();
+        let with_memory =
+            |slab: &Slab<u32>| slab.chunks.iter().filter(|c| !c.slots.is_empty()).count();
+        assert_eq!(with_memory(&slab), 10_000usize.div_ceil(CHUNK_LEN));
+        for &(index, _) in &handles {
+            assert_eq!(slab.remove(index), Some(index));
+        }
+        assert!(slab.is_empty() && with_memory(&slab) <= SPARE_CHUNKS);
+        assert!(handles.iter().all(|&(index, _)| slab.get(index).is_none()));
+        for i in 0..10_000 {
+            slab.insert(i).unwrap();
+        }
+        assert_eq!((slab.len(), slab.iter().count()), (10_000, 10_000));
+        assert!(handles.iter().all(|&(index, generation)| !slab.holds(index, generation)));
     }
 }

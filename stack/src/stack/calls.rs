@@ -41,7 +41,7 @@ impl Stack {
         else {
             return Err(not_a_stream(self.get(id)));
         };
-        let read = connection.tcb.read(out);
+        let read = connection.tcb.wake().read(out);
         Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
@@ -55,7 +55,8 @@ impl Stack {
     /// As [`Stack::read`].
     pub fn peek(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map_or(Err(SocketError::BadSocket), |c| c.tcb.peek(out))
+        self.connection(index)
+            .map_or(Err(SocketError::BadSocket), |c| c.tcb.look(|tcb| tcb.peek(out)))
     }
 
     /// Takes up to `max` received bytes as they lie in packet memory: no copy. `None` is the end of
@@ -101,8 +102,9 @@ impl Stack {
         else {
             return Err(not_a_stream(self.get(id)));
         };
-        connection.tcb.expect_more(more);
-        let written = connection.tcb.write(pool, &data[..most]);
+        let tcb = connection.tcb.wake();
+        tcb.expect_more(more);
+        let written = tcb.write(pool, &data[..most]);
         Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         written
     }
@@ -147,7 +149,7 @@ impl Stack {
         let share = self.send_share();
         let connection = self.connection_mut(index)?;
         let left = share.saturating_sub(queued_bytes(connection));
-        if left == 0 && connection.tcb.write_room() > 0 {
+        if left == 0 && connection.tcb.look(|tcb| tcb.write_room()) > 0 {
             connection.held_back = true;
             self.egress.counters.tx_memory_pressure += 1;
             self.shed_stalled();
@@ -212,7 +214,7 @@ impl Stack {
         let index = self.stream(id)?;
         let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
         let left = self.send_share().saturating_sub(queued_bytes(connection));
-        Ok(connection.tcb.write_room().min(left))
+        Ok(connection.tcb.look(|tcb| tcb.write_room()).min(left))
     }
 
     /// Bytes that a read would give now (`SIOCINQ`).
@@ -221,7 +223,9 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_readable(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.bytes_readable()).ok_or(SocketError::BadSocket)
+        self.connection(index)
+            .map(|c| c.tcb.look(|tcb| tcb.bytes_readable()))
+            .ok_or(SocketError::BadSocket)
     }
 
     /// Bytes written that the peer has not acknowledged (`SIOCOUTQ`).
@@ -239,7 +243,9 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_unsent(&self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.bytes_unsent()).ok_or(SocketError::BadSocket)
+        self.connection(index)
+            .map(|c| c.tcb.look(|tcb| tcb.bytes_unsent()))
+            .ok_or(SocketError::BadSocket)
     }
 
     /// Closes one or both directions, whoever else holds the socket.
@@ -352,7 +358,7 @@ impl Stack {
     /// [`SocketError::BadSocket`].
     pub fn readiness(&self, id: SocketId) -> Result<Readiness, SocketError> {
         Ok(match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) => connection.tcb.readiness(),
+            Socket::Connection(connection) => connection.tcb.look(|tcb| tcb.readiness()),
             Socket::Listener(listener) if listener.accept_queue.is_empty() => Readiness::empty(),
             Socket::Listener(_) => Readiness::READABLE,
             Socket::Datagram(socket) => socket.readiness(),
@@ -366,7 +372,7 @@ impl Stack {
     /// [`SocketError::BadSocket`].
     pub fn take_error(&mut self, id: SocketId) -> Result<Option<SocketError>, SocketError> {
         Ok(match self.get_mut(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) => connection.tcb.take_error(),
+            Socket::Connection(connection) => connection.tcb.wake().take_error(),
             Socket::Datagram(socket) => socket.error.take(),
             Socket::Listener(_) | Socket::Fresh(_) => None,
         })
@@ -393,7 +399,7 @@ impl Stack {
     /// [`SocketError::NotConnected`], also while a connection is being opened.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) if !connection.tcb.is_connecting() => {
+            Socket::Connection(connection) if !connection.tcb.look(|tcb| tcb.is_connecting()) => {
                 Ok(connection.key.remote_addr())
             }
             Socket::Datagram(socket) => {
@@ -414,7 +420,7 @@ impl Stack {
     pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo, SocketError> {
         let index = self.stream(id)?;
         let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
-        let mut info = connection.tcb.tcp_info(self.egress.now);
+        let mut info = connection.tcb.look(|tcb| tcb.tcp_info(self.egress.now));
         if info.limit != SendLimit::Closed && self.egress.waits_for_neighbor(index) {
             info.limit = SendLimit::Neighbor;
         }
@@ -427,13 +433,13 @@ impl Stack {
     /// As [`Stack::tcp_info`].
     pub fn figures(&self, id: SocketId) -> Result<Figures, SocketError> {
         let index = self.stream(id)?;
-        self.connection(index).map(|c| c.tcb.info()).ok_or(SocketError::BadSocket)
+        self.connection(index).map(|c| c.tcb.look(|tcb| tcb.info())).ok_or(SocketError::BadSocket)
     }
 }
 
 /// Bytes that the peer has not acknowledged, sent or not.
 pub(super) fn queued_bytes(connection: &Connection) -> usize {
-    connection.tcb.bytes_unacked() + connection.tcb.bytes_unsent()
+    connection.tcb.whole().map_or(0, |tcb| tcb.bytes_unacked() + tcb.bytes_unsent())
 }
 
 /// Takes `id` out of a port's list; true if the list is empty then.

@@ -130,8 +130,9 @@ impl Stack {
         };
         let payload = &mut self.scratch;
         let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
-        let outcome = connection.tcb.handle_segment(self.egress.now, segment);
-        if let Some(reason) = connection.tcb.take_drop() {
+        let tcb = connection.tcb.wake();
+        let outcome = tcb.handle_segment(self.egress.now, segment);
+        if let Some(reason) = tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
         }
         self.scratch.clear();

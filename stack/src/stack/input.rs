@@ -500,7 +500,8 @@ impl Stack {
             return Memory::Plenty;
         }
         let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
-        if free < total / RECV_RESERVE_PART && self.connection(index).is_some_and(|c| waits(&c.tcb))
+        if free < total / RECV_RESERVE_PART
+            && self.connection(index).is_some_and(|c| c.tcb.look(waits))
         {
             self.egress.counters.rx_memory_pressure += 1;
             return Memory::Exhausted;
@@ -523,7 +524,7 @@ impl Stack {
         }
         let now = self.egress.now;
         let Some(connection) = self.connection_mut(index) else { return false };
-        let Some((above, outcome)) = connection.tcb.yield_to(now, syn) else { return false };
+        let Some((above, outcome)) = connection.tcb.wake().yield_to(now, syn) else { return false };
         *iss_above = Some(above);
         self.settle(index, outcome);
         true

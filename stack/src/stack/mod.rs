@@ -89,6 +89,9 @@ pub const RECV_RESERVE_PART: usize = 4;
 /// buffers shrink.
 pub const GROWTH_RESERVE_PART: usize = 2;
 
+/// Timers that may fire at once without an allocation.
+const FIRED_KEPT: usize = 4096;
+
 /// An entry of the socket table. Connections are by far the most, so they lie in the table itself.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]
@@ -113,6 +116,8 @@ pub struct Event {
 pub struct Stack {
     pub(crate) egress: Egress,
     pub(crate) tcp: crate::tcp::TcpConfig,
+    /// The same as it was when the last socket was made.
+    shared_tcp: Rc<crate::tcp::TcpConfig>,
     pub(crate) limits: Limits,
     pub(crate) ephemeral: std::ops::RangeInclusive<u16>,
     pub(crate) share: Share,
@@ -151,6 +156,7 @@ impl Stack {
         let StackConfig { seed, tcp, limits, ephemeral_ports, share } = config;
         Stack {
             egress: Egress::new(pool, Rng::new(seed)),
+            shared_tcp: Rc::new(tcp.clone()),
             tcp,
             sockets: Slab::new(limits.sockets),
             half_open: Slab::new(limits.half_open),
@@ -230,6 +236,7 @@ impl Stack {
                 Tag::TimeWait(index) => self.time_wait_timeout(index),
             }
         }
+        fired.shrink_to(FIRED_KEPT);
         self.fired = fired;
     }
 

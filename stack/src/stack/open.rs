@@ -16,13 +16,21 @@ use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
 use crate::tcp::fast_open::FastConnect;
-use crate::tcp::{Open, Outcome, Tcb, isn, timestamp_offset};
+use crate::tcp::{Open, Outcome, Tcb, TcpConfig, isn, timestamp_offset};
 use crate::wire::ipv4::DEFAULT_TTL;
 
 /// Counters of ephemeral ports.
 pub(super) const PORT_COUNTERS: usize = 256;
 
 impl Stack {
+    /// The settings that sockets start with: one copy for all that were made since they changed.
+    fn shared_tcp(&mut self) -> Rc<TcpConfig> {
+        if *self.shared_tcp != self.tcp {
+            self.shared_tcp = Rc::new(self.tcp.clone());
+        }
+        Rc::clone(&self.shared_tcp)
+    }
+
     /// Makes a socket.
     ///
     /// # Errors
@@ -34,7 +42,7 @@ impl Stack {
         let socket = match kind {
             SocketKind::Tcp => Socket::Fresh(Box::new(Fresh {
                 template: Template {
-                    config: Rc::new(self.tcp.clone()),
+                    config: self.shared_tcp(),
                     reuse: Reuse::default(),
                     ttl: DEFAULT_TTL,
                     tos: 0,
@@ -166,7 +174,7 @@ impl Stack {
             Socket::Fresh(_) => {}
             Socket::Listener(_) | Socket::Datagram(_) => return Err(SocketError::InvalidInput),
             Socket::Connection(connection) => {
-                return Err(if connection.tcb.is_connecting() {
+                return Err(if connection.tcb.look(|tcb| tcb.is_connecting()) {
                     SocketError::AlreadyInProgress
                 } else {
                     SocketError::AlreadyConnected

@@ -51,7 +51,9 @@ impl Stack {
             Socket::Connection(connection) => match name {
                 OptionName::Ttl => Ok(SocketOption::Ttl(connection.ttl)),
                 OptionName::Tos => Ok(SocketOption::Tos(connection.tos)),
-                OptionName::MaxSeg => Ok(SocketOption::MaxSeg(connection.tcb.info().mss)),
+                OptionName::MaxSeg => {
+                    Ok(SocketOption::MaxSeg(connection.tcb.look(|tcb| tcb.info().mss)))
+                }
                 name => get_tcp(connection.tcb.config(), name),
             },
         }
@@ -67,7 +69,7 @@ fn set_connection(connection: &mut Connection, option: SocketOption) -> Result<(
         option => {
             let mut changed = connection.tcb.config().clone();
             set_tcp(&mut changed, option)?;
-            connection.tcb.update_config(|config| *config = changed);
+            connection.tcb.wake().update_config(|config| *config = changed);
         }
     }
     Ok(())

@@ -45,7 +45,7 @@ impl Stack {
         }
         schedule(&mut self.tx_list, &mut self.wheel, index, connection);
         pace(&mut self.pacing, SocketId { index, generation }, connection);
-        let ready = connection.tcb.readiness();
+        let ready = connection.tcb.look(|tcb| tcb.readiness());
         if ready != connection.told {
             let grown = !(ready - connection.told).is_empty();
             // What is gone may come again, and is then news.
@@ -70,7 +70,7 @@ impl Stack {
         connection: &mut Connection,
     ) {
         schedule(list, wheel, index, connection);
-        connection.told &= connection.tcb.readiness();
+        connection.told &= connection.tcb.look(|tcb| tcb.readiness());
     }
 
     /// The same without anybody to tell: a connection that is over is let go.
@@ -92,7 +92,7 @@ impl Stack {
         f: impl FnOnce(&mut Tcb) -> (R, Outcome),
     ) -> Option<R> {
         let connection = self.connection_mut(index)?;
-        let (result, outcome) = f(&mut connection.tcb);
+        let (result, outcome) = f(connection.tcb.wake());
         self.settle(index, outcome);
         Some(result)
     }
@@ -115,7 +115,7 @@ impl Stack {
         match self.get_mut(id)? {
             Socket::Connection(connection) => {
                 connection.in_event_list = false;
-                connection.told = connection.tcb.readiness();
+                connection.told = connection.tcb.look(|tcb| tcb.readiness());
                 Some(connection.told)
             }
             Socket::Listener(listener) => {
@@ -146,14 +146,15 @@ impl Stack {
     /// send, or TIME-WAIT, which goes on in a smaller entry.
     fn release_if_over(&mut self, index: u32) -> bool {
         let Some(connection) = self.connection(index) else { return true };
-        if connection.holder != Holder::Nobody || connection.tcb.wants_transmit() {
+        let Some(tcb) = connection.tcb.whole() else { return false };
+        if connection.holder != Holder::Nobody || tcb.wants_transmit() {
             return false;
         }
         if !connection.linked {
             self.free_connection(index);
             return true;
         }
-        let Some(state) = connection.tcb.time_wait() else { return false };
+        let Some(state) = tcb.time_wait() else { return false };
         let key = connection.key;
         let entry = TimeWaitEntry { key, state, timer: Default::default() };
         match self.time_wait.insert(entry) {
@@ -203,6 +204,9 @@ impl Stack {
         if let Some(connection) = self.connection_mut(index) {
             connection.timer.fired();
             self.with_tcb(index, |tcb| ((), tcb.handle_timeout(now)));
+        }
+        if let Some(connection) = self.connection_mut(index) {
+            connection.rest(now);
         }
     }
 
@@ -287,13 +291,14 @@ impl Stack {
             return;
         };
         connection.in_tx_list = false;
+        let tcb = connection.tcb.wake();
         if let Some(mac) = path.mac
-            && let Some((header, payload)) = connection.tcb.poll_expected(now, INLINE_PAYLOAD_BYTES)
+            && let Some((header, payload)) = tcb.poll_expected(now, INLINE_PAYLOAD_BYTES)
         {
             self.egress.emit_small_tcp(path, mac, header, payload);
         } else {
             let (limits, pieces) = (self.egress.tcp_limits(path.hop), &mut self.scratch);
-            if let Some(segment) = connection.tcb.poll_transmit(now, &limits, pieces) {
+            if let Some(segment) = tcb.poll_transmit(now, &limits, pieces) {
                 self.egress.emit_tcp(path, &segment, pieces);
             }
             pieces.clear();
@@ -326,11 +331,12 @@ impl Stack {
 /// needs.
 #[inline]
 fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
-    if !connection.in_tx_list && connection.tcb.wants_transmit() {
+    let Some(tcb) = connection.tcb.whole() else { return };
+    if !connection.in_tx_list && tcb.wants_transmit() {
         connection.in_tx_list = true;
         list.push_back(index);
     }
-    let (at, token) = (connection.tcb.quiet_until(), Tag::Connection(index).to_bits());
+    let (at, token) = (tcb.quiet_until(), Tag::Connection(index).to_bits());
     connection.timer.arm(wheel, at, token);
 }
 
@@ -338,7 +344,7 @@ fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection:
 #[inline]
 fn pace(queue: &mut PacingQueue, id: SocketId, connection: &mut Connection) {
     if !connection.in_pacing
-        && let Some(at) = connection.tcb.paced_until()
+        && let Some(at) = connection.tcb.whole().and_then(|tcb| tcb.paced_until())
     {
         connection.in_pacing = true;
         queue.push(at, id);

@@ -32,7 +32,8 @@ impl Stack {
             self.shed_hand = index + 1;
             let (patience, rate) = (self.limits.stall_patience, self.limits.stall_bytes_per_s);
             let Some(connection) = self.connection_mut(index) else { continue };
-            let (acked, queued) = (connection.tcb.bytes_acked(), queued_bytes(connection));
+            let (acked, queued) =
+                (connection.tcb.look(|tcb| tcb.bytes_acked()), queued_bytes(connection));
             let stalled = match &connection.drain {
                 Some(drain) => drain.is_stalled(acked, now, patience, rate),
                 None => Some(false),

@@ -36,6 +36,7 @@ mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod rest;
 mod rtt;
 mod sendq;
 mod seq;
@@ -61,6 +62,7 @@ pub use info::{
     SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
 };
 pub use isn::{isn, timestamp_offset};
+pub(crate) use rest::AtRest;
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
 pub use tcb::Tcb;

@@ -106,7 +106,34 @@ pub(crate) struct RateEstimator {
     min_rtt: Option<Duration>,
 }
 
+/// What is kept of it while a connection is at rest. The round trip is in nanoseconds, and unknown
+/// where it took more than four seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateAtRest {
+    delivered: u64,
+    min_rtt_ns: u32,
+}
+
 impl RateEstimator {
+    /// The part that outlasts a rest.
+    pub(crate) fn to_rest(self) -> RateAtRest {
+        let ns = self.min_rtt.and_then(|rtt| u32::try_from(rtt.as_nanos()).ok());
+        RateAtRest { delivered: self.delivered, min_rtt_ns: ns.unwrap_or(u32::MAX) }
+    }
+
+    /// Goes on after a rest, in which nothing waited to be sent.
+    pub(crate) fn from_rest(rest: RateAtRest) -> RateEstimator {
+        let RateAtRest { delivered, min_rtt_ns } = rest;
+        let known = min_rtt_ns != u32::MAX;
+        let mut estimator = RateEstimator {
+            delivered,
+            min_rtt: known.then(|| Duration::from_nanos(min_rtt_ns.into())),
+            ..RateEstimator::default()
+        };
+        estimator.mark_app_limited(0);
+        estimator
+    }
+
     /// Something is being sent; `idle` if nothing is under way (§3.2, OnPacketSent).
     pub(crate) fn on_send(&mut self, now: Instant, idle: bool) -> Stamp {
         if idle {

@@ -45,6 +45,14 @@ pub(crate) struct Rtt {
     measured: bool,
 }
 
+/// What is kept of it while a connection is at rest, in nanoseconds; a path of more than four seconds
+/// comes back as one of four. Zero stands for no measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RttAtRest {
+    srtt_ns: u32,
+    rttvar_ns: u32,
+}
+
 impl Rtt {
     pub(crate) fn new(config: &TcpConfig) -> Rtt {
         Rtt {
@@ -68,10 +76,31 @@ impl Rtt {
         } else {
             (self.srtt_ns, self.rttvar_ns, self.measured) = (r, r / 2, true);
         }
-        self.rto_ns = (self.srtt_ns + (K * self.rttvar_ns).max(GRANULARITY_NS))
-            .clamp(nanos(config.rto_min), nanos(config.rto_max));
+        self.update_rto(config);
         // RFC 6298 §5, last note: a new measurement collapses the backed-off timeout.
         self.backoff = 0;
+    }
+
+    fn update_rto(&mut self, config: &TcpConfig) {
+        self.rto_ns = (self.srtt_ns + (K * self.rttvar_ns).max(GRANULARITY_NS))
+            .clamp(nanos(config.rto_min), nanos(config.rto_max));
+    }
+
+    /// The part that outlasts a rest.
+    pub(crate) fn to_rest(self) -> RttAtRest {
+        let short = |ns: u64| u32::try_from(ns).unwrap_or(u32::MAX);
+        RttAtRest { srtt_ns: short(self.srtt_ns), rttvar_ns: short(self.rttvar_ns) }
+    }
+
+    /// Goes on after a rest, for which nothing was backed off.
+    pub(crate) fn from_rest(rest: RttAtRest, config: &TcpConfig) -> Rtt {
+        let mut rtt = Rtt::new(config);
+        if rest.srtt_ns > 0 {
+            (rtt.srtt_ns, rtt.rttvar_ns) = (rest.srtt_ns.into(), rest.rttvar_ns.into());
+            rtt.measured = true;
+            rtt.update_rto(config);
+        }
+        rtt
     }
 
     /// The timer has expired (RFC 6298 §5.5).

@@ -272,6 +272,12 @@ impl SendQueue {
         *self = SendQueue { records, ..SendQueue::default() };
     }
 
+    /// Nothing is in it, not even memory for what was.
+    pub(crate) fn is_spotless(&self) -> bool {
+        let empty = self.len == 0 && self.open.is_none() && self.records.is_empty();
+        empty && !self.has_slack()
+    }
+
     /// True if [`SendQueue::trim`] would free memory.
     pub(crate) fn has_slack(&self) -> bool {
         self.len == 0

@@ -31,7 +31,7 @@ impl Tcb {
             self.pending |= Pending::OVERRIDE;
         }
         if self.timers.take_due(Timer::Trim, now) {
-            self.trim();
+            self.trim(now);
         }
         if self.timers.take_due(Timer::Lifetime, now) {
             return self.lifetime_over();
@@ -180,15 +180,27 @@ impl Tcb {
         None
     }
 
-    fn trim(&mut self) {
+    /// A connection that was used meanwhile is looked at again.
+    fn trim(&mut self, now: Instant) {
+        let idle_at = self.idle_at();
+        if now < idle_at {
+            self.timers.set(Timer::Trim, idle_at);
+            return;
+        }
         self.sendq.trim();
         self.recvq.trim();
     }
 
-    /// Has the memory of empty queues given back some time after they emptied. Asking again before
-    /// that costs a comparison.
+    /// When nothing will have happened for long enough to give memory back.
+    pub(super) fn idle_at(&self) -> Instant {
+        self.last_heard.max(self.last_sent) + super::tcb::TRIM_AFTER
+    }
+
+    /// Has the memory of empty queues given back some time after they emptied, and the connection
+    /// looked at whether it can [rest](super::rest). Asking again before that costs a comparison.
     pub(super) fn trim_later(&mut self, now: Instant) {
-        if !self.timers.is_set(Timer::Trim) && (self.sendq.has_slack() || self.recvq.has_slack()) {
+        let slack = || self.sendq.has_slack() || self.recvq.has_slack();
+        if !self.timers.is_set(Timer::Trim) && (self.state == State::Established || slack()) {
             self.timers.set(Timer::Trim, now + super::tcb::TRIM_AFTER);
         }
     }

@@ -77,6 +77,12 @@ impl Timers {
         self.bound = earliest(&self.at[..Timer::Pacing as usize]).unwrap_or(Instant::FAR_FUTURE);
     }
 
+    /// True if none is set, or `timer` alone.
+    pub(super) fn none_but(&self, timer: Timer) -> bool {
+        let others = self.at.iter().enumerate().filter(|&(i, _)| i != timer as usize);
+        others.map(|(_, at)| *at).min() == Some(Instant::FAR_FUTURE)
+    }
+
     pub(super) fn is_set(&self, timer: Timer) -> bool {
         self.get(timer) != Instant::FAR_FUTURE
     }

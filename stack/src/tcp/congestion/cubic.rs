@@ -55,7 +55,38 @@ pub(crate) struct Cubic {
     start: HyStart,
 }
 
+/// What is kept of it while a connection is at rest: the windows. A new stage of congestion
+/// avoidance begins after it, which §4.8 and §4.10 start from them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CubicAtRest {
+    cwnd: u32,
+    ssthresh: u32,
+    w_max: f32,
+    cwnd_prior: f32,
+    /// The first slow start is over.
+    started: bool,
+}
+
 impl Cubic {
+    /// The part that outlasts a rest.
+    pub(super) fn to_rest(&self) -> CubicAtRest {
+        let Curve { ssthresh, w_max, cwnd_prior, .. } = self.now;
+        let started = self.start.is_over();
+        CubicAtRest { cwnd: self.cwnd(), ssthresh, w_max, cwnd_prior, started }
+    }
+
+    /// Goes on after a rest.
+    pub(super) fn from_rest(rest: CubicAtRest) -> Cubic {
+        let CubicAtRest { cwnd, ssthresh, w_max, cwnd_prior, started } = rest;
+        let mut cubic = Cubic::new(cwnd);
+        cubic.now = Curve { ssthresh, w_max, cwnd_prior, ..cubic.now };
+        cubic.prior = cubic.now;
+        if started {
+            cubic.start.stop();
+        }
+        cubic
+    }
+
     pub(crate) fn new(initial_window: u32) -> Cubic {
         let now = Curve {
             cwnd: f64::from(initial_window),

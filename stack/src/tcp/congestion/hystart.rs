@@ -70,6 +70,11 @@ impl HyStart {
         self.phase = Phase::Over;
     }
 
+    /// Whether it has ended, or was stopped.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     /// An ACK in slow start that may let the window grow.
     pub(super) fn on_ack(&mut self, ack: &AckSample) -> Growth {
         let step = slow_start_step(ack);

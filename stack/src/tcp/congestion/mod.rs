@@ -25,7 +25,7 @@ use crate::time::Instant;
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 
 use bbr::Bbr;
-use cubic::Cubic;
+use cubic::{Cubic, CubicAtRest};
 use newreno::NewReno;
 
 /// No window that TCP can advertise is larger (RFC 7323 §2.3).
@@ -123,6 +123,14 @@ pub(crate) enum Controller {
     Bbr(Box<Bbr>),
 }
 
+/// What is kept of a controller while its connection is at rest.
+#[derive(Clone, Debug)]
+pub(crate) enum ControllerAtRest {
+    NewReno { cwnd: u32, ssthresh: u32 },
+    Cubic(CubicAtRest),
+    Bbr(Box<Bbr>),
+}
+
 /// Calls a method of whichever controller it is.
 macro_rules! each {
     ($self:expr, $c:ident => $call:expr) => {
@@ -141,6 +149,30 @@ impl Controller {
             Algorithm::NewReno => Controller::NewReno(NewReno::new(initial_window)),
             Algorithm::Cubic => Controller::Cubic(Cubic::new(initial_window)),
             Algorithm::Bbr => Controller::Bbr(Box::new(Bbr::new(initial_window))),
+        }
+    }
+
+    /// The part that outlasts a rest.
+    pub(crate) fn to_rest(&self) -> ControllerAtRest {
+        match self {
+            Controller::NewReno(c) => {
+                ControllerAtRest::NewReno { cwnd: c.cwnd(), ssthresh: c.ssthresh() }
+            }
+            Controller::Cubic(c) => ControllerAtRest::Cubic(c.to_rest()),
+            Controller::Bbr(c) => ControllerAtRest::Bbr(c.clone()),
+        }
+    }
+
+    /// Goes on after a rest.
+    pub(crate) fn from_rest(rest: ControllerAtRest) -> Controller {
+        match rest {
+            ControllerAtRest::NewReno { cwnd, ssthresh } => {
+                let mut c = NewReno::new(cwnd);
+                c.continue_at(ssthresh);
+                Controller::NewReno(c)
+            }
+            ControllerAtRest::Cubic(rest) => Controller::Cubic(Cubic::from_rest(rest)),
+            ControllerAtRest::Bbr(c) => Controller::Bbr(c),
         }
     }
 

@@ -28,7 +28,7 @@ impl NewReno {
         }
     }
 
-    /// Takes over from another controller.
+    /// Takes over from another controller, or goes on after a rest.
     pub(super) fn continue_at(&mut self, ssthresh: u32) {
         self.ssthresh = ssthresh;
         self.prior = (self.cwnd, ssthresh);

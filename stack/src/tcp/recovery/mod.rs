@@ -29,6 +29,7 @@ use crate::time::{Duration, Instant};
 pub(in crate::tcp) use judge::{Advance, News};
 use prr::Prr;
 use rack::Rack;
+pub(in crate::tcp) use rack::RackAtRest;
 
 /// RFC 5681 §3.2: duplicate ACKs that mean a loss.
 const DUP_ACK_THRESHOLD: u8 = 3;
@@ -130,6 +131,18 @@ impl Recovery {
             episode: None,
             rack: Rack::new(iss),
         }
+    }
+
+    /// The part that outlasts a rest, if there is nothing to repair. What was sent again last can
+    /// no longer be told from its echoes.
+    pub(in crate::tcp) fn to_rest(self) -> Option<RackAtRest> {
+        let quiet = self.phase == Phase::Open && self.dup_acks == 0 && self.probe.is_none();
+        quiet.then(|| self.rack.to_rest())
+    }
+
+    /// Goes on after a rest with everything up to `una` acknowledged.
+    pub(in crate::tcp) fn from_rest(rest: RackAtRest, una: SeqNum) -> Recovery {
+        Recovery { rack: Rack::from_rest(rest, una), ..Recovery::new(una - 1) }
     }
 
     /// No loss is being repaired or looked for.

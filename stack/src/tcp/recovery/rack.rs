@@ -37,7 +37,43 @@ pub(crate) struct Rack {
     pub(super) reordering_seen: bool,
 }
 
+/// What is kept of it while a connection is at rest: what the path is like. Round trips are in
+/// nanoseconds, and unknown where they took more than four seconds.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::tcp) struct RackAtRest {
+    min_rtt: [u32; 2],
+    min_rtt_since_s: u32,
+    reo_wnd_mult: u8,
+    reo_wnd_persist: u8,
+    reordering_seen: bool,
+}
+
 impl Rack {
+    /// The part that outlasts a rest.
+    pub(super) fn to_rest(self) -> RackAtRest {
+        RackAtRest {
+            min_rtt: self.min_rtt.map(|ns| u32::try_from(ns).unwrap_or(u32::MAX)),
+            min_rtt_since_s: (self.min_rtt_since.as_millis() / 1000) as u32,
+            reo_wnd_mult: self.reo_wnd_mult,
+            reo_wnd_persist: self.reo_wnd_persist,
+            reordering_seen: self.reordering_seen,
+        }
+    }
+
+    /// Goes on after a rest with everything up to `una` delivered.
+    pub(super) fn from_rest(rest: RackAtRest, una: SeqNum) -> Rack {
+        let RackAtRest { min_rtt, min_rtt_since_s, reo_wnd_mult, reo_wnd_persist, reordering_seen } =
+            rest;
+        Rack {
+            min_rtt: min_rtt.map(|ns| if ns == u32::MAX { u64::MAX } else { ns.into() }),
+            min_rtt_since: Instant::ZERO + Duration::from_secs(min_rtt_since_s.into()),
+            reo_wnd_mult,
+            reo_wnd_persist,
+            reordering_seen,
+            ..Rack::new(una)
+        }
+    }
+
     pub(super) fn new(iss: SeqNum) -> Rack {
         Rack {
             latest: SentAt { at: Instant::ZERO, end: iss },
