@@ -6,11 +6,12 @@ mod interop;
 use std::net;
 use std::time::Duration;
 
-use barewire::{AsyncTcpStream, TcpConfig, TcpListener, TcpStream};
+use barewire::{TcpConfig, TcpListener, TcpStream};
 use interop::conn::{Conn, Listen};
-use interop::stream::{MIB, Sum, receive, receive_async, send, send_async};
+use interop::stream::{MIB, Sum, both_ways, both_ways_async};
 use interop::{
     CONGESTION_CONTROL, Host, KERNEL, OURS, in_namespace, join, kernel, ours, route, start, tell,
+    wire,
 };
 
 /// What each direction carries.
@@ -22,27 +23,6 @@ const TO_KERNEL: u64 = 12;
 
 /// A wire that loses, repeats and reorders.
 const BAD_WIRE: &str = "seed=5,loss=2%,reorder=1%,duplicate=1%";
-
-/// Both directions over one connection, from one of its ends. Gives what was sent and received.
-fn both_ways(conn: impl Conn, out: u64, back: u64, bytes: u64) -> (Sum, Sum) {
-    let reading = conn.another();
-    let sender = start(move || send(conn, out, bytes));
-    let received = receive(reading, back);
-    (join(sender), received)
-}
-
-async fn both_ways_async(stream: AsyncTcpStream, bytes: u64) -> (Sum, Sum) {
-    let core = stream.core().clone();
-    let (reading, writing) = stream.split();
-    let sent = std::rc::Rc::new(std::cell::Cell::new(None));
-    let tell = sent.clone();
-    core.spawn(async move { tell.set(Some(send_async(writing, TO_KERNEL, bytes).await)) });
-    let received = receive_async(reading, FROM_KERNEL).await;
-    while sent.get().is_none() {
-        core.sleep(Duration::from_millis(1)).await;
-    }
-    (sent.get().unwrap(), received)
-}
 
 #[track_caller]
 fn assert_equal(kernels: (Sum, Sum), ours: (Sum, Sum), bytes: u64) {
@@ -76,7 +56,8 @@ fn server_on_core(host: &Host, bytes: u64) {
     let server = host.spawn(move |core| async move {
         let listener = core.tcp_listen(ours(7003), 8).unwrap();
         ready.send(()).unwrap();
-        both_ways_async(listener.accept().await.unwrap().0, bytes).await
+        let (stream, _peer) = listener.accept().await.unwrap();
+        both_ways_async(stream, TO_KERNEL, FROM_KERNEL, bytes).await
     });
     is_ready.recv().unwrap();
     let kernels = kernels_end(net::TcpStream::connect(ours(7003)).unwrap(), bytes);
@@ -87,7 +68,8 @@ fn client_on_core(host: &Host, bytes: u64) {
     let listener = net::TcpListener::bind((KERNEL, 7004)).unwrap();
     let server = start(move || kernels_end(listener.take(), bytes));
     let client = host.spawn(move |core| async move {
-        both_ways_async(core.tcp_connect(kernel(7004)).await.unwrap(), bytes).await
+        let stream = core.tcp_connect(kernel(7004)).await.unwrap();
+        both_ways_async(stream, TO_KERNEL, FROM_KERNEL, bytes).await
     });
     assert_equal(join(server), client.join(), bytes);
 }
@@ -112,7 +94,7 @@ fn assert_offloaded(host: &Host) {
 /// which is right for the Internet; on this link a round trip takes less than 1 ms.
 fn host_on_a_bad_wire() -> Host {
     let tcp = TcpConfig { rto_min: Duration::from_millis(10), ..TcpConfig::default() };
-    let host = Host::with(|builder| builder.tcp(tcp).faults(BAD_WIRE.parse().unwrap()));
+    let host = Host::with(|builder| builder.tcp(tcp).faults(wire(BAD_WIRE)));
     route(&format!("{CONGESTION_CONTROL} rto_min 10ms"));
     host
 }

@@ -1,12 +1,13 @@
 //! # Benchmarks: two hosts, one thread, a wire in memory
 //!
 //! ```text
-//!   workload ─▶ Pair ─┬─ ours::Pair   Stack ◀─ local cable (slices) ─▶ Stack
-//!                     └─ peer::Pair   smoltcp ◀─ wire of reused buffers ─▶ smoltcp
+//!   workload ─▶ Pair ─┬─ ours::Pair    Stack ◀─ local cable (slices) ─▶ Stack
+//!                     ├─ peer::Pair    smoltcp ◀─ wire of reused buffers ─▶ smoltcp
+//!                     └─ kernel::Pair  sockets ◀─ veth between two namespaces ─▶ sockets
 //! ```
 //!
-//! Both pairs do the same work through the same trait, [`Pair`], in the same process and on the
-//! same virtual clock, so that a ratio can be read from one run. The terms are equal where they
+//! All pairs do the same work through the same trait, [`Pair`], in the same process, and the first two
+//! on the same virtual clock, so that a ratio can be read from one run. The terms are equal where they
 //! can be, and the peer's best where they cannot:
 //!
 //! * buffers, MTU, checksums and the depth of the wire are those of [`Setup`] at both;
@@ -16,14 +17,18 @@
 //! * our timestamps (RFC 7323) are on, as by default; the peer's are off, as by default.
 //!
 //! The clock moves a microsecond a turn, and to the next deadline when nothing moves; reading a
-//! real clock would be the same cost to both.
+//! real clock would be the same cost to both. The kernel has its own clock, and no process switch:
+//! its two hosts are sockets of one thread.
 
+pub mod kernel;
 pub mod loss;
 pub mod measure;
 pub mod million;
 pub mod ours;
 pub mod peer;
 pub mod workload;
+
+use std::path::PathBuf;
 
 pub use workload::{Unit, Workload};
 
@@ -35,6 +40,10 @@ pub const WIRE_FRAMES: usize = 512;
 
 /// Bytes after which the stream of a bulk transfer repeats itself: a multiple of every slot length.
 pub const PATTERN_BYTES: usize = 64 << 10;
+
+/// How long hosts rest before what an idle connection keeps is counted: longer than either stack
+/// holds on to memory for the next request.
+pub const REST: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Turns without progress, each after a jump to the next deadline, that mean a stall.
 pub const MAX_IDLE_TURNS: usize = 64;
@@ -58,6 +67,9 @@ pub struct Setup {
     pub connected: bool,
     /// Established connections that carry nothing, beside the one that is measured.
     pub idle: usize,
+    /// The network namespace of the kernel's server, as a file; without one both ends are on the
+    /// loopback device. The other pairs have no use for it.
+    pub namespace: Option<PathBuf>,
     /// Every byte of bulk transfers is compared at the receiver. Costs time: for tests.
     pub verify: bool,
 }
@@ -73,6 +85,7 @@ impl Default for Setup {
             buffer_bytes: 256 << 10,
             connected: true,
             idle: 0,
+            namespace: None,
             verify: false,
         }
     }
@@ -101,6 +114,15 @@ pub trait Pair {
 
     /// Sends `bytes` through the connection in one direction until they are all read.
     fn bulk(&mut self, bytes: u64);
+}
+
+/// Hosts whose memory can be counted: all of it lies in this process.
+pub trait Resting: Pair {
+    /// Lets [`REST`] pass, and what is due in that time be done.
+    fn rest(&mut self);
+
+    /// Bytes of packet memory that both hosts hold, which a counting allocator does not see.
+    fn packet_bytes(&self) -> usize;
 }
 
 /// The byte at `offset` of a bulk stream is `pattern()[offset % PATTERN_BYTES]`.

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Pair, Unit, Workload};
+use crate::{Pair, Workload};
 
-/// Figures of one side: operations a second of each round.
+/// Figures of one side, one of each round.
 #[derive(Clone, Debug)]
 pub struct Samples(Vec<f64>);
 
@@ -25,11 +25,15 @@ impl Samples {
     }
 }
 
+impl From<Vec<f64>> for Samples {
+    fn from(samples: Vec<f64>) -> Samples {
+        Samples(samples)
+    }
+}
+
 /// Both sides of a workload.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// What was measured.
-    pub workload: Workload,
     /// The first side.
     pub ours: Samples,
     /// The second side.
@@ -39,33 +43,37 @@ pub struct Comparison {
 impl Comparison {
     /// The median of the ratios of neighbouring rounds: slow drift of the machine cancels out.
     pub fn ratio(&self) -> f64 {
-        let ratios = self.ours.0.iter().zip(&self.peer.0).map(|(ours, peer)| ours / peer);
-        Samples(ratios.collect()).median()
+        self.ratios().median()
     }
 
-    /// A rate in the workload's unit.
-    pub fn tell(&self, per_second: f64) -> String {
-        match self.workload.unit() {
-            Unit::Bits => format!("{:.1} Gbit/s", per_second * 8.0 / 1e9),
-            Unit::Rounds => format!("{:.1} k/s {:.0} ns", per_second / 1e3, 1e9 / per_second),
-        }
+    /// The range of the ratios of neighbouring rounds in parts of their median: how far the ratio
+    /// can be trusted.
+    pub fn spread(&self) -> f64 {
+        self.ratios().spread()
+    }
+
+    fn ratios(&self) -> Samples {
+        Samples(self.ours.0.iter().zip(&self.peer.0).map(|(ours, peer)| ours / peer).collect())
     }
 }
 
 /// Measures both sides in turn, `rounds` times each within about `total`.
-pub fn compare<A: Pair, B: Pair>(workload: Workload, rounds: usize, total: Duration) -> Comparison {
-    let setup = workload.setup();
-    let (mut ours, mut peer) = (A::new(&setup), B::new(&setup));
+pub fn compare<A: Pair, B: Pair>(
+    workload: Workload,
+    (ours, peer): (&mut A, &mut B),
+    rounds: usize,
+    total: Duration,
+) -> Comparison {
     let slice = total / (2 * rounds as u32);
     // The first turns warm up and say how much fits a slice.
-    let ours_operations = calibrate(workload, &mut ours, slice);
-    let peer_operations = calibrate(workload, &mut peer, slice);
+    let ours_operations = calibrate(workload, ours, slice);
+    let peer_operations = calibrate(workload, peer, slice);
     let (mut ours_rates, mut peer_rates) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        ours_rates.push(rate(workload, &mut ours, ours_operations));
-        peer_rates.push(rate(workload, &mut peer, peer_operations));
+        ours_rates.push(rate(workload, ours, ours_operations));
+        peer_rates.push(rate(workload, peer, peer_operations));
     }
-    Comparison { workload, ours: Samples(ours_rates), peer: Samples(peer_rates) }
+    Comparison { ours: Samples(ours_rates), peer: Samples(peer_rates) }
 }
 
 /// Operations a second.
@@ -95,11 +103,11 @@ mod tests {
     #[test]
     fn ratios_are_of_neighbouring_rounds() {
         let comparison = Comparison {
-            workload: Workload::Echo,
             ours: Samples(vec![10.0, 20.0, 40.0]),
             peer: Samples(vec![5.0, 10.0, 10.0]),
         };
         assert_eq!(comparison.ratio(), 2.0);
+        assert_eq!(comparison.spread(), 1.0);
         assert_eq!(comparison.ours.median(), 20.0);
         assert_eq!(comparison.ours.spread(), 1.5);
     }

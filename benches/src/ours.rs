@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use barewire_driver::cable::{self, CableConfig, LocalQueue};
 use barewire_driver::device::{BURST_FRAMES, Features, Queue, RxBurst};
+use barewire_driver::mem::CELL_LEN;
 use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
 use barewire_stack::tcp::Readiness;
 use barewire_stack::{
@@ -21,6 +22,8 @@ const PORT: u16 = 80;
 const UDP_PORT: u16 = 7;
 const BACKLOG: usize = 16;
 const SLOT_LEN: u32 = 2048;
+const SLOTS: u32 = 4096;
+const CELLS: u32 = 8192;
 
 /// Virtual time between two short connections: 60 s of TIME-WAIT hold 12,000 of them, fewer than
 /// there are ephemeral ports.
@@ -44,7 +47,7 @@ impl Host {
     }
 
     pub(crate) fn with_config(addr: Ipv4Addr, mut queue: LocalQueue, config: StackConfig) -> Host {
-        let pool = PoolConfig { slots: 4096, slot_len: SLOT_LEN, cells: 8192, try_huge: true };
+        let pool = PoolConfig { slots: SLOTS, slot_len: SLOT_LEN, cells: CELLS, try_huge: true };
         let pool = Pool::new(pool).expect("memory for a pool");
         let wanted = queue.capabilities();
         let features = queue.start(&pool, wanted.features).expect("a cable starts");
@@ -386,5 +389,31 @@ impl crate::Pair for Pair {
                 idle = 0;
             }
         }
+    }
+}
+
+impl crate::Resting for Pair {
+    fn rest(&mut self) {
+        let until = Instant::from_nanos(self.now.as_nanos() + crate::REST.as_nanos() as u64);
+        while self.now < until {
+            if self.there() + self.back() > 0 {
+                continue;
+            }
+            let hosts = [&self.client, &self.server];
+            let next = hosts.into_iter().filter_map(|host| host.stack.poll_at()).min();
+            self.now = next.unwrap_or(until).max(self.now).min(until);
+        }
+        self.there();
+        self.back();
+    }
+
+    fn packet_bytes(&self) -> usize {
+        let held = |host: &Host| {
+            let pool = host.stack.pool();
+            let slots = pool.total_slots() - pool.free_slots();
+            let cells = CELLS as usize - pool.free_cells();
+            slots * SLOT_LEN as usize + cells * CELL_LEN
+        };
+        held(&self.client) + held(&self.server)
     }
 }

@@ -23,6 +23,10 @@ const PORT: u16 = 80;
 const UDP_PORT: u16 = 7;
 const ETHERNET_LEN: usize = 14;
 
+/// Connections that are opened at once: it looks at every socket in every turn, so that one after
+/// the other would take minutes. Their frames fit the wire.
+const OPEN_AT_ONCE: usize = WIRE_FRAMES / 2;
+
 /// Frames on their way in one direction, and buffers to fill.
 struct Lane {
     frames: VecDeque<(Box<[u8]>, usize)>,
@@ -199,16 +203,25 @@ impl Pair {
     }
 
     /// Opens a connection between two closed sockets.
-    fn open(&mut self, (client, server): (SocketHandle, SocketHandle)) {
-        let from = self.ephemeral_port();
-        self.server.tcp(server).listen(PORT).expect("a closed socket");
-        let Host { iface, sockets, .. } = &mut self.client;
-        let socket = sockets.get_mut::<tcp::Socket<'_>>(client);
-        socket.connect(iface.context(), (SERVER, PORT), from).expect("a closed socket");
+    fn open(&mut self, ends: (SocketHandle, SocketHandle)) {
+        self.open_all(&[ends]);
+    }
+
+    /// The same for several pairs of them.
+    fn open_all(&mut self, ends: &[(SocketHandle, SocketHandle)]) {
+        for &(client, server) in ends {
+            let from = self.ephemeral_port();
+            self.server.tcp(server).listen(PORT).expect("a closed socket");
+            let Host { iface, sockets, .. } = &mut self.client;
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(client);
+            socket.connect(iface.context(), (SERVER, PORT), from).expect("a closed socket");
+        }
         let mut idle = 0;
-        while !self.client.tcp(client).may_send() {
-            if self.there() + self.back() == 0 {
-                self.jump(&mut idle);
+        for &(client, _) in ends {
+            while !self.client.tcp(client).may_send() {
+                if self.there() + self.back() == 0 {
+                    self.jump(&mut idle);
+                }
             }
         }
     }
@@ -330,9 +343,13 @@ impl crate::Pair for Pair {
         if setup.connected {
             pair.open(conn);
         }
-        for _ in 0..setup.idle {
-            let idle = (pair.client.add_tcp(bytes), pair.server.add_tcp(bytes));
-            pair.open(idle);
+        let mut rest = setup.idle;
+        while rest > 0 {
+            let many = rest.min(OPEN_AT_ONCE);
+            let both = |_| (pair.client.add_tcp(bytes), pair.server.add_tcp(bytes));
+            let ends: Vec<_> = (0..many).map(both).collect();
+            pair.open_all(&ends);
+            rest -= many;
         }
         pair
     }
@@ -411,5 +428,24 @@ impl crate::Pair for Pair {
                 idle = 0;
             }
         }
+    }
+}
+
+impl crate::Resting for Pair {
+    fn rest(&mut self) {
+        let until = self.now + Duration::from_micros(crate::REST.as_micros() as u64);
+        while self.now < until {
+            if self.there() + self.back() > 0 {
+                continue;
+            }
+            let (now, hosts) = (self.now, [&mut self.client, &mut self.server]);
+            let next = hosts.into_iter().filter_map(|h| h.iface.poll_at(now, &h.sockets)).min();
+            self.now = next.unwrap_or(until).max(now).min(until);
+        }
+    }
+
+    fn packet_bytes(&self) -> usize {
+        // Its buffers are the sockets' own, on the heap.
+        0
     }
 }

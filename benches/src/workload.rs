@@ -16,7 +16,7 @@ pub enum Unit {
 pub enum Workload {
     /// 64-byte request and answer over one connection.
     Echo,
-    /// The same beside 1,000 idle connections.
+    /// The same beside 10,000 idle connections.
     EchoIdle,
     /// 64-byte datagram and answer.
     Datagrams,
@@ -53,7 +53,7 @@ impl Workload {
     pub fn name(self) -> &'static str {
         match self {
             Workload::Echo => "tcp-echo",
-            Workload::EchoIdle => "tcp-echo-1000-idle",
+            Workload::EchoIdle => "tcp-echo-10000-idle",
             Workload::Datagrams => "udp-echo",
             Workload::Connections => "connect-close",
             Workload::Bulk1500Checksums => "bulk-1500-checksums",
@@ -85,7 +85,7 @@ impl Workload {
             Workload::Echo | Workload::Bulk1500Checksums => base,
             Workload::Datagrams => Setup { connected: false, ..base },
             Workload::Connections => Setup { connected: false, buffer_bytes: 16 << 10, ..base },
-            Workload::EchoIdle => Setup { buffer_bytes: 4 << 10, idle: 1000, ..base },
+            Workload::EchoIdle => Setup { buffer_bytes: 4 << 10, idle: 10_000, ..base },
             Workload::Bulk1500 => Setup { software_checksums: false, ..base },
             Workload::Bulk9000Checksums => Setup { mtu: 9000, ..base },
             Workload::Bulk9000 => Setup { mtu: 9000, software_checksums: false, ..base },
@@ -125,13 +125,13 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ours, peer};
+    use crate::{kernel, ours, peer};
 
     /// Every workload compares what it moves: echoes always, streams under `verify`.
-    fn moves_the_right_bytes<P: Pair>() {
+    fn moves_the_right_bytes<P: Pair>(idle: usize) {
         for workload in Workload::ALL {
             let setup =
-                Setup { verify: true, idle: workload.setup().idle.min(20), ..workload.setup() };
+                Setup { verify: true, idle: workload.setup().idle.min(idle), ..workload.setup() };
             let mut pair = P::new(&setup);
             workload.run(&mut pair, workload.a_few());
             workload.run(&mut pair, workload.a_few() + 1);
@@ -140,12 +140,17 @@ mod tests {
 
     #[test]
     fn ours_moves_the_right_bytes() {
-        moves_the_right_bytes::<ours::Pair>();
+        moves_the_right_bytes::<ours::Pair>(20);
     }
 
     #[test]
     fn the_peer_moves_the_right_bytes() {
-        moves_the_right_bytes::<peer::Pair>();
+        moves_the_right_bytes::<peer::Pair>(600);
+    }
+
+    #[test]
+    fn the_kernel_moves_the_right_bytes() {
+        moves_the_right_bytes::<kernel::Pair>(0);
     }
 
     #[test]

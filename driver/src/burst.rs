@@ -430,6 +430,30 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
+        let pool = pool();
+        let (mut sent, mut arrived) = (TxBurst::new(), RxBurst::new());
+        for bytes in [&b"taken"[..], b"one", b"two"] {
+            sent.push_segment(slice(&pool, bytes));
+            sent.push_segment(slice(&pool, b"!"));
+            sent.finish_frame(TxFrame::default());
+        }
+        sent.push_segment(slice(&pool, b"unfinished"));
+        sent.take_front();
+        sent.move_to(&mut arrived);
+        assert!(sent.is_empty() && sent.segments_len() == 0);
+        let frames: Vec<_> = arrived.frames().iter().map(|f| (f.first, f.count, f.len)).collect();
+        assert_eq!(frames, [(0, 2, 4), (2, 2, 4)]);
+        assert_eq!(&arrived.segments(&arrived.frames()[1])[0][..], b"two");
+        sent.push_segment(slice(&pool, b"next"));
+        sent.finish_frame(TxFrame::default());
+        sent.move_to(&mut arrived);
+        assert_eq!(arrived.len(), 1);
+        arrived.clear();
+        assert!(pool.audit().all_free());
+    }
+
+    #[test]
     fn a_received_frame_is_a_run_of_segments() {
         let pool = pool();
         let mut burst = RxBurst::new();

@@ -40,6 +40,11 @@ impl Instant {
         self.0 / 1_000_000
     }
 
+    /// Nanoseconds passed since `earlier`, or zero if that is later.
+    pub(crate) const fn nanos_since(self, earlier: Instant) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Time passed since `earlier`, or zero if that is later.
     pub const fn saturating_since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

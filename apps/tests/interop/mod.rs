@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 pub(crate) mod conn;
+pub(crate) mod linux;
 pub(crate) mod program;
 pub(crate) mod stream;
 
@@ -25,6 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use barewire::{Barewire, Builder, Core};
+use barewire_driver::middleware::fault::FaultConfig;
 use barewire_driver::sys;
 
 /// The kernel's side of the tap.
@@ -102,6 +104,15 @@ pub(crate) fn ip(arguments: &str) {
 pub(crate) fn set_kernel(setting: &str, value: &str) {
     let path = format!("/proc/sys/net/{setting}");
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+}
+
+/// The faults that `text` describes. `BAREWIRE_SEED=N` makes them happen elsewhere.
+pub(crate) fn wire(text: &str) -> FaultConfig {
+    let mut faults: FaultConfig = text.parse().unwrap();
+    if let Ok(seed) = std::env::var("BAREWIRE_SEED") {
+        faults.seed = seed.parse().expect("BAREWIRE_SEED is a number");
+    }
+    faults
 }
 
 /// Our host in the namespace of the test. Prints what is known about it if the test fails.

@@ -44,10 +44,16 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `barewire COMMAND --device … --address … MORE` and waits for its ready line.
     pub(crate) fn start(folder: &Folder, command: &str, more: &[&str]) -> Program {
+        let device = ["--device", DEVICE, "--address", PREFIX];
+        let words: Vec<_> = command.split(' ').chain(device).chain(more.iter().copied()).collect();
+        Program::start_with(folder, &words)
+    }
+
+    /// Starts `barewire ARGUMENTS` and waits for its ready line.
+    pub(crate) fn start_with(folder: &Folder, arguments: &[&str]) -> Program {
         let log = folder.path().join("log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_barewire"))
-            .args([command, "--device", DEVICE, "--address", PREFIX])
-            .args(more)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())

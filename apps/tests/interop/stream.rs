@@ -2,12 +2,16 @@
 //! receiver checks each byte where it arrives, so that a difference is told with its place; both
 //! also sum what they have handled, and compare the sums.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
 
 use barewire::{AsyncTcpStream, ReadHalf, WriteHalf};
 
 use super::conn::Conn;
+use super::{join, start};
 
 /// Bytes made and written at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -169,6 +173,35 @@ pub(crate) async fn receive_async(half: ReadHalf, seed: u64) -> Sum {
             Err(error) => panic!("receiving stream {known:?}: {error}"),
         }
     }
+}
+
+/// Sends the stream of the seed `out` and receives that of `back`, both at once over one connection.
+/// Gives what was sent and received.
+#[track_caller]
+pub(crate) fn both_ways(conn: impl Conn, out: u64, back: u64, bytes: u64) -> (Sum, Sum) {
+    let reading = conn.another();
+    let sender = start(move || send(conn, out, bytes));
+    let received = receive(reading, back);
+    (join(sender), received)
+}
+
+/// As [`both_ways`], on a core. Ends the connection.
+pub(crate) async fn both_ways_async(
+    stream: AsyncTcpStream,
+    out: u64,
+    back: u64,
+    bytes: u64,
+) -> (Sum, Sum) {
+    let core = stream.core().clone();
+    let (reading, writing) = stream.split();
+    let sent = Rc::new(Cell::new(None));
+    let tell = sent.clone();
+    core.spawn(async move { tell.set(Some(send_async(writing, out, bytes).await)) });
+    let received = receive_async(reading, back).await;
+    while sent.get().is_none() {
+        core.sleep(Duration::from_millis(1)).await;
+    }
+    (sent.get().unwrap(), received)
 }
 
 /// Sends back everything that comes, without a copy, and then ends the other direction.

@@ -136,6 +136,8 @@ mod tests {
         let path = Path {
             rate_bps: 100_000_000,
             loss: 0.0,
+            // More than the buffers hold: slow start has nothing to overflow.
+            queue_bytes: 16 << 20,
             measured: Duration::from_millis(500),
             ..Path::default()
         };

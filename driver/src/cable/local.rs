@@ -109,7 +109,9 @@ impl Lane {
                 }
                 to.finish_frame(*frame);
             });
-            if !rest.is_empty() {
+            if rest.is_empty() {
+                self.spare.push(rest);
+            } else {
                 self.batches.push_front(rest);
             }
         }
@@ -170,7 +172,9 @@ impl Queue for LocalQueue {
 
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
         let before = burst.len();
-        let count = self.inbound.borrow_mut().take(burst, max);
+        let mut inbound = self.inbound.borrow_mut();
+        while burst.len() - before < max && inbound.take(burst, max - (burst.len() - before)) > 0 {}
+        let count = burst.len() - before;
         self.counters.rx_bytes +=
             burst.frames()[before..].iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         self.counters.rx_frames += count as u64;

@@ -137,6 +137,7 @@ fn link(rng: &mut Rng) -> LinkConfig {
     if rng.chance(0.2) {
         let mtu = [576, 1006, 1400][rng.below(3) as usize];
         config.largest_frame = Some(EthernetHeader::LEN + mtu);
+        config.silent = rng.chance(0.3);
     }
     config
 }

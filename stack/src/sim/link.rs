@@ -71,6 +71,8 @@ pub struct LinkConfig {
     pub outages: Option<Episodes>,
     /// The largest frame in bytes.
     pub largest_frame: Option<usize>,
+    /// Larger ones vanish without a word to their sender: a black hole.
+    pub silent: bool,
 }
 
 /// What has become of frames.
@@ -119,6 +121,11 @@ impl<T> Link<T> {
     /// What has become of frames.
     pub fn counters(&self) -> LinkCounters {
         self.counters
+    }
+
+    /// Whether a sender learns that a frame was too large.
+    pub(super) fn tells(&self) -> bool {
+        !self.config.silent
     }
 
     /// The largest frame, if there is one.

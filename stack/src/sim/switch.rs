@@ -179,6 +179,7 @@ impl Switch {
         let len = frame.iter().map(|piece| piece.len()).sum();
         if let Some(largest) = self.ports[to].link.largest_frame()
             && len > largest
+            && self.ports[to].link.tells()
             && let Some(answer) = frames::too_large(frame, largest, &self.pool)
         {
             self.counters.told_too_large += 1;

@@ -80,7 +80,7 @@ impl Tag {
     }
 }
 
-/// Flows that are found without the secret hash: those of the last few hundred packets.
+/// Flows that are found without the secret hash: those that the last packets were of.
 const RECENT_LEN: usize = 256;
 
 /// A table with room for more flows than this shrinks when all but one part in so many is unused:
@@ -137,7 +137,8 @@ impl FlowTable {
 
     /// Says where the state of `key` is from now on.
     pub fn set(&mut self, key: FlowKey, tag: Tag) {
-        self.forget_recent(&key);
+        // Its next packet is not far.
+        self.recent[recent_place(&key)] = (key, tag.to_bits());
         let (hash, secret) = (key.hash(self.secret), self.secret);
         let rehash = |entry: &(FlowKey, u32)| entry.0.hash(secret);
         match self.table.entry(hash, |entry| entry.0 == key, rehash) {

@@ -97,6 +97,10 @@ impl Stack {
             return None;
         }
         let key = packet.key(header.dst_port, header.src_port);
+        // A SYN is the long way's: it may open another connection in the place of an old one.
+        if header.flags.contains(TcpFlags::SYN) {
+            return None;
+        }
         let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
         let pool = &self.egress.pool;
         let (free, total) = (pool.free_slots(), pool.total_slots());

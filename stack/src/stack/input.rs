@@ -436,7 +436,7 @@ impl Stack {
 
     fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
-        match self.flows.get(&key) {
+        match self.flows.find(&key) {
             Some(Tag::Connection(index))
                 if segment.header.flags.contains(TcpFlags::SYN)
                     && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}

@@ -202,6 +202,9 @@ impl Tcb {
         // By our own clock: a millisecond of the timestamps' may be the whole round trip.
         let rtt = told.sent_once_at.max(told.sacked_sent_at).map(|sent| now - sent);
         let rate = &mut self.sendq.records.rate;
+        if !self.controller.models_path() {
+            return rate.pass(now, told.round, rtt);
+        }
         let Some(seen) = rate.finish(now, told.round, rtt) else { return };
         let delivered = rate.delivered();
         let in_flight = self.pipe();
@@ -238,7 +241,7 @@ impl Tcb {
 
     /// RFC 6298 §5.3. With RFC 7765 §4 the time counts from when the oldest segment left, if so few
     /// are out that no loss among them would show otherwise.
-    fn restart_retransmit(&mut self, now: Instant) {
+    pub(super) fn restart_retransmit(&mut self, now: Instant) {
         let mut rto = self.rtt.rto(&self.config);
         if self.config.rto_restart {
             let waiting = self.snd.nxt.since(self.snd.una) + self.sendq.unsent();

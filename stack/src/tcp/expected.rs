@@ -1,13 +1,15 @@
-//! The short ways through a connection: text as it is expected, and what is sent most.
+//! The short ways through a connection.
 //!
-//! Out: a small message that may leave whole, or an ACK alone, with nothing else
-//! going on.
-//!
-//! Most segments of a conversation are one of the two. Their payload is lent instead of being
-//! counted as slices, for it is copied behind the headers anyway. Whatever else may have to be sent
-//! is left to [`Tcb::poll_transmit`], which is to be asked when this says `None`.
+//! In: text in sequence and the ACK of one transmission, with nothing else going on. Out: a small message that may leave whole, or an
+//! ACK alone. Most segments of a conversation are one of these. The payload of a small message is
+//! lent instead of being counted as slices, for it is copied behind the headers anyway. Whatever
+//! else may have to be sent is left to [`Tcb::poll_transmit`], which is to be asked when
+//! [`Tcb::poll_expected`] says `None`.
 
+use super::delivery::SentAt;
+use super::recovery::Advance;
 use super::recvq;
+use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
@@ -16,6 +18,48 @@ use crate::time::Instant;
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
 impl Tcb {
+    /// Takes the ACK of one transmission, sent once, while nothing is missing: as
+    /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
+    /// it is none of these. The segment is an expected one.
+    #[inline]
+    pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) -> bool {
+        if self.controller.models_path() || !self.status.contains(Status::SYN_ACKED) {
+            return false;
+        }
+        let Some(record) = self.sendq.records.ack_first(ack) else { return false };
+        let in_flight = self.snd.nxt.since(self.snd.una);
+        let bytes = record.len;
+        self.sendq.ack_bytes(bytes);
+        let una = std::mem::replace(&mut self.snd.una, ack);
+        self.path_acked(now, una, bytes);
+        self.pending -= Pending::SYN | Pending::FAST;
+        self.bytes_acked += u64::from(bytes);
+        (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
+        self.soft_error = None;
+        let rtt = now - record.last_sent;
+        // RFC 7323 §4.2, as for every sample.
+        let samples = in_flight.div_ceil(2 * self.mss());
+        self.rtt.sample(rtt, samples, &self.config);
+        let echo = self.ecn_is_echo(h.flags);
+        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
+        self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
+        self.sendq.records.rate.count(now, bytes, record.last_sent, Some(rtt));
+        if ack == self.snd.nxt {
+            // RFC 6298 §5.2; nothing is left to probe for either.
+            self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
+            self.timers.clear(Timer::Probe);
+        } else {
+            self.restart_retransmit(now);
+            self.schedule_probe(now);
+        }
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
+        self.note_activity(now);
+        true
+    }
+
     /// Takes the text of an expected segment: all of it is new, within the window and in sequence,
     /// nothing waits behind a gap, and the application still reads.
     pub(super) fn take_expected_text(&mut self, now: Instant, segment: Segment<'_>) {

@@ -92,7 +92,7 @@ impl Tcb {
         self.last_heard = now;
         self.note_timestamp(now, h);
         let ack = SeqNum::new(h.ack);
-        if ack != self.snd.una {
+        if ack != self.snd.una && !self.take_plain_ack(now, ack, h) {
             let news = self.no_news();
             self.take_new_ack(now, ack, h, news);
         }

@@ -298,16 +298,18 @@ impl Tcb {
 
     /// Remembers whether the congestion window is what holds data back: only if it was full within
     /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
-    /// in that time). If it is the application instead, rates seen from here on are its own.
+    /// in that time). If it is the application instead, rates seen from here on are its own,
+    /// which only controllers that look at rates ask about.
     pub(super) fn note_what_limits(&mut self) {
-        let (unsent, room) = (self.sendq.unsent(), self.cwnd_room());
-        if unsent > 0 && room < self.mss() {
+        let unsent = self.sendq.unsent();
+        if unsent > 0 && self.cwnd_room() < self.mss() {
             self.status |= Status::CWND_LIMITED;
             self.snd.full_at = self.snd.nxt;
         } else if self.snd.una.after_eq(self.snd.full_at) {
             self.status -= Status::CWND_LIMITED;
         }
-        if unsent < self.mss() && room > 0 && self.sendq.records.lost() == 0 {
+        let asked = self.controller.models_path();
+        if asked && unsent < self.mss() && self.sendq.records.lost() == 0 && self.cwnd_room() > 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
         }

@@ -168,6 +168,35 @@ impl RateEstimator {
         self.delivered
     }
 
+    /// As [`RateEstimator::finish`], for nobody who asks how fast it was.
+    pub(crate) fn pass(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
+        if let Some((_, sent_at)) = round.newest {
+            self.count(now, round.newly, sent_at, rtt);
+        }
+    }
+
+    /// `newly` bytes are delivered, the newest of which left at `sent_at`.
+    #[inline]
+    pub(crate) fn count(
+        &mut self,
+        now: Instant,
+        newly: u32,
+        sent_at: Instant,
+        rtt: Option<Duration>,
+    ) {
+        if let Some(rtt) = rtt
+            && self.min_rtt.is_none_or(|min| rtt < min)
+        {
+            self.min_rtt = Some(rtt);
+        }
+        self.delivered += u64::from(newly);
+        self.delivered_at = now;
+        if self.app_limited_until != 0 && self.delivered > self.app_limited_until {
+            self.app_limited_until = 0;
+        }
+        self.first_sent_at = sent_at;
+    }
+
     /// An ACK has been gone through (§3.3, GenerateRateSample). `None` if it delivered nothing: then
     /// there is nothing to tell a controller. The rate is missing where the interval is shorter than
     /// the shortest round trip, which no real path makes (a retransmission whose original arrived).
@@ -178,19 +207,9 @@ impl RateEstimator {
         rtt: Option<Duration>,
     ) -> Option<Delivered> {
         let (stamp, sent_at) = round.newest?;
-        if let Some(rtt) = rtt
-            && self.min_rtt.is_none_or(|min| rtt < min)
-        {
-            self.min_rtt = Some(rtt);
-        }
-        self.delivered += u64::from(round.newly);
-        self.delivered_at = now;
-        if self.app_limited_until != 0 && self.delivered > self.app_limited_until {
-            self.app_limited_until = 0;
-        }
+        self.count(now, round.newly, sent_at, rtt);
         let send = sent_at - stamp.first_sent_at;
         let ack = now - stamp.delivered_at;
-        self.first_sent_at = sent_at;
         let interval = send.max(ack);
         let real = self.min_rtt.is_none_or(|min| interval >= min);
         let rate = (real && !interval.is_zero()).then_some(Rate {

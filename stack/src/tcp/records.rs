@@ -271,6 +271,25 @@ impl Records {
 
     // --- ACKs ------------------------------------------------------------------------------------
 
+    /// Takes the first record off if `una` acknowledges it and no more, it was sent once and at one
+    /// moment, and nothing but its number has told of any record.
+    #[inline]
+    pub(crate) fn ack_first(&mut self, una: SeqNum) -> Option<Record> {
+        let first = *self.records.front()?;
+        let plain = first.end() == una
+            && first.fate == Fate::InFlight
+            && first.retransmissions == 0
+            && !first.untimed
+            && (self.lost, self.sacked) == (0, 0);
+        if !plain {
+            return None;
+        }
+        debug_assert_eq!(self.highest_sacked(), None, "no range without a sacked record");
+        self.records.pop_front();
+        self.judged_to = self.judged_to.later(una);
+        Some(first)
+    }
+
     /// Takes everything below `una` off.
     pub(crate) fn ack(&mut self, una: SeqNum, delivery: &mut Delivery) {
         while let Some(front) = self.records.front_mut() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cli       arguments, checked before anything starts
-//!   commands  serve · echo · fetch · ping · devices · doctor · nic
+//!   commands  serve · echo · fetch · ping · bench · devices · doctor · nic
 //!   output    figures, the live line, errors that say what to do next
 //!   signals   Ctrl-C and SIGTERM end a command gracefully, a second one at once
 //! ```

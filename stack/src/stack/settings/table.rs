@@ -202,6 +202,8 @@ pub(super) static TABLE: &[Setting] = &[
         "Find losses by time and probe for lost tails (RFC 8985); otherwise by count (RFC 6675)."),
     setting!("rto_restart", switch, s => s.stack.tcp.rto_restart,
         "Count the retransmission timeout from when the oldest segment left (RFC 7765)."),
+    setting!("mtu_probing", switch, s => s.stack.tcp.mtu_probing,
+        "Find black holes of the path's MTU, and try larger segments later (RFC 4821)."),
     setting!("nodelay", switch, s => s.stack.tcp.nodelay,
         "Turns Nagle's algorithm off (TCP_NODELAY)."),
     setting!("cork", switch, s => s.stack.tcp.cork,

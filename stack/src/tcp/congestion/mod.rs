@@ -184,6 +184,15 @@ impl Controller {
         }
     }
 
+    /// It wants to be told of every delivery ([`CongestionControl::on_delivery`]).
+    #[inline]
+    pub(crate) fn models_path(&self) -> bool {
+        match self {
+            Controller::NewReno(_) | Controller::Cubic(_) => false,
+            Controller::Bbr(_) => true,
+        }
+    }
+
     /// Another algorithm goes on from here. Windows are kept, so that a change in the middle of a
     /// transfer is no burst; what one has learnt of the path in its own terms is not another's.
     pub(crate) fn switch_to(&mut self, algorithm: Algorithm) {

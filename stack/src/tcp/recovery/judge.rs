@@ -2,7 +2,7 @@
 //! and whether what was taken for lost had only been late.
 
 use super::super::congestion::{AckSample, CongestionControl};
-use super::super::delivery::Delivery;
+use super::super::delivery::{Delivery, SentAt};
 use super::super::ranges::Range;
 use super::super::seq::SeqNum;
 use super::super::tcb::{Pending, Status, Tcb, ts_clock};
@@ -150,6 +150,19 @@ impl Tcb {
             self.grow(now, advance, self.recovery.after_timeout());
         }
         true
+    }
+
+    /// What [`Tcb::judge`] comes to if snd.una has moved over one transmission that was sent once,
+    /// while nothing was or is missing.
+    #[inline]
+    pub(in crate::tcp) fn judge_plain(&mut self, now: Instant, sent: SentAt, advance: &Advance) {
+        if self.has_sack() {
+            self.recovery.rack.on_original(now, sent);
+            if self.config.rack_tlp {
+                self.timers.clear(Timer::Reorder);
+            }
+        }
+        self.grow(now, advance, false);
     }
 
     /// The same without SACK.

@@ -16,7 +16,7 @@ const REO_WND_PERSIST: u8 = 16;
 
 /// How long a smallest round trip stands. A path that has become longer is believed after at most
 /// twice this.
-const MIN_RTT_WINDOW: Duration = Duration::from_secs(150);
+const MIN_RTT_WINDOW_NS: u64 = 150_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rack {
@@ -106,21 +106,27 @@ impl Rack {
     ) {
         self.reordering_seen |= d.reordered;
         if let Some(sent) = d.latest_once {
-            let rtt = nanos(now - sent.at);
-            if now - self.min_rtt_since > MIN_RTT_WINDOW {
-                self.min_rtt = [u64::MAX, self.min_rtt[0]];
-                self.min_rtt_since = now;
-            }
-            self.min_rtt[0] = self.min_rtt[0].min(rtt);
-            self.advance(sent, rtt);
+            self.on_original(now, sent);
         }
         if let Some(sent) = d.latest_resent {
-            let rtt = nanos(now - sent.at);
+            let rtt = now.nanos_since(sent.at);
             // The ACK may be the first transmission's: then nothing is known about the second.
             if rtt >= self.min_rtt() && !echoes_older(sent.at) {
                 self.advance(sent, rtt);
             }
         }
+    }
+
+    /// What left last among what has arrived was sent only once.
+    #[inline]
+    pub(super) fn on_original(&mut self, now: Instant, sent: SentAt) {
+        let rtt = now.nanos_since(sent.at);
+        if now.nanos_since(self.min_rtt_since) > MIN_RTT_WINDOW_NS {
+            self.min_rtt = [u64::MAX, self.min_rtt[0]];
+            self.min_rtt_since = now;
+        }
+        self.min_rtt[0] = self.min_rtt[0].min(rtt);
+        self.advance(sent, rtt);
     }
 
     fn advance(&mut self, sent: SentAt, rtt: u64) {

@@ -19,6 +19,7 @@ mod loss;
 mod pacing;
 mod path_mtu;
 mod pipe;
+mod plain_ack;
 mod rack;
 mod sack;
 mod spurious;

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod devices;
 mod doctor;
 mod echo;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(args) => echo::run(args),
         Command::Fetch(args) => fetch::run(args),
         Command::Ping(args) => ping::run(args),
+        Command::Bench(command) => bench::run(command),
         Command::Devices => devices::run(),
         Command::Doctor => doctor::run(),
         Command::Nic(command) => nic::run(command),

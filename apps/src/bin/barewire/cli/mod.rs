@@ -1,5 +1,12 @@
 //! Arguments of the command, and what is refused before anything starts.
 
+mod bench;
+
+pub(crate) use bench::{
+    BenchCommand, ClientArgs, ClientCommand, Direction, ForwardArgs, PacketArgs, PktgenArgs,
+    SIZE_MAX, ServerArgs,
+};
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -28,6 +35,10 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Send ICMP echo requests and time the answers.
     Ping(PingArgs),
+    /// Measure what a device, a stack and a network carry; with `--kernel` the same over the kernel's
+    /// sockets, to compare.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// List what `--device` can name on this machine.
     Devices,
     /// Check what this machine has and lacks for driving a network card, and how to mend it.

@@ -1,0 +1,247 @@
+//! How results are told: to people on standard output, to programs as JSON.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::hello::Mode;
+use super::tally::Tally;
+use super::work::{Pace, Plan};
+use crate::cli::Direction;
+use crate::output;
+
+/// The part of all requests that are no slower, with the name of each.
+const QUANTILES: [(&str, f64); 6] = [
+    ("p50", 0.5),
+    ("p75", 0.75),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99_9", 0.999),
+    ("p99_99", 0.9999),
+];
+
+/// A client's run, and what came of it.
+pub(super) struct Run<'a> {
+    /// The device, or `kernel`.
+    pub(super) side: &'a str,
+    pub(super) server: SocketAddr,
+    pub(super) plan: &'a Plan,
+    pub(super) tally: &'a Tally,
+}
+
+impl Run<'_> {
+    /// Prints the result, and writes it to `json`.
+    ///
+    /// # Errors
+    /// When standard output is closed or the file cannot be written.
+    pub(super) fn tell(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        output::line(self.text())?;
+        json.map_or(Ok(()), |path| write(path, &self.json()))
+    }
+
+    fn mode(&self) -> &'static str {
+        match self.plan.hello.mode {
+            Mode::Stream(Direction::Up) => "stream up",
+            Mode::Stream(Direction::Down) => "stream down",
+            Mode::Stream(Direction::Both) => "stream both",
+            Mode::Requests => "rr",
+            Mode::Once => "conn",
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        match self.plan.hello.mode {
+            Mode::Stream(_) => true,
+            Mode::Requests | Mode::Once => false,
+        }
+    }
+
+    fn per_second(&self, number: u64) -> f64 {
+        let seconds = self.tally.seconds();
+        if seconds > 0.0 { number as f64 / seconds } else { 0.0 }
+    }
+
+    fn text(&self) -> String {
+        let Run { side, server, plan, tally } = *self;
+        let mut text = format!(
+            "{} on {side} with {server}: {} connections at a time, {:.2} s\n",
+            self.mode(),
+            plan.connections,
+            tally.seconds()
+        );
+        if self.is_stream() {
+            for (name, bytes) in [("sent", tally.sent_bytes), ("received", tally.received_bytes)] {
+                if bytes > 0 {
+                    let rate = output::bits(self.per_second(bytes));
+                    text += &format!("  {name:9} {}, {rate}\n", output::bytes(bytes));
+                }
+            }
+        } else {
+            let rate = self.per_second(tally.exchanges);
+            let what = if plan.hello.mode == Mode::Once { "connections" } else { "requests" };
+            text += &format!("  {rate:.0} {what}/s, {} in all\n", output::count(tally.exchanges));
+            text += &self.latencies();
+        }
+        if let (Pace::Open { rate }, unsent) = (plan.pace, tally.unsent) {
+            let unsent = output::count(unsent);
+            text += &format!("  {} requests/s were due; {unsent} could not be sent\n", rate);
+        }
+        text + &errors(tally)
+    }
+
+    fn latencies(&self) -> String {
+        let histogram = &self.tally.latency;
+        let mut text = "  latency  ".to_owned();
+        for (name, quantile) in QUANTILES {
+            let name = name.replace('_', ".");
+            text += &format!(" {name} {}", micros(histogram.value_at_quantile(quantile)));
+        }
+        text + &format!(" max {}\n", micros(histogram.max()))
+    }
+
+    fn json(&self) -> Value {
+        let Run { side, server, plan, tally } = *self;
+        let (pipeline, rate) = match plan.pace {
+            Pace::Closed { pipeline } => (Some(pipeline), None),
+            Pace::Open { rate } => (None, Some(rate)),
+        };
+        let mut value = json!({
+            "mode": self.mode(),
+            "side": side,
+            "server": server.to_string(),
+            "connections": plan.connections,
+            "seconds": tally.seconds(),
+            "connected": tally.connections,
+            "sent_bytes": tally.sent_bytes,
+            "received_bytes": tally.received_bytes,
+            "sent_bytes_per_s": self.per_second(tally.sent_bytes),
+            "received_bytes_per_s": self.per_second(tally.received_bytes),
+            "errors": tally.errors,
+            "first_error": tally.first_error.as_ref().map(ToString::to_string),
+        });
+        if self.is_stream() {
+            value["owned"] = plan.hello.owned.into();
+        } else {
+            value["size"] = plan.hello.size.into();
+            value["answer"] = plan.hello.answer.into();
+            value["pipeline"] = pipeline.into();
+            value["rate"] = rate.into();
+            value["exchanges"] = tally.exchanges.into();
+            value["exchanges_per_s"] = self.per_second(tally.exchanges).into();
+            value["unsent"] = tally.unsent.into();
+            value["latency_ns"] = self.latencies_json();
+        }
+        value
+    }
+
+    fn latencies_json(&self) -> Value {
+        let histogram = &self.tally.latency;
+        let mut value = json!({
+            "min": histogram.min(),
+            "mean": histogram.mean(),
+            "max": histogram.max(),
+        });
+        for (name, quantile) in QUANTILES {
+            value[name] = histogram.value_at_quantile(quantile).into();
+        }
+        value
+    }
+}
+
+fn micros(ns: u64) -> String {
+    format!("{:.1} us", ns as f64 / 1000.0)
+}
+
+fn errors(tally: &Tally) -> String {
+    match &tally.first_error {
+        Some(first) => format!("  {} errors, first: {first}", output::count(tally.errors)),
+        None => "  no errors".to_owned(),
+    }
+}
+
+/// What a server has done.
+pub(super) fn server(tally: &Tally) -> String {
+    format!(
+        "served {} connections: {} requests, {} received, {} sent\n{}",
+        output::count(tally.connections),
+        output::count(tally.exchanges),
+        output::bytes(tally.received_bytes),
+        output::bytes(tally.sent_bytes),
+        errors(tally),
+    )
+}
+
+/// Writes a result for programs.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(super) fn write(path: &Path, value: &Value) -> anyhow::Result<()> {
+    fs::write(path, format!("{value:#}\n"))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bench::gate::Gate;
+    use crate::commands::bench::hello::Hello;
+    use crate::commands::bench::tally::Failure;
+    use std::time::{Duration, Instant};
+
+    fn tally() -> Tally {
+        let mut tally = Tally::new();
+        let begin = Instant::now();
+        tally.ran(begin, begin + Duration::from_secs(2));
+        (1..=1000).for_each(|us| tally.answered(Duration::from_micros(us)));
+        (tally.connections, tally.sent_bytes) = (3, 2_500_000_000);
+        tally
+    }
+
+    fn plan(mode: Mode, pace: Pace) -> Plan {
+        let hello = Hello { mode, owned: true, size: 64, answer: 8, millis: 2000 };
+        Plan { hello, time: Duration::from_secs(2), connections: 3, pace, gate: Gate::new(3) }
+    }
+
+    #[test]
+    fn rates_and_latencies_are_told_both_ways() {
+        let (tally, plan) = (tally(), plan(Mode::Requests, Pace::Open { rate: 600 }));
+        let server = "10.77.0.1:7777".parse().unwrap();
+        let run = Run { side: "kernel", server, plan: &plan, tally: &tally };
+        let text = run.text();
+        for says in [
+            "rr on kernel with 10.77.0.1:7777: 3 connections at a time, 2.00 s",
+            "500 requests/s, 1,000 in all",
+            "p50 500.",
+            "p99.99 1000.",
+            "600 requests/s were due; 0 could not be sent",
+            "no errors",
+        ] {
+            assert!(text.contains(says), "{says}: {text}");
+        }
+        let value = run.json();
+        assert_eq!(value["exchanges_per_s"], 500.0);
+        assert_eq!((&value["rate"], &value["pipeline"]), (&json!(600), &Value::Null));
+        // Three digits are kept.
+        let p99 = value["latency_ns"]["p99"].as_u64().unwrap();
+        assert!((989_000..=991_000).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn a_stream_tells_what_went_which_way_and_what_failed() {
+        let (mut tally, plan) =
+            (tally(), plan(Mode::Stream(Direction::Up), Pace::Closed { pipeline: 1 }));
+        tally.fail(Failure::Ended);
+        let server = "10.77.0.1:7777".parse().unwrap();
+        let run = Run { side: "tap:bw0", server, plan: &plan, tally: &tally };
+        let text = run.text();
+        assert!(text.contains("sent      2.33 GiB, 10.00 Gbit/s\n"), "{text}");
+        assert!(!text.contains("received") && !text.contains("latency"), "{text}");
+        assert!(text.ends_with("1 errors, first: the other side ended a connection early"));
+        let value = run.json();
+        assert_eq!((&value["owned"], &value["errors"]), (&json!(true), &json!(1)));
+        assert!(value.get("latency_ns").is_none());
+    }
+}

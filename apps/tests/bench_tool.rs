@@ -1,0 +1,406 @@
+//! `barewire bench` between our host on a tap and the Linux kernel, both ways round: each mode runs
+//! for a second, and what it tells has to agree with what the other side has counted.
+//!
+//! Needs the right to make a network namespace and `/dev/net/tun`; where one is missing, each test
+//! says by name that it was skipped.
+
+mod interop;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use interop::program::{Folder, Program};
+use interop::{DEVICE, KERNEL, OURS, PREFIX, in_namespace, ip, join, start};
+
+/// Which side is the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Ours,
+    Kernels,
+}
+
+/// One server, and clients on the other side.
+struct Pair {
+    client: Client,
+    folder: Folder,
+    server: Program,
+}
+
+impl Pair {
+    fn start(client: Client) -> Pair {
+        let folder = Folder::new("bench");
+        let server = match client {
+            Client::Ours => {
+                // The clients find the tap as it is, the kernel's address on it included.
+                ip("tuntap add dev bw0 mode tap");
+                ip(&format!("addr add {KERNEL}/24 dev bw0"));
+                ip("link set bw0 up");
+                Program::start_with(&folder, &["bench", "server", "--kernel"])
+            }
+            Client::Kernels => Program::start(&folder, "bench server", &[]),
+        };
+        Pair { client, folder, server }
+    }
+
+    /// Runs a client for a second, which must do so without an error; gives its JSON.
+    #[track_caller]
+    fn run(&self, mode: &str) -> Value {
+        let json = self.folder.path().join("result.json");
+        let mut command = barewire("bench client");
+        command.args(mode.split_whitespace()).args(["--seconds", "1", "--json"]).arg(&json);
+        match self.client {
+            Client::Ours => {
+                command.args(["--device", DEVICE, "--address", PREFIX, &KERNEL.to_string()]);
+            }
+            Client::Kernels => {
+                command.args(["--kernel", &OURS.to_string()]);
+            }
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{mode}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{mode}: it has complained");
+        let text = fs::read_to_string(&json).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["errors"], 0, "{mode}: {text}");
+        let side = if self.client == Client::Ours { DEVICE } else { "kernel" };
+        assert_eq!(value["side"], side, "{text}");
+        let seconds = value["seconds"].as_f64().unwrap();
+        assert!((0.9..8.0).contains(&seconds), "{mode}: {text}");
+        value
+    }
+
+    /// Ends the server, which must have seen no error; gives its summary.
+    #[track_caller]
+    fn stop(self) -> String {
+        let summary = self.server.stop();
+        assert!(summary.contains("no errors"), "{summary}");
+        summary
+    }
+}
+
+fn barewire(command: &str) -> Command {
+    let mut barewire = Command::new(env!("CARGO_BIN_EXE_barewire"));
+    barewire.args(command.split_whitespace()).stdin(Stdio::null());
+    barewire
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {value}"))
+}
+
+/// Requests over a few connections: the counts of both sides and the bytes agree.
+fn requests(client: Client) {
+    let pair = Pair::start(client);
+    let mut served = 0;
+    for (mode, connections) in [
+        ("rr", 1),
+        ("rr --connections 4 --pipeline 8 --size 100 --answer 1000", 4),
+        ("rr --size 200000 --answer 3", 1),
+        ("rr --connections 200", 200),
+    ] {
+        let result = pair.run(mode);
+        let exchanges = number(&result, "exchanges");
+        assert!(exchanges > 20, "{mode}: {result}");
+        assert_eq!(number(&result, "connected"), connections, "{mode}");
+        assert_eq!(number(&result, "sent_bytes"), exchanges * number(&result, "size"));
+        assert_eq!(number(&result, "received_bytes"), exchanges * number(&result, "answer"));
+        let latency = &result["latency_ns"];
+        let order = ["min", "p50", "p75", "p90", "p99", "p99_9", "p99_99"];
+        let times: Vec<_> = order.iter().map(|name| number(latency, name)).collect();
+        assert!(times[0] > 0 && times.is_sorted(), "{mode}: {latency}");
+        served += exchanges;
+    }
+    let summary = pair.stop().replace(',', "");
+    assert!(summary.contains(&format!("served 206 connections: {served} requests")), "{summary}");
+}
+
+#[test]
+fn our_client_exchanges_requests_with_the_kernel() {
+    in_namespace("our_client_exchanges_requests_with_the_kernel", || requests(Client::Ours));
+}
+
+#[test]
+fn the_kernels_client_exchanges_requests_with_us() {
+    in_namespace("the_kernels_client_exchanges_requests_with_us", || requests(Client::Kernels));
+}
+
+/// Streams carry bytes the way they are asked to, and no other.
+fn streams(client: Client) {
+    let pair = Pair::start(client);
+    for (direction, up, down) in [("up", true, false), ("down", false, true), ("both", true, true)]
+    {
+        for more in ["", "--owned --connections 3"] {
+            let result = pair.run(&format!("stream --direction {direction} {more}"));
+            let bytes = ["sent_bytes", "received_bytes"].map(|name| number(&result, name));
+            for (bytes, goes) in bytes.into_iter().zip([up, down]) {
+                let plausible = if goes { bytes > 1_000_000 } else { bytes == 0 };
+                assert!(plausible, "{direction} {more}: {result}");
+            }
+            assert_eq!(result["owned"], !more.is_empty());
+        }
+    }
+    pair.stop();
+}
+
+#[test]
+fn our_client_streams_to_and_from_the_kernel() {
+    in_namespace("our_client_streams_to_and_from_the_kernel", || streams(Client::Ours));
+}
+
+#[test]
+fn the_kernels_client_streams_to_and_from_us() {
+    in_namespace("the_kernels_client_streams_to_and_from_us", || streams(Client::Kernels));
+}
+
+/// Connections are opened and closed; each side has counted as many.
+fn short_connections(client: Client) {
+    let pair = Pair::start(client);
+    let result = pair.run("conn --connections 4");
+    let exchanges = number(&result, "exchanges");
+    assert!(exchanges > 50, "{result}");
+    assert_eq!(number(&result, "connected"), exchanges);
+    let summary = pair.stop().replace(',', "");
+    let both = format!("served {exchanges} connections: {exchanges} requests");
+    assert!(summary.contains(&both), "{summary}");
+}
+
+#[test]
+fn our_client_opens_and_closes_connections() {
+    in_namespace("our_client_opens_and_closes_connections", || short_connections(Client::Ours));
+}
+
+#[test]
+fn the_kernels_client_opens_and_closes_connections() {
+    in_namespace("the_kernels_client_opens_and_closes_connections", || {
+        short_connections(Client::Kernels);
+    });
+}
+
+/// At a fixed rate every request that is due in the time is sent, neither more nor fewer.
+fn fixed_rate(client: Client) {
+    let pair = Pair::start(client);
+    let result = pair.run("rr --rate 500 --connections 3");
+    let (answered, unsent) = (number(&result, "exchanges"), number(&result, "unsent"));
+    assert_eq!(answered + unsent, 500, "{result}");
+    // Only a machine that stands still for half a second leaves any.
+    assert!(answered > 250, "{result}");
+    assert_eq!((number(&result, "rate"), &result["pipeline"]), (500, &Value::Null));
+    pair.stop();
+}
+
+#[test]
+fn our_client_keeps_a_fixed_rate() {
+    in_namespace("our_client_keeps_a_fixed_rate", || fixed_rate(Client::Ours));
+}
+
+#[test]
+fn the_kernels_client_keeps_a_fixed_rate() {
+    in_namespace("the_kernels_client_keeps_a_fixed_rate", || fixed_rate(Client::Kernels));
+}
+
+#[test]
+fn a_server_that_stalls_is_charged_for_all_that_had_to_wait() {
+    in_namespace("a_server_that_stalls_is_charged_for_all_that_had_to_wait", || {
+        const STALL: Duration = Duration::from_millis(400);
+        let pair = Pair::start(Client::Kernels);
+        let pid = pair.server.pid().to_string();
+        let kill = |signal: &str| {
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        };
+        let result = std::thread::scope(|scope| {
+            let result = scope.spawn(|| pair.run("rr --rate 1000"));
+            std::thread::sleep(Duration::from_millis(400));
+            kill("-STOP");
+            std::thread::sleep(STALL);
+            kill("-CONT");
+            join_scoped(result)
+        });
+        // About 400 of the 1000 were due while the server stood; half of them waited for half of
+        // that or longer. A tool that waits for answers would have one slow request in 600.
+        let p90 = Duration::from_nanos(number(&result["latency_ns"], "p90"));
+        assert!(p90 > STALL / 4, "{result}");
+        pair.stop();
+    });
+}
+
+fn join_scoped<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, says: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in says {
+        assert!(text.contains(part), "`{part}` is missing: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_a_reason() {
+    in_namespace("what_cannot_be_run_is_refused_with_a_reason", || {
+        let run = |line: &str| barewire(&format!("bench {line}")).output().unwrap();
+        refused(&run("client rr 10.77.0.1"), 2, &["--kernel"]);
+        refused(&run("client rr --kernel --device tap:bw0 10.77.0.1"), 2, &["cannot be used with"]);
+        let many = run("client rr --kernel --pipeline 1024 --size 100 127.0.0.1");
+        refused(&many, 1, &["1024 requests under way", "next: "]);
+        let many = run("client conn --kernel --connections 2000 127.0.0.1");
+        refused(&many, 1, &["2000 are too many", "next: give up to 1024"]);
+        let nobody = run("client rr --kernel --seconds 1 127.0.0.1");
+        refused(
+            &nobody,
+            1,
+            &["cannot be reached", "refused", "next: start `barewire bench server`"],
+        );
+        let rxdrop = run("rxdrop --device cable:a");
+        refused(&rxdrop, 1, &["other end"]);
+        refused(&run("pktgen --device nothing --to 02:00:00:00:00:01"), 1, &["nothing"]);
+    });
+}
+
+#[test]
+fn a_server_of_something_else_is_recognised() {
+    in_namespace("a_server_of_something_else_is_recognised", || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:7777").unwrap();
+        let other = start(move || {
+            use std::io::Write;
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"SSH-2.0-something\r\n").unwrap();
+        });
+        let output = barewire("bench client rr --kernel --seconds 1 127.0.0.1").output().unwrap();
+        refused(&output, 1, &["no `barewire bench server` of this version"]);
+        join(other);
+    });
+}
+
+#[test]
+fn a_client_of_something_else_is_counted_and_let_go() {
+    in_namespace("a_client_of_something_else_is_counted_and_let_go", || {
+        use std::io::{Read, Write};
+        let folder = Folder::new("bench-stranger");
+        let server = Program::start(&folder, "bench server", &[]);
+        let mut stream = std::net::TcpStream::connect((OURS, 7777)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: somebody\r\n\r\n").unwrap();
+        stream.set_read_timeout(Some(interop::PATIENCE)).unwrap();
+        // It ends without a word, or with a reset because it has not read everything.
+        assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0);
+        let summary = server.stop();
+        assert!(summary.contains("1 errors, first: it is no client of"), "{summary}");
+    });
+}
+
+#[test]
+fn a_client_that_says_nothing_is_let_go_in_time() {
+    in_namespace("a_client_that_says_nothing_is_let_go_in_time", || {
+        use std::io::Read;
+        for side in ["--device tap:bw0 --address 10.77.0.2/24", "--kernel"] {
+            let folder = Folder::new("bench-silent");
+            let line = format!("bench server {side}");
+            let server = Program::start_with(&folder, &line.split(' ').collect::<Vec<_>>());
+            let host = if side == "--kernel" { KERNEL } else { OURS };
+            if side == "--kernel" {
+                ip(&format!("addr add {KERNEL}/24 dev lo"));
+            }
+            let mut stream = std::net::TcpStream::connect((host, 7777)).unwrap();
+            stream.set_read_timeout(Some(interop::PATIENCE)).unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0);
+            let summary = server.stop();
+            assert!(summary.contains("1 errors, first: a connection did not come"), "{summary}");
+        }
+    });
+}
+
+/// A tap that stays when its program ends, with an address on the kernel's side.
+fn lasting_tap(name: &str, address: &str) {
+    ip(&format!("tuntap add dev {name} mode tap"));
+    // Nothing but what the test sends is to be counted.
+    fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap_or_default();
+    ip(&format!("addr add {address} dev {name}"));
+    ip(&format!("link set {name} up"));
+}
+
+/// Frames that the kernel has received from a tap.
+fn kernel_received(name: &str) -> u64 {
+    // This thread's namespace, which is not the process's.
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let prefix = format!("{name}:");
+    let line = table.lines().find_map(|line| line.trim().strip_prefix(&prefix)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Runs a mode without a stack for a second while `meanwhile` goes on; gives its JSON.
+fn packets(folder: &Folder, line: &str, meanwhile: impl Fn() + Send + 'static) -> Value {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    OVER.store(false, Ordering::Relaxed);
+    let json: PathBuf = folder.path().join("result.json");
+    let traffic = start(move || {
+        while !OVER.load(Ordering::Relaxed) {
+            meanwhile();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let mut command = barewire(&format!("bench {line} --seconds 1 --json"));
+    let output = command.arg(&json).output().unwrap();
+    OVER.store(true, Ordering::Relaxed);
+    join(traffic);
+    assert!(output.status.success(), "{line}: {output:?}");
+    serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap()
+}
+
+#[test]
+fn generated_frames_all_reach_the_kernel() {
+    in_namespace("generated_frames_all_reach_the_kernel", || {
+        let folder = Folder::new("pktgen");
+        lasting_tap("bw0", "10.77.0.1/24");
+        let line = "pktgen --device tap:bw0 --to 02:00:00:00:00:01 --size 100";
+        let result = packets(&folder, line, || {});
+        let sent = number(&result, "frames_sent");
+        assert!(sent > 1000, "{result}");
+        assert_eq!(number(&result, "bytes"), sent * 100);
+        assert_eq!(kernel_received("bw0"), sent);
+    });
+}
+
+/// Sends datagrams to a host on the network of `device` that is only there by its address.
+fn datagrams(device: &str, host: &'static str) -> impl Fn() + Send + 'static {
+    ip(&format!("neigh add {host} lladdr 02:00:00:00:00:09 dev {device}"));
+    move || {
+        // While nobody has the tap open, it has no carrier.
+        let _ = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&[0; 100], (host, 9));
+    }
+}
+
+#[test]
+fn received_frames_are_counted_and_dropped() {
+    in_namespace("received_frames_are_counted_and_dropped", || {
+        let folder = Folder::new("rxdrop");
+        lasting_tap("bw0", "10.77.0.1/24");
+        let result = packets(&folder, "rxdrop --device tap:bw0", datagrams("bw0", "10.77.0.9"));
+        let received = number(&result, "frames_received");
+        assert!(received > 20, "{result}");
+        // 100 bytes behind 42 of headers; some frame may be the kernel's own.
+        assert!(number(&result, "bytes") >= received * 100, "{result}");
+        assert_eq!((number(&result, "frames_sent"), number(&result, "dropped")), (0, 0));
+    });
+}
+
+#[test]
+fn frames_are_passed_from_one_device_to_the_other() {
+    in_namespace("frames_are_passed_from_one_device_to_the_other", || {
+        let folder = Folder::new("forward");
+        lasting_tap("bw0", "10.77.0.1/24");
+        lasting_tap("bw1", "10.78.0.1/24");
+        let line = "forward --device tap:bw0 --to tap:bw1";
+        let result = packets(&folder, line, datagrams("bw0", "10.77.0.9"));
+        let sent = number(&result, "frames_sent");
+        assert!(sent > 20, "{result}");
+        assert_eq!(kernel_received("bw0") + kernel_received("bw1"), sent, "{result}");
+        assert!(kernel_received("bw1") > 20, "{result}");
+    });
+}

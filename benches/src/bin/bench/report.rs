@@ -1,0 +1,153 @@
+//! A row of figures: in a table for people, in JSON for programs.
+
+use std::fmt;
+
+/// What a row is to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// At least this many times the peer's figure.
+    Times(f64),
+    /// At most this much, whatever the peer has.
+    AtMost(f64),
+    /// Nothing: the row is there to be read.
+    None,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Times(times) => write!(f, ">= {times} x"),
+            Target::AtMost(most) => write!(f, "<= {most}"),
+            Target::None => f.write_str("-"),
+        }
+    }
+}
+
+/// One comparison.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) workload: &'static str,
+    pub(crate) peer: &'static str,
+    pub(crate) unit: &'static str,
+    /// Medians.
+    pub(crate) ours: f64,
+    pub(crate) peer_value: f64,
+    /// The median of the ratios of neighbouring turns, ours to the peer's.
+    pub(crate) ratio: f64,
+    /// The range of those ratios in parts of their median.
+    pub(crate) spread: f64,
+    pub(crate) target: Target,
+}
+
+impl Row {
+    /// Whether the target is met, if there is one.
+    pub(crate) fn met(&self) -> Option<bool> {
+        match self.target {
+            Target::Times(times) => Some(self.ratio >= times),
+            Target::AtMost(most) => Some(self.ours <= most),
+            Target::None => None,
+        }
+    }
+
+    /// An object with the row's figures. No name in it needs escaping.
+    fn json(&self) -> String {
+        let target = match self.target {
+            Target::None => "null".to_owned(),
+            Target::Times(_) | Target::AtMost(_) => format!("\"{}\"", self.target),
+        };
+        let met = self.met().map_or("null".to_owned(), |met| met.to_string());
+        format!(
+            "{{\"workload\": \"{}\", \"peer\": \"{}\", \"unit\": \"{}\", \"ours\": {}, \
+             \"peer_value\": {}, \"ratio\": {}, \"spread\": {}, \"target\": {target}, \
+             \"met\": {met}}}",
+            self.workload,
+            self.peer,
+            self.unit,
+            number(self.ours),
+            number(self.peer_value),
+            number(self.ratio),
+            number(self.spread),
+        )
+    }
+}
+
+/// A JSON number: it has no infinity, and nothing for what is not a number.
+fn number(value: f64) -> String {
+    if value.is_finite() { format!("{value:.4}") } else { "null".to_owned() }
+}
+
+/// All rows as one array.
+pub(crate) fn json(rows: &[Row]) -> String {
+    let rows: Vec<String> = rows.iter().map(|row| format!("  {}", row.json())).collect();
+    format!("[\n{}\n]\n", rows.join(",\n"))
+}
+
+/// The table's first line.
+pub(crate) fn heading() -> String {
+    format!(
+        "{:<21} {:<16} {:>12} {:>12} {:<7} {:>8} {:>7}  {:<9} met",
+        "workload", "peer", "ours", "peer's", "unit", "ratio", "spread", "target"
+    )
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.ours.min(self.peer_value) < 1000.0 { 2 } else { 0 };
+        let met = match self.met() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        write!(
+            f,
+            "{:<21} {:<16} {:>12.digits$} {:>12.digits$} {:<7} {:>8.2} {:>5.0} %  {:<9} {met}",
+            self.workload,
+            self.peer,
+            self.ours,
+            self.peer_value,
+            self.unit,
+            self.ratio,
+            self.spread * 100.0,
+            self.target.to_string(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(target: Target) -> Row {
+        Row {
+            workload: "tcp-echo",
+            peer: "smoltcp",
+            unit: "op/s",
+            ours: 400.0,
+            peer_value: 200.0,
+            ratio: 2.0,
+            spread: 0.05,
+            target,
+        }
+    }
+
+    #[test]
+    fn a_target_is_of_the_ratio_or_of_our_figure() {
+        assert_eq!(row(Target::Times(2.0)).met(), Some(true));
+        assert_eq!(row(Target::Times(2.1)).met(), Some(false));
+        assert_eq!(row(Target::AtMost(400.0)).met(), Some(true));
+        assert_eq!(row(Target::AtMost(399.0)).met(), Some(false));
+        assert_eq!(row(Target::None).met(), None);
+    }
+
+    #[test]
+    fn json_has_every_field() {
+        let expected = "[\n  {\"workload\": \"tcp-echo\", \"peer\": \"smoltcp\", \"unit\": \
+             \"op/s\", \"ours\": 400.0000, \"peer_value\": 200.0000, \"ratio\": 2.0000, \
+             \"spread\": 0.0500, \"target\": \">= 2 x\", \"met\": true},\n";
+        let rows = [row(Target::Times(2.0)), Row { ratio: f64::NAN, ..row(Target::None) }];
+        let json = json(&rows);
+        assert!(json.starts_with(expected), "{json}");
+        assert!(json.contains("\"ratio\": null, \"spread\": 0.0500, \"target\": null"), "{json}");
+        assert!(json.ends_with("\"met\": null}\n]\n"), "{json}");
+    }
+}

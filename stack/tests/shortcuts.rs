@@ -1,0 +1,186 @@
+//! The short way in does what the long way does: the same conversation, once with bursts, which
+//! take it, and once frame by frame, which do not.
+
+use std::net::SocketAddr;
+
+use barewire_driver::device::{RxBurst, RxFrame};
+use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
+use barewire_stack::{
+    Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind, Stack,
+    StackConfig, StackCounters,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Short,
+    Long,
+}
+
+/// Two hosts, every frame between them kept.
+struct Talk {
+    way: Way,
+    now: Instant,
+    hosts: [(Stack, IfaceId); 2],
+    sent: Vec<(usize, Vec<u8>)>,
+}
+
+fn addr(host: usize, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1 + host as u8], port))
+}
+
+impl Talk {
+    fn new(way: Way) -> Talk {
+        let hosts = [0, 1].map(|host| {
+            let pool = PoolConfig { slots: 256, slot_len: 2048, cells: 256, try_huge: false };
+            let mut config = StackConfig::new(1 + host as u128);
+            config.tcp.nodelay = true;
+            let mut stack = Stack::new(config, Pool::new(pool).unwrap());
+            let cidr = format!("{}/24", addr(host, 0).ip()).parse().unwrap();
+            let mac = MacAddr::local(1 + host as u64);
+            let iface = stack.add_interface(InterfaceConfig::ethernet(mac, cidr)).unwrap();
+            (stack, iface)
+        });
+        Talk { way, now: Instant::from_millis(1), hosts, sent: Vec::new() }
+    }
+
+    fn stack(&mut self, host: usize) -> &mut Stack {
+        &mut self.hosts[host].0
+    }
+
+    /// Carries frames until none is left, each padded as Ethernet pads it.
+    fn settle(&mut self) {
+        for turn in 0.. {
+            assert!(turn < 1000, "the hosts talk for ever");
+            self.now += std::time::Duration::from_micros(100);
+            let moved: Vec<bool> = [0, 1].map(|host| self.carry(host)).into();
+            if !moved.contains(&true) {
+                return;
+            }
+        }
+    }
+
+    fn carry(&mut self, host: usize) -> bool {
+        let (stack, iface) = &mut self.hosts[host];
+        stack.handle_timeout(self.now);
+        let burst = stack.poll_transmit(*iface);
+        let frames: Vec<Vec<u8>> = burst
+            .iter()
+            .map(|(_, pieces)| pieces.iter().flat_map(|p| p.to_vec()).collect())
+            .collect();
+        burst.clear();
+        for frame in &frames {
+            self.sent.push((host, frame.clone()));
+            self.deliver(1 - host, frame);
+        }
+        !frames.is_empty()
+    }
+
+    fn deliver(&mut self, host: usize, frame: &[u8]) {
+        let (stack, iface) = &mut self.hosts[host];
+        let mut bytes = frame.to_vec();
+        bytes.resize(bytes.len().max(60), 0);
+        let piece = stack.pool().copy_from(&bytes).unwrap().freeze();
+        match self.way {
+            Way::Long => {
+                let pieces: [PacketSlice; 1] = [piece];
+                stack.handle_frame(self.now, *iface, &pieces, &RxFrame::default());
+            }
+            Way::Short => {
+                let mut burst = RxBurst::new();
+                burst.push_segment(piece);
+                burst.finish_frame(RxFrame::default());
+                stack.handle_burst(self.now, *iface, &mut burst);
+                assert!(burst.is_empty());
+            }
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now += std::time::Duration::from_millis(ms);
+        self.settle();
+    }
+
+    /// Sends `bytes` and reads them at the other end.
+    fn send(&mut self, (from, socket): (usize, SocketId), to: SocketId, bytes: &[u8]) {
+        assert_eq!(self.stack(from).write(socket, bytes), Ok(bytes.len()));
+        self.settle();
+        let mut read = vec![0; bytes.len()];
+        let mut at = 0;
+        while at < read.len() {
+            at += self.stack(1 - from).read(to, &mut read[at..]).unwrap();
+        }
+        assert_eq!(read, bytes);
+        self.settle();
+    }
+
+    fn streams(&mut self) {
+        let listener = self.stack(1).socket(SocketKind::Tcp, Family::V4).unwrap();
+        self.stack(1).bind(listener, addr(1, 80)).unwrap();
+        self.stack(1).listen(listener, 4).unwrap();
+        let client = self.stack(0).socket(SocketKind::Tcp, Family::V4).unwrap();
+        let opening = self.stack(0).connect(client, addr(1, 80));
+        assert_eq!(opening, Err(SocketError::InProgress));
+        self.settle();
+        let (server, _) = self.stack(1).accept(listener).unwrap();
+        for len in [1, 64, 128, 129, 1448, 5000, 20_000] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
+            self.send((0, client), server, &bytes);
+            self.send((1, server), client, &bytes);
+            self.wait(50);
+        }
+        self.stack(0).close(client).unwrap();
+        self.settle();
+        assert_eq!(self.stack(1).read(server, &mut [0; 1]), Ok(0));
+        self.stack(1).close(server).unwrap();
+        self.settle();
+        let refused = self.stack(0).socket(SocketKind::Tcp, Family::V4).unwrap();
+        assert!(self.stack(0).connect(refused, addr(1, 81)).is_err());
+        self.settle();
+    }
+
+    fn datagrams(&mut self) {
+        let sockets = [0, 1].map(|host| {
+            let socket = self.stack(host).socket(SocketKind::Udp, Family::V4).unwrap();
+            self.stack(host).bind(socket, addr(host, 7)).unwrap();
+            socket
+        });
+        for len in [0, 1, 64, 128, 129, 1472, 4000] {
+            let (bytes, mut read) = (vec![len as u8; len], vec![0; len + 1]);
+            for from in [0, 1] {
+                let to = Some(addr(1 - from, 7));
+                assert_eq!(self.stack(from).send_to(sockets[from], &bytes, to), Ok(len));
+                self.settle();
+                let got = self.stack(1 - from).recv_from(sockets[1 - from], &mut read).unwrap();
+                assert_eq!((got.len, got.from), (len, addr(from, 7)));
+                assert_eq!(read[..len], bytes);
+            }
+        }
+        assert_eq!(self.stack(0).send_to(sockets[0], b"x", Some(addr(1, 8))), Ok(1));
+        self.settle();
+    }
+}
+
+/// The whole conversation: what was sent, and what both hosts have counted.
+fn conversation(way: Way) -> (Vec<(usize, Vec<u8>)>, Vec<StackCounters>) {
+    let mut talk = Talk::new(way);
+    talk.streams();
+    talk.datagrams();
+    for (stack, _) in &talk.hosts {
+        let held = stack.pool().audit().held;
+        assert_eq!(held, 0, "packet memory is held after the conversation");
+    }
+    let counters = talk.hosts.iter().map(|(stack, _)| *stack.counters()).collect();
+    (talk.sent, counters)
+}
+
+#[test]
+fn both_ways_in_lead_to_the_same_conversation() {
+    let (short, short_counters) = conversation(Way::Short);
+    let (long, long_counters) = conversation(Way::Long);
+    assert!(short.len() > 50);
+    assert_eq!(short.len(), long.len());
+    for (at, (short, long)) in short.iter().zip(&long).enumerate() {
+        assert_eq!(short, long, "frame {at}");
+    }
+    assert_eq!(short_counters, long_counters);
+}
