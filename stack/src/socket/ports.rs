@@ -2,11 +2,11 @@
 //!
 //! It is locked, and touched only by bind, connect and close, never per packet.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::demux::PortMap;
 use crate::error::SocketError;
 
 /// A registry with room for more ports than this shrinks when all but one part in so many is unused.
@@ -79,7 +79,7 @@ struct Port {
 
 #[derive(Debug, Default)]
 struct Inner {
-    ports: HashMap<(Protocol, u16), Port>,
+    ports: PortMap<(Protocol, u16), Port>,
     next_id: u64,
 }
 

@@ -151,11 +151,26 @@ impl<T> Slab<T> {
     /// Takes the entry out; the index will be used again, with another generation.
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slot_mut(index)?;
-        let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.len -= 1;
-        self.free(index);
-        Some(value)
+        // Handed on as it is: every look inside may be another copy of a large entry.
+        let value = slot.value.take();
+        if value.is_some() {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.len -= 1;
+            self.free(index);
+        }
+        value
+    }
+
+    /// As [`Slab::remove`], where nobody wants the entry: it is dropped where it lies.
+    pub fn discard(&mut self, index: u32) {
+        if let Some(slot) = self.slot_mut(index)
+            && slot.value.is_some()
+        {
+            slot.value = None;
+            slot.generation = slot.generation.wrapping_add(1);
+            self.len -= 1;
+            self.free(index);
+        }
     }
 
     fn free(&mut self, index: u32) {
@@ -211,6 +226,21 @@ mod tests {
         let (again, newer) = slab.insert("b").unwrap();
         assert_eq!(again, index);
         assert!(!slab.holds(index, generation) && slab.holds(index, newer));
+    }
+
+    #[test]
+    fn an_entry_is_dropped_once_when_it_is_discarded() {
+        let mut slab = Slab::new(10);
+        let entry = std::rc::Rc::new(());
+        let (index, generation) = slab.insert(entry.clone()).unwrap();
+        for _ in 0..2 {
+            slab.discard(index);
+            assert_eq!((std::rc::Rc::strong_count(&entry), slab.len()), (1, 0));
+        }
+        let again = slab.insert(entry).unwrap();
+        assert_eq!(again, (index, generation + 1));
+        slab.discard(u32::MAX);
+        assert_eq!(slab.len(), 1);
     }
 
     #[test]

@@ -176,8 +176,9 @@ impl Stack {
     }
 
     fn free_connection(&mut self, index: u32) {
-        let Some(Socket::Connection(mut connection)) = self.sockets.remove(index) else { return };
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
         connection.timer.cancel(&mut self.wheel);
+        self.sockets.discard(index);
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
         // has it by then is looked at once more than needed.
         self.orphans -= 1;

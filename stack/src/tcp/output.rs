@@ -45,6 +45,7 @@ enum Growth {
 
 impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
+    #[inline]
     pub fn wants_transmit(&self) -> bool {
         if !self.pending.is_empty() || self.rcv.dup_acks > 0 {
             return true;
@@ -53,6 +54,11 @@ impl Tcb {
         if unsent == 0 && lost == 0 && !self.status.contains(Status::FIN_QUEUED) {
             return false;
         }
+        self.queued_may_leave(unsent, lost)
+    }
+
+    /// Some of what is queued can be sent now, or a deadline is to be set for it.
+    fn queued_may_leave(&self, unsent: u32, lost: u32) -> bool {
         self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)
             && (self.fin_due(unsent)
