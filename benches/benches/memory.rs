@@ -48,8 +48,8 @@ fn pool(c: &mut Criterion) {
     let (mut posted, mut slices) = (PostedSlots::new(&pool, 64), Vec::new());
     group.bench_function("post_complete", |b| {
         b.iter(|| {
-            posted.post(1, |_| {});
-            posted.complete(1, 0..=2048, &mut slices, || Some(64));
+            posted.post(0..1, |_, _| {});
+            posted.complete(0..1, 0..=2048, &mut slices, |_| Some(64));
             slices.pop()
         });
     });

@@ -10,7 +10,7 @@
 //! Both are flat arrays that keep their memory: segments, and for each frame how many of them are
 //! its own. A slice that moves through is counted neither up nor down.
 
-use crate::mem::PacketSlice;
+use crate::mem::{PacketSlice, Row, describe};
 
 /// Verdict on the transport checksum of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -37,10 +37,51 @@ pub struct RxFrame {
     pub gso_bytes: u16,
     /// Bytes of the whole frame.
     pub len: u32,
-    /// The device's flow hash.
-    pub rss_hash: Option<u32>,
     /// The VLAN tag that the device stripped.
     pub vlan: Option<u16>,
+    /// The device's flow hash.
+    pub rss_hash: RssHash,
+}
+
+/// A device's flow hash, if it gave one. One word as a descriptor holds it, so that a ring stores
+/// it without a look at it: the hash in the upper half, its kind, which is not 0, in the lower.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct RssHash(u64);
+
+impl RssHash {
+    /// No hash.
+    pub const NONE: RssHash = RssHash(0);
+
+    /// A hash of any kind.
+    #[inline]
+    pub const fn new(hash: u32) -> RssHash {
+        RssHash((hash as u64) << 32 | 1)
+    }
+
+    /// From the hash in the upper half and its kind in the lower, 0 if there is none.
+    #[inline]
+    pub(crate) const fn from_word(word: u64) -> RssHash {
+        RssHash(word)
+    }
+
+    /// The hash.
+    #[inline]
+    pub const fn get(self) -> Option<u32> {
+        if self.0 as u32 == 0 { None } else { Some((self.0 >> 32) as u32) }
+    }
+}
+
+impl From<Option<u32>> for RssHash {
+    #[inline]
+    fn from(hash: Option<u32>) -> RssHash {
+        hash.map_or(RssHash::NONE, RssHash::new)
+    }
+}
+
+impl std::fmt::Debug for RssHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 /// Received frames, flat: the segments of all, and where each frame's begin.
@@ -91,16 +132,25 @@ impl RxBurst {
     }
 
     /// Ends as many frames of one segment each as have been appended, with what `meta` gives for
-    /// each in order.
+    /// each one's place in the row, of which there are as many; gives their bytes.
     #[inline]
-    pub(crate) fn finish_singles(&mut self, mut meta: impl FnMut() -> RxFrame) {
-        let first = self.whole_segments;
-        // Everything moves into the iterator, so that its loop keeps it in registers.
-        self.frames.extend(self.segments[first..].iter().enumerate().map(move |(n, segment)| {
-            let (first, len) = ((first + n) as u32, segment.len() as u32);
-            RxFrame { first, count: 1, len, ..meta() }
-        }));
+    pub(crate) fn finish_singles<R: Row>(
+        &mut self,
+        row: R,
+        mut meta: impl FnMut(R::Place) -> RxFrame,
+    ) -> u64 {
+        let (mut first, mut bytes) = (self.whole_segments as u32, 0);
+        let segments = &self.segments[self.whole_segments..];
+        debug_assert_eq!(segments.len(), row.len());
+        describe(segments, row, &mut self.frames, |segment, place| {
+            let len = segment.len() as u32;
+            let frame = RxFrame { first, count: 1, len, ..meta(place) };
+            first += 1;
+            bytes += u64::from(len);
+            frame
+        });
         self.whole_segments = self.segments.len();
+        bytes
     }
 
     /// Drops the segments pushed since the last whole frame.
@@ -504,12 +554,15 @@ mod tests {
         for bytes in [&b"a"[..], b"bb", b"ccc"] {
             rx.push_segment(slice(&pool, bytes));
             rx.push_segment(slice(&pool, b"-"));
-            rx.finish_frame(RxFrame { rss_hash: Some(bytes.len() as u32), ..RxFrame::default() });
+            rx.finish_frame(RxFrame {
+                rss_hash: RssHash::new(bytes.len() as u32),
+                ..RxFrame::default()
+            });
         }
         rx.push_segment(slice(&pool, b"not a frame yet"));
         rx.drain(|frame, mut segments| {
             tx.push_segment(segments.next().unwrap());
-            if frame.rss_hash != Some(2) {
+            if frame.rss_hash != RssHash::new(2) {
                 tx.push_segment(segments.next().unwrap());
                 assert!(segments.next().is_none(), "the next segment is another frame's");
             }

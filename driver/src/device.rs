@@ -36,7 +36,9 @@ use std::os::fd::RawFd;
 use bitflags::bitflags;
 use thiserror::Error;
 
-pub use crate::burst::{RxBurst, RxChecksum, RxFrame, Segments, TxBurst, TxChecksum, TxFrame};
+pub use crate::burst::{
+    RssHash, RxBurst, RxChecksum, RxFrame, Segments, TxBurst, TxChecksum, TxFrame,
+};
 use crate::mem::Pool;
 use crate::rss::Steering;
 

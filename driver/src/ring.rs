@@ -15,7 +15,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::mem::Region;
+use crate::mem::{Region, Row};
 
 /// Bytes in a descriptor of every Intel ring.
 pub const DESCRIPTOR_LEN: usize = 16;
@@ -183,6 +183,25 @@ impl<'a> Iterator for Run<'a> {
 }
 
 impl ExactSizeIterator for Run<'_> {}
+
+// SAFETY: a step moves `next` by one descriptor, and `end` lies `len` descriptors behind it.
+unsafe impl<'a> Row for Run<'a> {
+    type Place = Descriptor<'a>;
+
+    #[inline]
+    fn len(&self) -> usize {
+        Run::len(self)
+    }
+
+    #[inline]
+    unsafe fn step(&mut self) -> Descriptor<'a> {
+        debug_assert_ne!(self.next, self.end, "a step beyond the run");
+        let words = self.next;
+        // SAFETY: one descriptor is left, as the caller says, so that this does not pass `end`.
+        self.next = unsafe { words.add(2) };
+        Descriptor { words, ring: PhantomData }
+    }
+}
 
 /// One descriptor of a [`Run`].
 #[derive(Clone, Copy, Debug)]

@@ -127,7 +127,7 @@ impl Lane {
             self.no_buffer += 1;
             return;
         };
-        let meta = RxFrame { rss_hash: hash, ..wire.meta };
+        let meta = RxFrame { rss_hash: hash.into(), ..wire.meta };
         if let Some(slices) = wire.untouched() {
             self.push(slices.iter().cloned(), meta);
         } else {

@@ -331,7 +331,7 @@ fn deliver(
     if let Some(last) = slots.last_mut() {
         last.truncate(last_len);
     }
-    let (last, meta) = (slots.len() - 1, RxFrame { rss_hash: hash, ..wire.meta });
+    let (last, meta) = (slots.len() - 1, RxFrame { rss_hash: hash.into(), ..wire.meta });
     for (i, buf) in slots.drain(..).enumerate() {
         let pushed = inbox.done[source].push(Done { buf, last: (i == last).then_some(meta) });
         debug_assert!(pushed.is_ok(), "the ring holds as many slots as may be out");

@@ -101,7 +101,7 @@ fn flows_find_their_queue() {
         assert!(*expected > 0);
     }
     for frame in rx.frames() {
-        assert_eq!(frame.rss_hash, rss::hash_frame(&rx.segments(frame)[0]));
+        assert_eq!(frame.rss_hash.get(), rss::hash_frame(&rx.segments(frame)[0]));
     }
     rx.clear();
     drop((qa, queues));

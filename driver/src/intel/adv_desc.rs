@@ -40,6 +40,9 @@ const TUCMD_TCP: u32 = 1 << 11;
 pub(crate) struct Advanced;
 
 impl Format for Advanced {
+    /// The length is told twice: of the buffer and, in PAYLEN, of the frame.
+    const PLAIN_BYTE: u64 = 1 << (32 + PAYLEN_SHIFT) | 1;
+
     fn rx_free(iova: u64) -> [u64; 2] {
         [iova, 0]
     }

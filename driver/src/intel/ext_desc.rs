@@ -38,6 +38,8 @@ const IPV4_CHECKSUM: u8 = 10;
 pub(crate) struct Extended;
 
 impl Format for Extended {
+    const PLAIN_BYTE: u64 = 1;
+
     fn rx_free(iova: u64) -> [u64; 2] {
         [iova, 0]
     }

@@ -1,6 +1,6 @@
 //! What the rings need of a descriptor format, and how a frame's metadata becomes offload fields.
 
-use crate::device::{Features, RxChecksum, RxFrame, TxChecksum, TxFrame};
+use crate::device::{Features, RssHash, RxChecksum, RxFrame, TxChecksum, TxFrame};
 use crate::ring::HEADER_LEN;
 
 /// Shortest frame that is handed to a device: fewer bytes than this hang some (82574 §7.2.5).
@@ -29,6 +29,10 @@ mod rx {
     pub(super) const IPE: u64 = 1 << 30;
     pub(super) const RXE: u64 = 1 << 31;
 }
+
+/// Bits of a written-back receive descriptor's first word that hold the RSS hash and its type,
+/// which is 0 where there is no hash.
+const HASH: u64 = !0 << 32 | 0xf;
 
 /// Bits of a transmit descriptor's second word that both formats have in the same place.
 pub(crate) mod tx {
@@ -169,6 +173,9 @@ pub(crate) trait Format: std::fmt::Debug + 'static {
 
     /// The second word of each of the frame's data descriptors, without length, EOP and RS.
     fn template(offload: &Offload, len: u32, index: u8) -> u64;
+
+    /// What a byte more adds to the second word of a frame that is one segment, sent as it is.
+    const PLAIN_BYTE: u64;
 }
 
 /// True if the device has finished with a receive descriptor.
@@ -181,8 +188,11 @@ pub(crate) fn rx_done(status: u64) -> bool {
 /// undamaged.
 #[inline]
 pub(crate) fn rx_whole(status: u64) -> bool {
-    status & (rx::DD | rx::EOP | rx::RXE) == rx::DD | rx::EOP
+    status & WHOLE_MASK == WHOLE
 }
+
+const WHOLE_MASK: u64 = rx::DD | rx::EOP | rx::RXE;
+const WHOLE: u64 = rx::DD | rx::EOP;
 
 /// Bytes in the buffer of a finished descriptor, as the device claims.
 #[inline]
@@ -205,27 +215,55 @@ pub(crate) fn rx_damaged(status: u64) -> bool {
 /// Which parts of a written-back descriptor are to be believed: what was granted. The rest is
 /// masked away in one step, and reads as if the device had said nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RxMask([u64; 2]);
+pub(crate) struct RxMask {
+    believed: [u64; 2],
+    /// Bits of the second word that tell a plain frame, and what they are in one.
+    telling: u64,
+    plain: u64,
+    /// The verdict on a plain frame.
+    verdict: RxChecksum,
+}
 
 impl RxMask {
     pub(crate) fn of(granted: Features) -> RxMask {
         let if_granted = |feature, bits| if granted.contains(feature) { bits } else { 0 };
         let verdict = if_granted(Features::RX_CHECKSUM, rx::L4CS);
         let tag = if_granted(Features::VLAN, rx::VP);
-        let hash = if_granted(Features::RSS_HASH, !0);
-        RxMask([hash, verdict | tag | !(rx::L4CS | rx::VP)])
+        let hash = if_granted(Features::RSS_HASH, HASH);
+        let errors = if_granted(Features::RX_CHECKSUM, rx::L4E | rx::IPE);
+        RxMask {
+            believed: [hash, verdict | tag | !(rx::L4CS | rx::VP)],
+            telling: WHOLE_MASK | verdict | errors | tag,
+            plain: WHOLE | verdict,
+            verdict: if verdict == 0 { RxChecksum::Unknown } else { RxChecksum::Good },
+        }
+    }
+
+    /// True for what most descriptors hold: a whole, undamaged frame without a tag, its checksum
+    /// found right if the device looks at checksums at all.
+    #[inline]
+    pub(crate) fn is_plain(&self, status: u64) -> bool {
+        status & self.telling == self.plain
+    }
+
+    /// Metadata of a plain frame, of which nothing but the hash is its own.
+    #[inline]
+    pub(crate) fn plain_meta(&self, first_word: u64) -> RxFrame {
+        let rss_hash = RssHash::from_word(first_word & self.believed[0]);
+        RxFrame { checksum: self.verdict, rss_hash, ..RxFrame::default() }
+    }
+
+    /// The verdict on every plain frame.
+    #[inline]
+    pub(crate) fn plain_verdict(&self) -> RxChecksum {
+        self.verdict
     }
 }
 
 /// Metadata of a frame from its last descriptor.
-#[inline]
-pub(crate) fn rx_meta(descriptor: [u64; 2], mask: RxMask) -> RxFrame {
-    let [hash, status] = [descriptor[0] & mask.0[0], descriptor[1] & mask.0[1]];
-    let rss_hash = (hash & 0xf != 0).then_some((hash >> 32) as u32);
-    // What most frames are: the device found the checksum right, and there was no tag.
-    if status & (rx::L4CS | rx::L4E | rx::IPE | rx::VP) == rx::L4CS {
-        return RxFrame { checksum: RxChecksum::Good, rss_hash, ..RxFrame::default() };
-    }
+pub(crate) fn rx_meta(descriptor: [u64; 2], mask: &RxMask) -> RxFrame {
+    let status = descriptor[1] & mask.believed[1];
+    let rss_hash = RssHash::from_word(descriptor[0] & mask.believed[0]);
     let vlan = (status & rx::VP != 0).then_some((status >> 48) as u16);
     RxFrame { checksum: rx_verdict(status), rss_hash, vlan, ..RxFrame::default() }
 }

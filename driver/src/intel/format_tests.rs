@@ -75,26 +75,27 @@ fn what_was_not_granted_or_does_not_fit_is_refused() {
 
 #[test]
 fn a_checksum_is_bad_only_where_the_device_can_know() {
-    let verdict =
-        |status: u64| rx_meta([0, status | rx::DD | rx::EOP], RxMask::of(Features::all())).checksum;
+    let verdict = |status: u64| {
+        rx_meta([0, status | rx::DD | rx::EOP], &RxMask::of(Features::all())).checksum
+    };
     assert_eq!(verdict(0), RxChecksum::Unknown);
     assert_eq!(verdict(rx::L4CS), RxChecksum::Good);
     assert_eq!(verdict(rx::L4CS | rx::UDPCS), RxChecksum::Good);
     assert_eq!(verdict(rx::L4CS | rx::L4E), RxChecksum::Bad);
     assert_eq!(verdict(rx::L4CS | rx::UDPCS | rx::L4E), RxChecksum::Unknown);
     assert_eq!(verdict(rx::L4CS | rx::IPE), RxChecksum::Unknown);
-    let nothing = rx_meta([1, rx::L4CS | rx::VP | 7 << 48], RxMask::of(Features::empty()));
+    let nothing = rx_meta([1, rx::L4CS | rx::VP | 7 << 48], &RxMask::of(Features::empty()));
     assert_eq!(nothing, RxFrame::default());
 }
 
 #[test]
 fn hash_and_tag_are_read_from_the_descriptor() {
     let descriptor = [0xdead_beef << 32 | 1, rx::VP | 0x2005 << 48 | 60 << 32];
-    let meta = rx_meta(descriptor, RxMask::of(Features::all()));
-    assert_eq!((meta.rss_hash, meta.vlan), (Some(0xdead_beef), Some(0x2005)));
+    let meta = rx_meta(descriptor, &RxMask::of(Features::all()));
+    assert_eq!((meta.rss_hash.get(), meta.vlan), (Some(0xdead_beef), Some(0x2005)));
     assert_eq!(rx_len(descriptor[1]), 60);
     assert_eq!(
-        rx_meta([0xdead_beef << 32, 0], RxMask::of(Features::all())).rss_hash,
+        rx_meta([0xdead_beef << 32, 0], &RxMask::of(Features::all())).rss_hash.get(),
         None,
         "no hash type"
     );

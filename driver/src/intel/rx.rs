@@ -7,6 +7,7 @@
 //!            └─ DD? fence, take the slot    └─ post, write; one RDT a burst
 //! ```
 
+use std::hint::cold_path;
 use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
@@ -14,9 +15,9 @@ use arrayvec::ArrayVec;
 use super::format::{self, Format, RxMask};
 use crate::barrier;
 use crate::bus::Iova;
-use crate::device::{Features, QueueCounters, RxBurst, RxChecksum, RxFrame};
+use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
 use crate::mem::{PacketSlice, Pool, PostedSlots};
-use crate::ring::Descriptors;
+use crate::ring::{Descriptors, Run};
 
 /// Free descriptors from which on the ring is filled again: a tail write is worth a burst.
 const REFILL_BATCH: u16 = 32;
@@ -106,36 +107,63 @@ impl<F: Format> RxRing<F> {
     /// end.
     #[inline]
     fn receive_run(&mut self, burst: &mut RxBurst, most: usize, counters: &mut QueueCounters) {
-        let mut descriptors = self.ring.run(self.next, most);
-        let lens = ETHERNET_LEN..=self.buffer_len;
-        let (run, bytes) =
-            self.posted.complete(descriptors.len(), lens, burst.segments_mut(), || {
-                // DD and the length are in the same word, which is loaded once.
-                let status = descriptors.next()?.status();
-                format::rx_whole(status).then_some(format::rx_len(status))
-            });
-        // Orders the loads of DD above before the loads of the rest of the descriptors and of the
-        // packets: the device wrote DD last (82576 §7.1.5).
-        barrier::acquire_descriptor();
-        let mut others = Others::default();
-        let told = &mut others;
-        let mut descriptors = self.ring.run(self.next, run);
-        let mask = self.mask;
-        burst.finish_singles(move || {
-            // What is read here decides about nothing but itself: the lengths are settled.
-            let Some(descriptor) = descriptors.next() else { return RxFrame::default() };
-            let meta = format::rx_meta([descriptor.first(), descriptor.status()], mask);
-            match meta.checksum {
-                RxChecksum::Good => {}
-                RxChecksum::Bad => told.bad += 1,
-                RxChecksum::Unknown => told.unknown += 1,
+        let descriptors = self.ring.run(self.next, most);
+        let (lens, mask) = (ETHERNET_LEN..=self.buffer_len, self.mask);
+        let mut all_plain = true;
+        let run = self.posted.complete(descriptors, lens, burst.segments_mut(), |descriptor| {
+            // DD and the length are in the same word, which is loaded once: an aligned word is
+            // written and read as a whole, so that no barrier is due between the two.
+            let status = descriptor.status();
+            if !mask.is_plain(status) {
+                cold_path();
+                if !format::rx_whole(status) {
+                    return None;
+                }
+                all_plain = false;
             }
-            meta
+            Some(format::rx_len(status))
         });
-        self.next = self.next.wrapping_add(run as u16);
-        counters.rx_checksum_good += run as u64 - others.bad - others.unknown;
-        counters.rx_checksum_bad += others.bad;
+        // The device stores packet and descriptor first and DD last (82576 §7.1.5): orders the loads
+        // of DD above, all of them, before the loads of the first words below and of the packets.
+        barrier::acquire_descriptor();
+        let bytes = self.describe(burst, run, all_plain, counters);
         counters.rx_bytes += bytes;
+        self.next = self.next.wrapping_add(run as u16);
+    }
+
+    /// Ends the frames that the next `run` descriptors hold, one each, and gives their bytes. What is
+    /// read here decides about nothing but itself: the lengths are settled.
+    #[inline]
+    fn describe(
+        &self,
+        burst: &mut RxBurst,
+        run: usize,
+        all_plain: bool,
+        counters: &mut QueueCounters,
+    ) -> u64 {
+        let (descriptors, mask) = (self.ring.run(self.next, run), self.mask);
+        if !all_plain {
+            return Self::describe_mixed(burst, descriptors, &mask, counters);
+        }
+        if mask.plain_verdict() == RxChecksum::Good {
+            counters.rx_checksum_good += run as u64;
+        }
+        burst.finish_singles(descriptors, |descriptor| mask.plain_meta(descriptor.first()))
+    }
+
+    /// The same where not all frames are plain.
+    #[inline(never)]
+    fn describe_mixed(
+        burst: &mut RxBurst,
+        descriptors: Run<'_>,
+        mask: &RxMask,
+        counters: &mut QueueCounters,
+    ) -> u64 {
+        burst.finish_singles(descriptors, |descriptor| {
+            let meta = format::rx_meta([descriptor.first(), descriptor.status()], mask);
+            count_verdict(meta.checksum, counters);
+            meta
+        })
     }
 
     /// Takes one finished descriptor that is not a whole, sound frame by itself.
@@ -150,7 +178,7 @@ impl<F: Format> RxRing<F> {
         let mut segment = Vec::with_capacity(1);
         // A length that is a lie is cut to the buffer before the frame is given up.
         let cut = len.min(self.buffer_len);
-        self.posted.complete(1, 0..=self.buffer_len, &mut segment, || Some(cut));
+        self.posted.complete(0..1, 0..=self.buffer_len, &mut segment, |_| Some(cut));
         // `ready` has seen that there is a slot.
         let Some(segment) = segment.pop() else { return };
         let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(status);
@@ -170,9 +198,8 @@ impl<F: Format> RxRing<F> {
             counters.rx_bytes += segment.len() as u64;
             burst.push_segment(segment);
         }
-        let meta = format::rx_meta(descriptor, self.mask);
-        counters.rx_checksum_good += u64::from(meta.checksum == RxChecksum::Good);
-        counters.rx_checksum_bad += u64::from(meta.checksum == RxChecksum::Bad);
+        let meta = format::rx_meta(descriptor, &self.mask);
+        count_verdict(meta.checksum, counters);
         burst.finish_frame(meta);
     }
 
@@ -195,18 +222,21 @@ impl<F: Format> RxRing<F> {
         if free < REFILL_BATCH.min(self.ring.len() / 2) && !self.starved || free == 0 {
             return None;
         }
-        let (ring, pool_iova) = (&self.ring, self.pool_iova);
-        let tail = self.next.wrapping_add(owned);
-        let mut descriptors = ring.run(tail, usize::from(free));
-        let posted = self.posted.post(usize::from(free), |offset| {
-            if descriptors.is_empty() {
-                // Around the ring's end it goes on at its beginning.
-                descriptors = ring.run(0, usize::from(free));
-            }
-            if let Some(descriptor) = descriptors.next() {
+        let (tail, pool_iova) = (self.next.wrapping_add(owned), self.pool_iova);
+        let mut posted = 0;
+        while posted < usize::from(free) {
+            // Around the ring's end it goes on at its beginning.
+            let at = tail.wrapping_add(posted as u16);
+            let descriptors = self.ring.run(at, usize::from(free) - posted);
+            let wanted = descriptors.len();
+            let given = self.posted.post(descriptors, |descriptor, offset| {
                 descriptor.write(F::rx_free(pool_iova + offset as u64));
+            });
+            posted += given;
+            if given < wanted {
+                break;
             }
-        });
+        }
         self.starved = posted < usize::from(free);
         counters.rx_no_buffer += u64::from(self.starved);
         (posted > 0).then(|| tail.wrapping_add(posted as u16) & (self.ring.len() - 1))
@@ -220,9 +250,10 @@ impl<F: Format> RxRing<F> {
     }
 }
 
-/// Frames of one run whose checksum the device did not find right.
-#[derive(Default)]
-struct Others {
-    bad: u64,
-    unknown: u64,
+fn count_verdict(verdict: RxChecksum, counters: &mut QueueCounters) {
+    match verdict {
+        RxChecksum::Good => counters.rx_checksum_good += 1,
+        RxChecksum::Bad => counters.rx_checksum_bad += 1,
+        RxChecksum::Unknown => {}
+    }
 }

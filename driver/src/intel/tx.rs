@@ -146,9 +146,9 @@ impl<F: Format> TxRing<F> {
         let mut bytes = 0;
         let mut left = simple;
         while left > 0 {
-            // A run ends where a report is due.
+            // A run ends where a report is due, and at the ring's end.
             let due = REPORT_EVERY - self.next.wrapping_sub(self.marked);
-            let run = left.min(usize::from(due));
+            let run = self.ring.run(self.next, left.min(usize::from(due))).len();
             bytes += self.send_simple(burst.take_simple(run), run);
             left -= run;
         }
@@ -188,22 +188,19 @@ impl<F: Format> TxRing<F> {
         burst.iter().take_while(fits).count()
     }
 
-    /// Puts the first `count` segments on the ring, which has room for them, each a frame to be sent
-    /// as it is; gives their bytes.
+    /// Puts the first `count` segments on the ring, which has room for them before its end, each a
+    /// frame to be sent as it is; gives their bytes.
     #[inline]
     fn send_simple(&mut self, segments: &mut Vec<PacketSlice>, count: usize) -> u64 {
-        let (ring, pool_iova) = (&self.ring, self.pool_iova);
-        let (mut next, mut bytes) = (self.next, 0);
+        let (descriptors, pool_iova) = (self.ring.run(self.next, count), self.pool_iova);
         let lens = MIN_TX_FRAME as u16..=u16::try_from(self.max_frame).unwrap_or(u16::MAX);
-        let index = self.context_index;
-        let put = self.queued.put_front(segments, count, lens, |offset, len| {
-            let command = F::template(&Offload::default(), u32::from(len), index);
-            let command = command | tx::EOP | u64::from(len);
-            ring.write(next, [pool_iova + offset as u64, command]);
-            next = next.wrapping_add(1);
-            bytes += u64::from(len);
+        let command = F::template(&Offload::default(), 0, self.context_index) | tx::EOP;
+        let mut bytes = 0;
+        let put = self.queued.put_front(segments, descriptors, lens, |descriptor, offset, len| {
+            descriptor.write([pool_iova + offset as u64, command + len * F::PLAIN_BYTE]);
+            bytes += len;
         });
-        self.next = next;
+        self.next = self.next.wrapping_add(put as u16);
         self.end_frames(put);
         bytes
     }

@@ -262,12 +262,16 @@ impl PacketSlice {
         self.0.pool == pool
     }
 
-    /// Gives up the slice but not its reference, which whoever keeps the slot goes on to own; gives
-    /// the slot and where in it the slice began.
+    /// The slot, and where in it the slice begins.
     #[inline]
-    pub(super) fn into_claim(self) -> (u32, usize) {
-        let (_, slot, off, _) = self.0.into_parts();
-        (slot, usize::from(off))
+    pub(super) fn place(&self) -> (u32, usize) {
+        (self.0.slot, usize::from(self.0.off))
+    }
+
+    /// Gives up the slice but not its reference, which whoever keeps the slot goes on to own.
+    #[inline]
+    pub(super) fn into_claim(self) -> u32 {
+        self.0.into_parts().1
     }
 
     #[inline]

@@ -11,7 +11,7 @@
 //! the number of them is kept, since its table owns it.
 //!
 //! Every packet passes here several times, so that a step is a load, an addition and a store: the
-//! references and the device's claims are counted in the two halves of one word, and the free lists
+//! references and the device's claims are counted in two parts of one word, and the free lists
 //! are as long as the pool, so that a push never grows them.
 //!
 //! # Safety
@@ -22,6 +22,7 @@
 //! back. So a slot number that reaches an [`Inner`] is one of its own, below `slots + cells`.
 
 use std::cell::Cell;
+use std::hint::cold_path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -51,19 +52,22 @@ impl Shared {
 struct Places {
     /// Where the region is mapped.
     base: *mut u8,
-    slots: u32,
-    cells: u32,
-    slot_len: u32,
+    slots: usize,
+    cells: usize,
+    slot_len: usize,
 }
 
 impl Places {
     #[inline]
     fn offset(&self, slot: u32) -> usize {
+        let slot = slot as usize;
         debug_assert!(slot < self.slots + self.cells);
-        match slot.checked_sub(self.slots) {
-            None => slot as usize * self.slot_len as usize,
-            Some(cell) => self.slots as usize * self.slot_len as usize + cell as usize * CELL_LEN,
+        if slot < self.slots {
+            return slot * self.slot_len;
         }
+        cold_path();
+        // The cells begin behind the last slot.
+        self.slots * (self.slot_len - CELL_LEN) + slot * CELL_LEN
     }
 
     #[inline]
@@ -88,9 +92,9 @@ pub(super) enum Place {
     Queued,
 }
 
-/// References to one slot: the lower half counts buffers and slices, the upper half those of them
-/// that a device reads. A lower half of zero means that no reference to the slot's bytes exists on
-/// this thread.
+/// References to one slot: the lower 30 bits count buffers and slices, the bits above those of them
+/// that a device reads. Lower bits of zero mean that no reference to the slot's bytes exists on this
+/// thread. A claim lies so low that an instruction can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SlotState(u64);
 
@@ -100,11 +104,13 @@ impl SlotState {
     /// Live, with one reference.
     const LIVE: SlotState = SlotState(1);
     /// A device's claim.
-    const CLAIM: u64 = 1 << 32;
+    const CLAIM: u64 = 1 << 30;
+    /// The bits that count references.
+    const REFS: u64 = SlotState::CLAIM - 1;
 
     #[inline]
     fn refs(self) -> u32 {
-        self.0 as u32
+        (self.0 & SlotState::REFS) as u32
     }
 
     fn place(self) -> Place {
@@ -155,13 +161,39 @@ impl FreeList {
 
     #[inline]
     fn push(&self, slot: u32) {
-        let len = self.len.get();
-        debug_assert!(len < self.slots.len(), "more free slots than there are");
+        let mut pushing = self.pushing();
+        pushing.push(slot);
+        pushing.end();
+    }
+
+    /// The way to push many slots, of which the list knows when they are all there.
+    #[inline]
+    fn pushing(&self) -> Pushing<'_> {
+        Pushing { slots: &self.slots, len: self.len.get(), list: &self.len }
+    }
+}
+
+/// Slots on their way to a free list; see [`FreeList::pushing`].
+struct Pushing<'a> {
+    slots: &'a [Cell<u32>],
+    len: usize,
+    list: &'a Cell<usize>,
+}
+
+impl Pushing<'_> {
+    #[inline]
+    fn push(&mut self, slot: u32) {
+        debug_assert!(self.len < self.slots.len(), "more free slots than there are");
         // SAFETY: the list has a place for each slot of its kind. A slot is pushed when its last
         // owner gives it up and popped for a single new one, so none is on the list twice, and the
         // one that is pushed is not on it: there is a place left.
-        unsafe { self.slots.get_unchecked(len) }.set(slot);
-        self.len.set(len + 1);
+        unsafe { self.slots.get_unchecked(self.len) }.set(slot);
+        self.len += 1;
+    }
+
+    #[inline]
+    fn end(self) {
+        self.list.set(self.len);
     }
 }
 
@@ -189,8 +221,8 @@ impl<'a> View<'a> {
     /// Where in the region a slot that is not a cell begins.
     #[inline]
     pub(super) fn slot_offset(&self, slot: u32) -> usize {
-        debug_assert!(slot < self.places.slots);
-        slot as usize * self.places.slot_len as usize
+        debug_assert!((slot as usize) < self.places.slots);
+        slot as usize * self.places.slot_len
     }
 
     /// Asks the processor to fetch the first line of a slot that is not a cell.
@@ -238,7 +270,12 @@ impl Inner {
         let total = (slots + cells) as usize;
         let needed = slots as usize * slot_len as usize + cells as usize * CELL_LEN;
         assert!(needed <= region.len(), "a pool larger than its region");
-        let places = Places { base: region.base(), slots, cells, slot_len };
+        let places = Places {
+            base: region.base(),
+            slots: slots as usize,
+            cells: cells as usize,
+            slot_len: slot_len as usize,
+        };
         let inner = Inner {
             states: vec![Cell::new(SlotState::IDLE); total].into_boxed_slice(),
             places,
@@ -259,17 +296,17 @@ impl Inner {
     }
 
     pub(super) fn slots(&self) -> usize {
-        self.places.slots as usize
+        self.places.slots
     }
 
     #[inline]
     pub(super) fn slot_len(&self) -> usize {
-        self.places.slot_len as usize
+        self.places.slot_len
     }
 
     #[inline]
     pub(super) fn capacity_of(&self, slot: u32) -> usize {
-        if slot < self.places.slots { self.slot_len() } else { CELL_LEN }
+        if (slot as usize) < self.places.slots { self.slot_len() } else { CELL_LEN }
     }
 
     /// Where the slot's bytes are.
@@ -354,7 +391,8 @@ impl Inner {
 
     #[inline]
     fn put_free(&self, slot: u32) {
-        let list = if slot < self.places.slots { &self.free_slots } else { &self.free_cells };
+        let list =
+            if (slot as usize) < self.places.slots { &self.free_slots } else { &self.free_cells };
         list.push(slot);
     }
 
@@ -368,8 +406,8 @@ impl Inner {
     pub(super) fn retain(&self, slot: u32) {
         let state = self.state(slot);
         let SlotState(now) = state.get();
-        debug_assert_ne!(now as u32, 0, "a reference to a slot that is not live");
-        if now as u32 == u32::MAX {
+        debug_assert_ne!(now & SlotState::REFS, 0, "a reference to a slot that is not live");
+        if now & SlotState::REFS == SlotState::REFS {
             too_many_references();
         }
         state.set(SlotState(now + 1));
@@ -379,15 +417,22 @@ impl Inner {
     #[inline]
     pub(super) fn release_claimed(&self, slots: &[u32]) {
         let view = self.view();
+        let mut free = self.free_slots.pushing();
         for &slot in slots {
             let state = view.state(slot);
             debug_assert_eq!(state.get().place(), Place::Queued);
             let left = SlotState(state.get().0 - SlotState::CLAIM - 1);
             state.set(left);
-            if left == SlotState::IDLE {
-                self.put_free(slot);
+            if left != SlotState::IDLE {
+                cold_path();
+            } else if (slot as usize) < view.places.slots {
+                free.push(slot);
+            } else {
+                cold_path();
+                self.free_cells.push(slot);
             }
         }
+        free.end();
     }
 
     /// One reference fewer; the last one frees the slot.
@@ -480,5 +525,5 @@ impl Inner {
 #[cold]
 #[inline(never)]
 fn too_many_references() -> ! {
-    panic!("2^32 references to one slot")
+    panic!("2^30 references to one slot")
 }

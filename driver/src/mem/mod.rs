@@ -35,4 +35,5 @@ pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolE
 pub use prefetch::prefetch_read;
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;
-pub use tables::{PostedSlots, QueuedSlots};
+pub(crate) use tables::describe;
+pub use tables::{PostedSlots, QueuedSlots, Row};

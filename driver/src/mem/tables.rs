@@ -10,12 +10,71 @@
 //! checked when one comes back. Everything goes by runs of slots: what a run has in common is looked
 //! up once.
 
+use std::hint::cold_path;
 use std::ops::RangeInclusive;
 use std::ptr::NonNull;
 
 use super::buf::PacketSlice;
 use super::inner::{Inner, View};
 use super::pool::Pool;
+
+/// What goes with each slot of a run: a ring's descriptors. Whoever takes as many as there are need
+/// not ask each time whether there is one more.
+///
+/// # Safety
+/// [`Row::step`] may be called [`Row::len`] times.
+pub unsafe trait Row {
+    /// What goes with one slot.
+    type Place;
+
+    /// How many are left.
+    fn len(&self) -> usize;
+
+    /// True if none is left.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next one.
+    ///
+    /// # Safety
+    /// One is left.
+    unsafe fn step(&mut self) -> Self::Place;
+}
+
+// SAFETY: a step is one addition, which may be made any number of times.
+unsafe impl Row for std::ops::Range<usize> {
+    type Place = usize;
+
+    fn len(&self) -> usize {
+        ExactSizeIterator::len(self)
+    }
+
+    unsafe fn step(&mut self) -> usize {
+        let place = self.start;
+        self.start = place.wrapping_add(1);
+        place
+    }
+}
+
+/// Appends to `into` what `make` gives for each slice and its place in the row, as far as there are
+/// both.
+#[inline]
+pub(crate) fn describe<R: Row, T>(
+    slices: &[PacketSlice],
+    mut row: R,
+    into: &mut Vec<T>,
+    mut make: impl FnMut(&PacketSlice, R::Place) -> T,
+) {
+    let count = slices.len().min(row.len());
+    into.reserve(count);
+    for (place, slice) in into.spare_capacity_mut().iter_mut().zip(&slices[..count]) {
+        // SAFETY: `count` does not exceed the row's length.
+        place.write(make(slice, unsafe { row.step() }));
+    }
+    // SAFETY: `reserve` made room for so many, which were written.
+    unsafe { into.set_len(into.len() + count) };
+}
 
 /// Slot numbers in a ring; `head` and `tail` run freely.
 #[derive(Debug)]
@@ -94,12 +153,12 @@ impl PostedSlots {
         self.len() == 0
     }
 
-    /// Posts `count` free slots, or as many as there is room for, and tells `give` where in the
-    /// pool's region each begins. Gives how many it posted: fewer if the pool has no more, which
-    /// the pool counts.
+    /// Posts a free slot for each place of the row, or for as many as there is room for, and tells
+    /// `give` the place and where in the pool's region the slot begins. Gives how many it posted:
+    /// fewer if the pool has no more, which the pool counts.
     #[inline]
-    pub fn post(&mut self, count: usize, mut give: impl FnMut(usize)) -> usize {
-        let wanted = count.min(self.fifo.room());
+    pub fn post<R: Row>(&mut self, mut row: R, mut give: impl FnMut(R::Place, usize)) -> usize {
+        let wanted = row.len().min(self.fifo.room());
         let first = self.fifo.tail;
         let mut posted = self.take(wanted);
         if posted < wanted {
@@ -111,7 +170,10 @@ impl PostedSlots {
         }
         let view = self.pool.inner().view();
         for run in self.fifo.runs(first, posted) {
-            run.iter().for_each(|slot| give(view.slot_offset(*slot)));
+            for slot in run {
+                // SAFETY: the runs have `posted` entries, which is not more than the row's length.
+                give(unsafe { row.step() }, view.slot_offset(*slot));
+            }
         }
         posted
     }
@@ -125,28 +187,29 @@ impl PostedSlots {
     }
 
     /// Takes slots back from the device, the oldest first, as long as `filled` gives the number of
-    /// bytes in the next and that is one of `lens`, but at most `most`; they are appended to `into`.
-    /// Gives how many came back, and their bytes: fewer, too, where the table's end is reached,
-    /// behind which it goes on at its beginning.
+    /// bytes in the slot of the row's next place and that is one of `lens`; they are appended to
+    /// `into`. Gives how many came back: fewer, too, where the table's end is reached, behind which
+    /// it goes on at its beginning.
     ///
     /// # Panics
     /// If `lens` reaches beyond a slot.
     #[inline]
-    pub fn complete(
+    pub fn complete<R: Row>(
         &mut self,
-        most: usize,
+        mut row: R,
         lens: RangeInclusive<u16>,
         into: &mut Vec<PacketSlice>,
-        mut filled: impl FnMut() -> Option<u16>,
-    ) -> (usize, u64) {
-        let [run, _] = self.fifo.runs(self.fifo.head, most.min(self.fifo.len()));
+        mut filled: impl FnMut(R::Place) -> Option<u16>,
+    ) -> usize {
+        let [run, _] = self.fifo.runs(self.fifo.head, row.len().min(self.fifo.len()));
         into.reserve(run.len());
         let (inner, pool) = (self.pool.inner(), self.pool.pointer());
         assert!(usize::from(*lens.end()) <= inner.slot_len(), "lengths beyond a slot");
         let (view, least, span) = (inner.view(), *lens.start(), lens.end() - lens.start());
-        let (mut completed, mut bytes) = (0, 0);
+        let mut completed = 0;
         for (&slot, place) in run.iter().zip(into.spare_capacity_mut()) {
-            let Some(len) = filled() else { break };
+            // SAFETY: the run is not longer than the row.
+            let Some(len) = filled(unsafe { row.step() }) else { break };
             if len.wrapping_sub(least) > span {
                 break;
             }
@@ -154,13 +217,12 @@ impl PostedSlots {
             view.prefetch(slot);
             place.write(PacketSlice::from_parts(pool, slot, len));
             completed += 1;
-            bytes += u64::from(len);
         }
         // SAFETY: the first `completed` places behind the end were written.
         unsafe { into.set_len(into.len() + completed) };
         self.fifo.head = self.fifo.head.wrapping_add(completed);
         inner.count_completed(completed);
-        (completed, bytes)
+        completed
     }
 
     /// Frees every slot in the table. Only when the device cannot write to them any more.
@@ -209,36 +271,52 @@ impl QueuedSlots {
         &mut self,
         slices: impl Iterator<Item = PacketSlice>,
         lens: RangeInclusive<u16>,
-        give: impl FnMut(usize, u16),
+        mut give: impl FnMut(usize, u16),
     ) -> usize {
-        let mut keeper = Keeper::new(self, lens, give);
-        slices.for_each(|slice| keeper.keep(slice));
+        let mut keeper = Keeper::new(self, lens);
+        slices.for_each(|slice| match keeper.straight() > 0 && keeper.fits(&slice) {
+            true => {
+                let (entry, (offset, len)) = (keeper.next & keeper.mask, keeper.claim(&slice));
+                keeper.entries[entry] = slice.into_claim();
+                keeper.next = keeper.next.wrapping_add(1);
+                give(offset, len);
+            }
+            false => refuse(slice),
+        });
         keeper.end()
     }
 
-    /// The same with the first `count` slices of a vector, which are removed from it.
+    /// The same with the first slices of a vector, one for each place of the row, which are removed
+    /// from it; `give` is told the place of each that is kept.
     ///
     /// # Panics
     /// If it has fewer.
     #[inline]
-    pub fn put_front(
+    pub fn put_front<R: Row>(
         &mut self,
         slices: &mut Vec<PacketSlice>,
-        count: usize,
+        mut row: R,
         lens: RangeInclusive<u16>,
-        give: impl FnMut(usize, u16),
+        mut give: impl FnMut(R::Place, usize, u64),
     ) -> usize {
-        let len = slices.len();
+        let (len, count) = (slices.len(), row.len());
         assert!(count <= len, "more slices than there are");
-        let mut keeper = Keeper::new(self, lens, give);
+        let mut keeper = Keeper::new(self, lens);
         let first = slices.as_mut_ptr();
         // SAFETY: zero does not exceed the capacity. If something below panics, slices are leaked
         // and none is dropped twice.
         unsafe { slices.set_len(0) };
-        for n in 0..count {
-            // SAFETY: `n` is below the old length, so that this is an initialised slice; the vector
-            // has given all of them up, and each is read once.
-            keeper.keep(unsafe { first.add(n).read() });
+        let mut taken = 0;
+        while taken < count {
+            // SAFETY: `taken` is below the old length, so that these are initialised slices, which
+            // the vector has given up; so many places are left in the row.
+            taken +=
+                unsafe { keeper.keep_run(first.add(taken), count - taken, &mut row, &mut give) };
+            if taken < count {
+                // SAFETY: as above; each slice is read once.
+                refuse(unsafe { first.add(taken).read() });
+                taken += 1;
+            }
         }
         let left = len - count;
         if left > 0 {
@@ -266,7 +344,7 @@ impl QueuedSlots {
 }
 
 /// Slices on their way into a [`QueuedSlots`]; what they have in common is looked up once.
-struct Keeper<'a, G> {
+struct Keeper<'a> {
     view: View<'a>,
     pool: NonNull<Inner>,
     entries: &'a mut [u32],
@@ -278,12 +356,11 @@ struct Keeper<'a, G> {
     tail: &'a mut usize,
     next: usize,
     full: usize,
-    give: G,
 }
 
-impl<'a, G: FnMut(usize, u16)> Keeper<'a, G> {
+impl<'a> Keeper<'a> {
     #[inline]
-    fn new(queued: &'a mut QueuedSlots, lens: RangeInclusive<u16>, give: G) -> Keeper<'a, G> {
+    fn new(queued: &'a mut QueuedSlots, lens: RangeInclusive<u16>) -> Keeper<'a> {
         let QueuedSlots { pool, fifo } = queued;
         let (before, full) = (fifo.tail, fifo.tail.wrapping_add(fifo.room()));
         Keeper {
@@ -297,23 +374,73 @@ impl<'a, G: FnMut(usize, u16)> Keeper<'a, G> {
             tail: &mut fifo.tail,
             next: before,
             full,
-            give,
         }
     }
 
     #[inline]
-    fn keep(&mut self, slice: PacketSlice) {
-        let len = slice.len() as u16;
-        let fits = len.wrapping_sub(self.least) <= self.span && self.next != self.full;
-        if !fits || !slice.is_in(self.pool) {
-            return refuse(slice);
-        }
-        let (slot, off) = slice.into_claim();
+    fn fits(&self, slice: &PacketSlice) -> bool {
+        (slice.len() as u16).wrapping_sub(self.least) <= self.span && slice.is_in(self.pool)
+    }
+
+    /// Entries that are free from the next one on, up to the table's end.
+    #[inline]
+    fn straight(&self) -> usize {
+        let to_end = self.entries.len() - (self.next & self.mask);
+        to_end.min(self.full.wrapping_sub(self.next))
+    }
+
+    /// Counts the device's claim on a slice; gives where in the region it begins, and its length.
+    #[inline]
+    fn claim(&self, slice: &PacketSlice) -> (usize, u16) {
+        let (slot, off) = slice.place();
         self.view.claim(slot);
-        // SAFETY: the mask is the length less one, so that a masked index is below the length.
-        *unsafe { self.entries.get_unchecked_mut(self.next & self.mask) } = slot;
-        self.next = self.next.wrapping_add(1);
-        (self.give)(self.view.offset(slot) + off, len);
+        (self.view.offset(slot) + off, slice.len() as u16)
+    }
+
+    /// Keeps slices as long as they fit, at most `most`; gives how many. Where it gives fewer the
+    /// next one is to be refused.
+    ///
+    /// # Safety
+    /// At `first` lie so many slices, of which the caller gives up those that are kept, and the row
+    /// has so many places left.
+    #[inline]
+    unsafe fn keep_run<R: Row>(
+        &mut self,
+        first: *const PacketSlice,
+        most: usize,
+        row: &mut R,
+        give: &mut impl FnMut(R::Place, usize, u64),
+    ) -> usize {
+        let mut kept = 0;
+        // Two runs if the table's end lies between.
+        while kept < most && self.next != self.full {
+            let run = self.straight().min(most - kept);
+            let entries = &mut self.entries[self.next & self.mask..][..run];
+            // SAFETY: `kept + run` does not exceed `most`, and the caller gives these slices up.
+            let slices = unsafe { std::slice::from_raw_parts(first.add(kept), run) };
+            let (view, pool) = (self.view, self.pool);
+            let (least, span) = (usize::from(self.least), usize::from(self.span));
+            let mut fitting = run;
+            for (n, (entry, slice)) in entries.iter_mut().zip(slices).enumerate() {
+                let len = slice.len();
+                if len.wrapping_sub(least) > span || !slice.is_in(pool) {
+                    cold_path();
+                    fitting = n;
+                    break;
+                }
+                let (slot, off) = slice.place();
+                view.claim(slot);
+                *entry = slot;
+                // SAFETY: the row has as many places as there are slices.
+                give(unsafe { row.step() }, view.offset(slot) + off, len as u64);
+            }
+            self.next = self.next.wrapping_add(fitting);
+            kept += fitting;
+            if fitting < run {
+                break;
+            }
+        }
+        kept
     }
 
     /// How many have been kept.
@@ -360,20 +487,20 @@ mod tests {
         let pool = small();
         let (mut posted, mut slices) = (PostedSlots::new(&pool, 2), Vec::new());
         let mut offsets = Vec::new();
-        assert_eq!(posted.post(3, |at| offsets.push(at)), 2, "the table is full");
+        assert_eq!(posted.post(0..3, |_, at| offsets.push(at)), 2, "the table is full");
         assert_eq!(pool.audit(), Audit { total: 6, free: 4, posted: 2, ..Audit::default() });
         let lens = 14..=2048;
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2049)).0, 0, "a lie");
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(13)).0, 0, "too little");
-        assert_eq!(posted.complete(1, lens.clone(), &mut slices, || Some(2048)).0, 1);
+        assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(2049)), 0, "a lie");
+        assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(13)), 0, "too little");
+        assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(2048)), 1);
         assert_eq!(
             pool.audit(),
             Audit { total: 6, free: 4, posted: 1, held: 1, ..Audit::default() }
         );
         let mut given = [60].into_iter();
-        assert_eq!(posted.complete(8, lens.clone(), &mut slices, || given.next()).0, 1);
+        assert_eq!(posted.complete(0..8, lens.clone(), &mut slices, |_| given.next()), 1);
         assert_eq!(
-            posted.complete(8, lens, &mut slices, || Some(60)).0,
+            posted.complete(0..8, lens, &mut slices, |_| Some(60)),
             0,
             "a slot comes back once"
         );
@@ -390,10 +517,10 @@ mod tests {
         let (mut posted, mut queued) = (PostedSlots::new(&pool, 4), QueuedSlots::new(&pool, 4));
         for round in 0..50 {
             let count = round % 4 + 1;
-            assert_eq!(posted.post(count, |_| {}), count);
+            assert_eq!(posted.post(0..count, |_, _| {}), count);
             let mut slices = Vec::new();
             while slices.len() < count {
-                assert!(posted.complete(count, 0..=2048, &mut slices, || Some(60)).0 > 0);
+                assert!(posted.complete(0..count, 0..=2048, &mut slices, |_| Some(60)) > 0);
             }
             assert_eq!(queued.put(slices.into_iter(), ANY, |_, _| {}), count);
             assert_eq!(pool.audit().queued as usize, count, "round {round}");
@@ -407,13 +534,13 @@ mod tests {
         let pool = small();
         let held = pool.alloc().unwrap();
         let mut posted = PostedSlots::new(&pool, 8);
-        assert_eq!((posted.post(8, |_| {}), pool.counters().slots_exhausted), (3, 1));
+        assert_eq!((posted.post(0..8, |_, _| {}), pool.counters().slots_exhausted), (3, 1));
         assert_eq!(pool.audit().posted, 3);
         posted.abandon();
         assert_eq!((pool.audit().posted, pool.audit().free), (0, 5));
         let remote = held.into_remote().unwrap();
         drop(remote);
-        assert_eq!(posted.post(8, |_| {}), 4, "what other threads dropped is posted, too");
+        assert_eq!(posted.post(0..8, |_, _| {}), 4, "what other threads dropped is posted, too");
         posted.abandon();
         assert!(pool.audit().all_free() && posted.is_empty());
     }
@@ -422,7 +549,7 @@ mod tests {
     fn a_forgotten_table_shows_in_the_audit() {
         let pool = small();
         let mut posted = PostedSlots::new(&pool, 4);
-        posted.post(2, |_| {});
+        posted.post(0..2, |_, _| {});
         drop(posted);
         assert_eq!((pool.audit().posted, pool.audit().balanced()), (2, true));
     }
@@ -468,7 +595,7 @@ mod tests {
         assert_eq!(queue(&mut queued, a.copy_from(b"").unwrap().freeze()), None);
         assert!(a.audit().all_free() && b.audit().all_free());
         let mut many: Vec<_> = (0..4).map(|_| a.copy_from(b"x").unwrap().freeze()).collect();
-        assert_eq!(queued.put_front(&mut many, 1, ANY, |_, _| {}), 1);
+        assert_eq!(queued.put_front(&mut many, 0..1, ANY, |_, _, _| {}), 1);
         assert_eq!((many.len(), a.audit().held, a.audit().queued), (3, 3, 1));
         assert_eq!(queued.put(many.into_iter(), ANY, |_, _| {}), 1, "the table is full");
         queued.abandon();

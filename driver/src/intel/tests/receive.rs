@@ -122,7 +122,7 @@ fn flows_spread_over_queues_as_the_device_tells() {
         let (SocketAddr::V4(remote), SocketAddr::V4(local)) = (remote, local) else { panic!() };
         assert_eq!(usize::from(steering.queue_v4(remote, local)), queue);
         assert_eq!(rig.receive_on(queue).len(), 1, "port {port}");
-        assert!(rig.burst.frames()[0].rss_hash.is_some());
+        assert!(rig.burst.frames()[0].rss_hash.get().is_some());
         counts[queue] += 1;
     }
     assert!(counts.iter().all(|count| *count >= 8), "{counts:?}");
