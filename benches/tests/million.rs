@@ -22,7 +22,6 @@ fn come_and_go(count: usize, messages: usize) {
     crowd.rest();
     assert!(crowd.packet_memory_is_free(), "idle connections hold packet memory");
     let each = (HEAP.allocated() - before) / (2 * count);
-    println!("{each} bytes each end of {count} idle connections");
     assert!(each <= BYTES_PER_END_MAX, "{each} bytes each end");
 
     let mut random = 0x9e37_79b9_u64;
@@ -39,7 +38,6 @@ fn come_and_go(count: usize, messages: usize) {
     crowd.close();
     assert!(crowd.is_empty() && crowd.packet_memory_is_free());
     let left = HEAP.allocated().saturating_sub(before);
-    println!("{left} bytes left");
     assert!(left <= LEFT_BYTES_MAX, "{left} bytes left");
 }
 
