@@ -69,7 +69,7 @@ pub(crate) struct CubicAtRest {
 
 impl Cubic {
     /// The part that outlasts a rest.
-    pub(super) fn to_rest(&self) -> CubicAtRest {
+    pub(super) fn to_rest(self) -> CubicAtRest {
         let Curve { ssthresh, w_max, cwnd_prior, .. } = self.now;
         let started = self.start.is_over();
         CubicAtRest { cwnd: self.cwnd(), ssthresh, w_max, cwnd_prior, started }
