@@ -154,7 +154,6 @@ impl Connection {
 mod tests {
     use std::mem::size_of;
 
-    use super::*;
     use crate::stack::Socket;
 
     #[test]
