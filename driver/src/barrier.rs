@@ -35,7 +35,15 @@ pub fn publish() {
 /// Orders the load of a descriptor's DD bit (or of a used index), which the device stored last,
 /// before the loads of the rest of the descriptor and of the buffer, which it stored first.
 ///
-/// Call it after DD was seen set and before anything else of the descriptor is believed.
+/// Call it after DD was seen set and before anything else of the descriptor is believed. What lies
+/// in the word of DD itself (in the write-back of both Intel formats status, errors, length and tag)
+/// is ordered by no fence: it is taken by the same load, and the device's write of a descriptor
+/// reaches a cache line whole, so that the processor sees an aligned word of it at once. Should a
+/// host tear it even so, the length is still the 0 of the descriptor that was posted, which is never
+/// believed: a frame is lost and counted, and nothing is read that was not written.
+///
+/// So one fence does for a run of descriptors: load their words of DD, as many as are set, pass the
+/// fence, and then load the rest of all of them.
 #[inline]
 pub fn acquire_descriptor() {
     crate::sys::fence_loads_from_device();

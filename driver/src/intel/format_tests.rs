@@ -100,3 +100,27 @@ fn hash_and_tag_are_read_from_the_descriptor() {
         "no hash type"
     );
 }
+
+#[test]
+fn a_plain_frame_is_one_of_which_only_the_hash_is_its_own() {
+    let offloads = [Features::RX_CHECKSUM, Features::VLAN, Features::RSS_HASH];
+    let bits = [rx::EOP, rx::VP, rx::UDPCS, rx::L4CS, rx::L4E, rx::IPE, rx::RXE, 7 << 48];
+    let mut plain = 0;
+    for choice in 0..1 << offloads.len() {
+        let chosen = offloads.iter().enumerate().filter(|(n, _)| choice >> n & 1 != 0);
+        let mask = RxMask::of(chosen.map(|(_, feature)| *feature).collect());
+        assert!(!mask.is_plain(rx::EOP | rx::L4CS), "not finished");
+        for set in 0..1 << bits.len() {
+            let is_set = |(n, bit): (usize, &u64)| if set >> n & 1 != 0 { *bit } else { 0 };
+            let status = rx::DD | bits.iter().enumerate().map(is_set).sum::<u64>();
+            for hash in [0, 0xdead_beef << 32 | 1, 0xdead_beef << 32 | 0xfff0] {
+                if mask.is_plain(status) {
+                    assert!(rx_whole(status), "{status:x}");
+                    assert_eq!(mask.plain_meta(hash), rx_meta([hash, status], &mask), "{status:x}");
+                    plain += 1;
+                }
+            }
+        }
+    }
+    assert!(plain > 0);
+}
