@@ -1,3 +1,5 @@
+//! A connection at rest: what it keeps, what wakes it, and that nothing is lost by it.
+
 use std::mem::size_of;
 
 use super::super::tests::*;
