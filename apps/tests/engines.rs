@@ -108,7 +108,10 @@ fn two_engines_carry_flows_to_their_owners() {
         // The cable spreads flows by a hash of its own, so about half of them land elsewhere.
         assert!(out > 100 && taken > 100, "{out} {taken}");
         assert_eq!(engines.iter().map(|e| e.run.forward_dropped).sum::<u64>(), 0);
-        assert_eq!(engines.iter().map(|e| e.stack.tcp_resets_sent).sum::<u64>(), 0);
+        // A tail probe that crosses the end of its connection may be answered by RST; frames for the
+        // other engine, were they answered so, would be so by the hundred.
+        let resets = engines.iter().map(|e| e.stack.tcp_resets_sent).sum::<u64>();
+        assert!(resets < CONNECTIONS as u64 / 2, "{resets} RSTs");
     }
 }
 

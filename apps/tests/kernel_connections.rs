@@ -107,6 +107,9 @@ fn a_thousand_connections_are_served_at_once() {
 #[test]
 fn a_thousand_connections_of_ours_are_open_at_once() {
     in_namespace("a_thousand_connections_of_ours_are_open_at_once", || {
+        // With cookies the kernel forgets connections that its full backlog has no room for, and then
+        // resets those whose next segment is not their first: a tail probe, for one.
+        set_kernel("ipv4/tcp_syncookies", "0");
         let host = Host::start();
         let server = serve_on_threads(net::TcpListener::bind((KERNEL, 7001)).unwrap(), MANY);
         let bw = host.bw().clone();
