@@ -19,7 +19,8 @@ use barewire_driver::device::Segments;
 use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
-use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Socket, Stack};
+use super::input::wire_segments;
+use super::{Socket, Stack};
 use crate::interface::{IfaceId, Interface, Medium};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::{SocketId, SocketKind, udp};
@@ -97,19 +98,12 @@ impl Stack {
             return None;
         }
         let key = packet.key(header.dst_port, header.src_port);
-        // A SYN is the long way's: it may open another connection in the place of an old one.
-        if header.flags.contains(TcpFlags::SYN) {
+        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
+        let memory = self.memory();
+        if memory == Memory::Exhausted {
+            // The long way chooses what to keep.
             return None;
         }
-        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
-        let pool = &self.egress.pool;
-        let (free, total) = (pool.free_slots(), pool.total_slots());
-        let memory = match free {
-            _ if free >= total / GROWTH_RESERVE_PART => Memory::Plenty,
-            _ if free >= total / RECV_RESERVE_PART => Memory::Scarce,
-            // The long way chooses what to keep.
-            _ => return None,
-        };
         if !packet.is_right() {
             return None;
         }
@@ -121,8 +115,7 @@ impl Stack {
     /// Gives a connection a segment whose payload is in `scratch`.
     fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
         let &Found { index, payload_len, ecn, memory, .. } = found;
-        let each = u32::from(gso_bytes);
-        let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
+        let wire_segments = wire_segments(payload_len, gso_bytes);
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use super::{RECV_RESERVE_PART, Socket, Stack};
+use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::fast_open::{self, FastConnect, FastOpenPlace, Judgement};
-use crate::tcp::{HalfOpen, Outcome, Segment, Tcb, TcpConfig};
+use crate::tcp::{HalfOpen, Memory, Outcome, Segment, Tcb, TcpConfig};
 use crate::wire::tcp::FastOpenCookie;
 
 impl Stack {
@@ -90,9 +90,7 @@ impl Stack {
     /// A place among the listener's connections that are not proven yet, if there is one, room for
     /// a socket, and memory that may be kept for it.
     fn fast_open_place(&mut self, id: SocketId, limit: u32) -> Option<FastOpenPlace> {
-        let pool = &self.egress.pool;
-        let scarce = pool.free_slots() < pool.total_slots() / RECV_RESERVE_PART;
-        if scarce || self.sockets.is_full() {
+        if self.memory() == Memory::Exhausted || self.sockets.is_full() {
             return None;
         }
         let now = self.egress.now;

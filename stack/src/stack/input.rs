@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use barewire_driver::{PacketSlice, RxChecksum, RxFrame};
 
-use super::{GROWTH_RESERVE_PART, RECV_RESERVE_PART, Stack};
+use super::Stack;
 use crate::error::SocketError;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
@@ -425,8 +425,7 @@ impl Stack {
         }
         transport.advance(*header_len);
         let payload_len = transport.len as u32;
-        let each = u32::from(transport.gso_bytes);
-        let wire_segments = if each == 0 { 1 } else { payload_len.div_ceil(each).max(1) as u16 };
+        let wire_segments = wire_segments(payload_len, transport.gso_bytes);
         let ecn = Ecn::of_tos(transport.header.tos);
         let payload = transport.pieces;
         let memory = Memory::Plenty;
@@ -494,15 +493,12 @@ impl Stack {
     /// Whether there is memory for this data. When little is left, none for what has to wait: behind
     /// a gap, or behind data that the application has not read.
     fn memory_for(&mut self, index: u32, seq: u32) -> Memory {
-        let pool = &self.egress.pool;
-        let (free, total) = (pool.free_slots(), pool.total_slots());
-        if free >= total / GROWTH_RESERVE_PART {
-            return Memory::Plenty;
+        let memory = self.memory();
+        if memory != Memory::Exhausted {
+            return memory;
         }
         let waits = |tcb: &Tcb| !tcb.continues_at(seq) || tcb.bytes_readable() > 0;
-        if free < total / RECV_RESERVE_PART
-            && self.connection(index).is_some_and(|c| c.tcb.look(waits))
-        {
+        if self.connection(index).is_some_and(|c| c.tcb.look(waits)) {
             self.egress.counters.rx_memory_pressure += 1;
             return Memory::Exhausted;
         }
@@ -563,6 +559,15 @@ impl Stack {
                 AfterTimeWait::Over { above: Some(iss_above) }
             }
         }
+    }
+}
+
+/// Wire segments that the device joined into one of `payload_len` bytes, `gso_bytes` in each.
+#[inline]
+pub(super) fn wire_segments(payload_len: u32, gso_bytes: u16) -> u16 {
+    match u32::from(gso_bytes) {
+        0 => 1,
+        each => payload_len.div_ceil(each).max(1) as u16,
     }
 }
 

@@ -57,8 +57,8 @@ use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{SocketId, SocketKind};
-use crate::tcp::Readiness;
 use crate::tcp::fast_open::Cache;
+use crate::tcp::{Memory, Readiness};
 use crate::time::Instant;
 use crate::timer::Wheel;
 
@@ -208,6 +208,19 @@ impl Stack {
     /// The latest time that was passed in.
     pub fn now(&self) -> Instant {
         self.egress.now
+    }
+
+    /// What packet memory allows data that may have to wait for its reader.
+    #[inline]
+    pub(crate) fn memory(&self) -> Memory {
+        let (free, total) = (self.egress.pool.free_slots(), self.egress.pool.total_slots());
+        if free >= total / GROWTH_RESERVE_PART {
+            Memory::Plenty
+        } else if free >= total / RECV_RESERVE_PART {
+            Memory::Scarce
+        } else {
+            Memory::Exhausted
+        }
     }
 
     pub(crate) fn move_clock(&mut self, now: Instant) {

@@ -11,9 +11,10 @@
 //! [`Limits::stall_bytes_per_s`]: super::Limits::stall_bytes_per_s
 //! [`Limits::stall_patience`]: super::Limits::stall_patience
 
+use super::Stack;
 use super::calls::queued_bytes;
-use super::{RECV_RESERVE_PART, Stack};
 use crate::socket::conn::Drain;
+use crate::tcp::Memory;
 
 /// Connections looked at for one write that is refused.
 const LOOKS: u32 = 64;
@@ -22,8 +23,7 @@ impl Stack {
     /// Memory has run out: looks at the next few connections and resets those that only keep it.
     #[cold]
     pub(super) fn shed_stalled(&mut self) {
-        let (free, total) = (self.egress.pool.free_slots(), self.egress.pool.total_slots());
-        if free >= total / RECV_RESERVE_PART {
+        if self.memory() != Memory::Exhausted {
             return;
         }
         let (now, end) = (self.egress.now, self.sockets.end());

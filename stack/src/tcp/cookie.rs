@@ -21,6 +21,7 @@ use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ecn;
 use super::isn::{Purpose, flow_hasher};
 use super::tcb::{self, ts_clock};
 use super::{Open, TcpConfig};
@@ -56,9 +57,6 @@ const SCALE_BITS: u32 = 0xf;
 const SACK_BIT: u32 = 1 << 4;
 /// The SYN asked for ECN (RFC 3168 §6.1.1).
 const ECN_BIT: u32 = 1 << 5;
-
-/// Both flags that ask for ECN in a SYN.
-const ECN_SETUP: TcpFlags = TcpFlags::ECE.union(TcpFlags::CWR);
 
 fn counter(now: Instant) -> u64 {
     now.as_nanos() / PERIOD.as_nanos() as u64
@@ -105,7 +103,7 @@ pub(super) fn remembered(syn: &TcpHeader, config: &TcpConfig) -> TcpHeader {
     if carried {
         kept.options = TcpOptions { window_scale, sack_permitted, timestamps, ..kept.options };
     } else {
-        kept.flags -= ECN_SETUP;
+        kept.flags -= ecn::SETUP;
     }
     kept
 }
@@ -115,7 +113,7 @@ pub(super) fn ts_offset(syn: &TcpHeader, offset: u32, now: Instant) -> u32 {
     let scale = syn.options.window_scale.map_or(SCALE_BITS, |shift| u32::from(shift.min(14)));
     let mut bits = scale;
     bits |= if syn.options.sack_permitted { SACK_BIT } else { 0 };
-    bits |= if syn.flags.contains(ECN_SETUP) { ECN_BIT } else { 0 };
+    bits |= if syn.flags.contains(ecn::SETUP) { ECN_BIT } else { 0 };
     let clock = ts_clock(now, 0);
     // How far the clock is set back, less than 64: the low bits' distance on their circle.
     let back = clock.wrapping_sub(bits) & OPTION_BITS;
@@ -148,7 +146,7 @@ pub(super) fn recall(
     syn.options.window_scale = (scale != SCALE_BITS).then_some(scale as u8);
     syn.options.sack_permitted = echoed & SACK_BIT != 0;
     if echoed & ECN_BIT != 0 {
-        syn.flags |= ECN_SETUP;
+        syn.flags |= ecn::SETUP;
     }
     let age = Duration::from_millis(u64::from(ts_clock(now, 0).wrapping_sub(echoed)));
     (syn, (age <= 2 * PERIOD).then_some(age))
@@ -187,7 +185,7 @@ mod tests {
     }
 
     fn syn(shift: Option<u8>, sack: bool, ecn: bool) -> TcpHeader {
-        let flags = if ecn { TcpFlags::SYN | ECN_SETUP } else { TcpFlags::SYN };
+        let flags = if ecn { TcpFlags::SYN | ecn::SETUP } else { TcpFlags::SYN };
         let options = TcpOptions {
             mss: Some(1460),
             window_scale: shift,
@@ -217,7 +215,7 @@ mod tests {
                 let (back, age) = recall(&ack, 1460, &config, open, now);
                 let recalled = (back.options.window_scale, back.options.sack_permitted);
                 assert_eq!(recalled, (shift, sack));
-                assert_eq!((back.flags.contains(ECN_SETUP), back.seq), (ecn, 77));
+                assert_eq!((back.flags.contains(ecn::SETUP), back.seq), (ecn, 77));
                 let age = age.unwrap().as_millis();
                 assert!((300..364).contains(&age), "{age}");
             }

@@ -31,7 +31,7 @@ pub enum EcnMode {
 }
 
 /// ECE and CWR: what a SYN asks with.
-const SETUP: TcpFlags = TcpFlags::ECE.union(TcpFlags::CWR);
+pub(super) const SETUP: TcpFlags = TcpFlags::ECE.union(TcpFlags::CWR);
 
 impl EcnMode {
     /// True if a SYN with these flags gets a SYN-ACK that agrees (§6.1.1).

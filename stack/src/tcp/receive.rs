@@ -114,7 +114,7 @@ impl Tcb {
         }
         if seq.after(self.rcv.nxt) {
             self.tally.out_of_order =
-                self.tally.out_of_order.wrapping_add(u32::from(wire_segments.max(1)));
+                self.tally.out_of_order.wrapping_add(u32::from(wire_segments));
             self.keep_out_of_sequence(seq, payload, limit);
             // RFC 5681 §4.2: a duplicate ACK at once for each, so that the peer counts to three.
             let owed = u32::from(self.rcv.dup_acks) + u32::from(wire_segments);
