@@ -20,15 +20,17 @@ use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
 use super::input::wire_segments;
+use super::settle::follow_up_held;
 use super::{Socket, Stack};
 use crate::interface::{IfaceId, Interface, Medium};
+use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::{SocketId, SocketKind, udp};
-use crate::tcp::{Memory, Outcome, Segment};
+use crate::tcp::{Memory, Segment, Text};
 use crate::time::Instant;
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::{self, PlainIpv4};
-use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::tcp::{PlainTcp, TcpHeader};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{ethernet, protocol};
 
@@ -73,11 +75,9 @@ impl Stack {
         let packet = Plain { ip, bytes, others, checksum: meta.checksum };
         match ip.protocol {
             protocol::TCP => {
-                let mut header = TcpHeader::default();
-                let end = at + bytes.len();
-                let Some(found) = self.find_expected(&packet, &mut header) else { return false };
-                take_payload(segments, at + found.header_len, end, &mut self.scratch);
-                self.deliver_expected(&found, &header, meta.gso_bytes);
+                let Some(found) = self.find_expected(&packet) else { return false };
+                let text = at + found.header_len..at + bytes.len();
+                self.deliver_expected(&found, segments, text, meta.gso_bytes);
             }
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
@@ -91,12 +91,9 @@ impl Stack {
 
     /// The connection that a segment is for.
     #[inline]
-    fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
-        let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
-        if header.flags.contains(TcpFlags::SYN) {
-            // It may be a new connection's, for which an old one makes room.
-            return None;
-        }
+    fn find_expected(&mut self, packet: &Plain<'_>) -> Option<Found> {
+        // A SYN, which is not plain, may be a new connection's for which an old one makes room.
+        let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
         let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
         let memory = self.memory();
@@ -109,30 +106,50 @@ impl Stack {
         }
         let payload_len = (packet.ip.payload_len - header_len) as u32;
         let ecn = Ecn::of_tos(packet.ip.tos);
-        Some(Found { index, header_len, payload_len, ecn, memory })
+        Some(Found { index, header, header_len, payload_len, ecn, memory })
     }
 
-    /// Gives a connection a segment whose payload is in `scratch`.
-    fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
-        let &Found { index, payload_len, ecn, memory, .. } = found;
+    /// Gives a connection its segment, whose payload is bytes `range` of the first piece and all of
+    /// the others.
+    #[inline]
+    fn deliver_expected(
+        &mut self,
+        found: &Found,
+        segments: &mut Segments<'_, '_>,
+        range: Range<usize>,
+        gso_bytes: u16,
+    ) {
+        let &Found { index, ref header, payload_len, ecn, memory, .. } = found;
         let wire_segments = wire_segments(payload_len, gso_bytes);
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
-            return self.scratch.clear();
+        let now = self.egress.now;
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
         };
-        let payload = &mut self.scratch;
-        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
         let tcb = connection.tcb.wake();
-        let outcome = tcb.handle_segment(self.egress.now, segment);
+        let text = Text { len: payload_len, wire_segments, ecn, memory };
+        if tcb.expects(header, &text) {
+            tcb.take_expected(now, header, &text, payload(segments, range));
+            debug_assert_ne!(connection.holder, Holder::Nobody, "an orphan expects nothing");
+            let id = SocketId { index, generation };
+            let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+            if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
+                self.release_held_back(index);
+            }
+            return;
+        }
+        self.scratch.clear();
+        self.scratch.extend(payload(segments, range));
+        let (header, payload) = (&TcpHeader::from(*header), &mut self.scratch);
+        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
+        let outcome = tcb.handle_segment(now, segment);
         if let Some(reason) = tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
         }
         self.scratch.clear();
-        match outcome {
-            Outcome::Continue => self.follow_up(index),
-            Outcome::Reset(_) | Outcome::Closed | Outcome::TimeWait => self.settle(index, outcome),
-        }
+        self.settle(index, outcome);
     }
 
     /// The UDP socket that a datagram in one piece is for, and its sender.
@@ -194,6 +211,7 @@ struct Plain<'a> {
 /// What a segment is found to be.
 struct Found {
     index: u32,
+    header: PlainTcp,
     header_len: usize,
     payload_len: u32,
     ecn: Ecn,
@@ -225,23 +243,16 @@ impl Plain<'_> {
     }
 }
 
-/// Moves a frame's payload out of a burst: bytes `from..to` of its first piece, and the others.
+/// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
-fn take_payload(
+fn payload(
     segments: &mut Segments<'_, '_>,
-    from: usize,
-    to: usize,
-    out: &mut Vec<PacketSlice>,
-) {
-    out.clear();
-    if let Some(mut first) = segments.next() {
-        first.truncate(to);
-        first.advance(from);
-        if !first.is_empty() {
-            out.push(first);
-        }
-    }
-    for piece in segments.filter(|piece| !piece.is_empty()) {
-        out.push(piece);
-    }
+    range: Range<usize>,
+) -> impl Iterator<Item = PacketSlice> {
+    let first = segments.next().map(|mut first| {
+        first.truncate(range.end);
+        first.advance(range.start);
+        first
+    });
+    first.into_iter().chain(segments).filter(|piece| !piece.is_empty())
 }
