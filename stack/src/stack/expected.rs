@@ -75,9 +75,16 @@ impl Stack {
             protocol::TCP => {
                 let mut header = TcpHeader::default();
                 let end = at + bytes.len();
-                let Some(found) = self.find_expected(&packet, &mut header) else { return false };
+                let Some(found) = self.find_expected(id, &packet, &mut header) else {
+                    return false;
+                };
                 take_payload(segments, at + found.header_len, end, &mut self.scratch);
-                self.deliver_expected(&found, &header, meta.gso_bytes);
+                match found.flow {
+                    Flow::Connection(index) => {
+                        self.deliver_expected(index, &found, &header, meta.gso_bytes);
+                    }
+                    Flow::Other(key) => self.deliver_other(key, &found, &header, meta.gso_bytes),
+                }
             }
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
@@ -89,16 +96,24 @@ impl Stack {
         true
     }
 
-    /// The connection that a segment is for.
+    /// What a segment is for.
     #[inline]
-    fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
+    fn find_expected(
+        &mut self,
+        iface: IfaceId,
+        packet: &Plain<'_>,
+        header: &mut TcpHeader,
+    ) -> Option<Found> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
-        if header.flags.contains(TcpFlags::SYN) {
-            // It may be a new connection's, for which an old one makes room.
-            return None;
-        }
         let key = packet.key(header.dst_port, header.src_port);
-        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
+        let flow = match self.flows.find(&key) {
+            // A SYN may be a new connection's, for which an old one makes room.
+            Some(Tag::Connection(index)) if !header.flags.contains(TcpFlags::SYN) => {
+                Flow::Connection(index)
+            }
+            Some(_) | None if self.is_usual(iface, &key) => Flow::Other(key),
+            Some(_) | None => return None,
+        };
         let memory = self.memory();
         if memory == Memory::Exhausted {
             // The long way chooses what to keep.
@@ -109,12 +124,35 @@ impl Stack {
         }
         let payload_len = (packet.ip.payload_len - header_len) as u32;
         let ecn = Ecn::of_tos(packet.ip.tos);
-        Some(Found { index, header_len, payload_len, ecn, memory })
+        Some(Found { flow, header_len, payload_len, ecn, memory })
+    }
+
+    /// A segment of a flow that may have no connection is between addresses that may talk, and this
+    /// engine's.
+    fn is_usual(&self, iface: IfaceId, key: &FlowKey) -> bool {
+        self.egress.owner_of(key.local).is_some()
+            && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
+            && (self.share.engines == 1 || self.owner(key) == self.share.engine)
+    }
+
+    /// Gives a segment, whose payload is in `scratch`, to whatever is there of its flow: that opens
+    /// and ends connections.
+    fn deliver_other(&mut self, key: FlowKey, found: &Found, header: &TcpHeader, gso_bytes: u16) {
+        let &Found { payload_len, ecn, memory, .. } = found;
+        let wire_segments = wire_segments(payload_len, gso_bytes);
+        self.egress.counters.rx_frames += 1;
+        self.egress.counters.tcp_segments_received += 1;
+        let mut payload = std::mem::take(&mut self.scratch);
+        let segment =
+            Segment { header, payload: &mut payload, payload_len, wire_segments, ecn, memory };
+        self.deliver_tcp(key, segment);
+        payload.clear();
+        self.scratch = payload;
     }
 
     /// Gives a connection a segment whose payload is in `scratch`.
-    fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
-        let &Found { index, payload_len, ecn, memory, .. } = found;
+    fn deliver_expected(&mut self, index: u32, found: &Found, header: &TcpHeader, gso_bytes: u16) {
+        let &Found { payload_len, ecn, memory, .. } = found;
         let wire_segments = wire_segments(payload_len, gso_bytes);
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
@@ -191,9 +229,17 @@ struct Plain<'a> {
     checksum: RxChecksum,
 }
 
+/// What a segment is for.
+enum Flow {
+    /// A connection, which it does not open.
+    Connection(u32),
+    /// Anything else: a listener, or a connection that begins or has ended.
+    Other(FlowKey),
+}
+
 /// What a segment is found to be.
 struct Found {
-    index: u32,
+    flow: Flow,
     header_len: usize,
     payload_len: u32,
     ecn: Ecn,

@@ -20,15 +20,21 @@ use crate::wire::tcp::{TcpFlags, TcpHeader};
 impl Tcb {
     /// Takes the ACK of one transmission, sent once, while nothing is missing: as
     /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
-    /// it is none of these. The segment is an expected one.
-    #[inline]
+    /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
+    /// recovery is quiet.
     pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) -> bool {
-        if self.controller.models_path() || !self.status.contains(Status::SYN_ACKED) {
+        if self.controller.models_path() || self.fast_open.is_some() {
             return false;
         }
         let Some(record) = self.sendq.records.ack_first(ack) else { return false };
         let in_flight = self.snd.nxt.since(self.snd.una);
-        let bytes = record.len;
+        let mut bytes = record.len;
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
         self.sendq.ack_bytes(bytes);
         let una = std::mem::replace(&mut self.snd.una, ack);
         self.path_acked(now, una, bytes);
@@ -43,7 +49,7 @@ impl Tcb {
         let echo = self.ecn_is_echo(h.flags);
         let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
-        self.sendq.records.rate.count(now, bytes, record.last_sent, Some(rtt));
+        self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
             // RFC 6298 §5.2; nothing is left to probe for either.
             self.timers.clear(Timer::Retransmit);
@@ -87,20 +93,21 @@ impl Tcb {
         now: Instant,
         most: usize,
     ) -> Option<(TcpHeader, &[u8])> {
-        let calm = self.state == State::Established
+        let calm = (self.state.is_live() || self.state == State::TimeWait)
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
             && !self.ecn.agreed
-            && !self.timers.is_set(Timer::Pacing)
-            && !self.status.contains(Status::FIN_QUEUED);
+            && !self.timers.is_set(Timer::Pacing);
         if !calm {
             return None;
         }
         let unsent = self.sendq.unsent();
         if unsent == 0 {
-            let ack_is_due = self.pending.contains(Pending::ACK);
-            return ack_is_due.then(|| (self.header(now, self.snd.nxt, TcpFlags::ACK, 0), &[][..]));
+            return self.poll_bare(now).map(|header| (header, &[][..]));
+        }
+        if self.state != State::Established || self.status.contains(Status::FIN_QUEUED) {
+            return None;
         }
         let fits = unsent as usize <= most && unsent <= self.mss();
         if !fits || self.sendable() != unsent || !self.sendq.has_unsent_piece() {
@@ -115,5 +122,17 @@ impl Tcb {
         self.note_what_limits();
         let header = self.header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))
+    }
+
+    /// FIN, or an ACK, if one of them is due when nothing is unsent.
+    fn poll_bare(&mut self, now: Instant) -> Option<TcpHeader> {
+        let seq = self.snd.nxt;
+        if self.state.can_transmit_data() && self.fin_due(0) {
+            let flags = self.note_sent(now, 0);
+            self.note_what_limits();
+            return Some(self.header(now, seq, flags, 0));
+        }
+        let ack_is_due = self.pending.contains(Pending::ACK);
+        ack_is_due.then(|| self.header(now, seq, TcpFlags::ACK, 0))
     }
 }
