@@ -1,6 +1,8 @@
 //! Who may use which port: one registry for all engines of a host.
 //!
-//! It is locked, and touched only by bind, connect and close, never per packet.
+//! It is locked, and touched only by bind, connect and close, never per packet. Sockets that have
+//! bound a port are few, and lie in a map; connections may use every port there is, and are counted
+//! in a table with a place for each, which costs them no search and no allocation.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -9,9 +11,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::demux::PortMap;
 use crate::error::SocketError;
 
-/// A registry with room for more ports than this shrinks when all but one part in so many is unused.
+/// A registry with room for more bound ports than this shrinks when all but one part in so many is
+/// unused.
 const SHRINK_FROM: usize = 1024;
 const SHRINK_PART: usize = 8;
+
+/// Ports of a protocol.
+const PORTS: usize = 1 << 16;
 
 /// The protocols whose ports are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,17 +75,35 @@ impl Binding {
     }
 }
 
-#[derive(Debug, Default)]
-struct Port {
-    bindings: Vec<Binding>,
-    /// Connections that use the port without a binding of their own: accepted ones, ones in
-    /// TIME-WAIT, and outgoing ones on an ephemeral port.
-    connections: u32,
+/// TCP ports, each with the number of connections that use it without a binding of their own:
+/// accepted ones, ones in TIME-WAIT, and outgoing ones on an ephemeral port. Memory is touched only
+/// where a port is.
+struct Connections(Box<[u32]>);
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections(vec![0; PORTS].into_boxed_slice())
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let used = self.0.iter().enumerate().filter(|&(_, &count)| count > 0);
+        f.debug_map().entries(used).finish()
+    }
+}
+
+impl Connections {
+    fn on(&mut self, port: u16) -> &mut u32 {
+        &mut self.0[usize::from(port)]
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    ports: PortMap<(Protocol, u16), Port>,
+    /// Never empty.
+    bound: PortMap<(Protocol, u16), Vec<Binding>>,
+    connections: Connections,
     next_id: u64,
 }
 
@@ -128,7 +152,8 @@ impl PortRegistry {
     ) -> Result<Lease, SocketError> {
         let mut inner = self.lock();
         for port in ports_from(range, start) {
-            let free = !inner.ports.contains_key(&(protocol, port));
+            let free = !inner.bound.contains_key(&(protocol, port))
+                && !inner.has_connections(protocol, port);
             if free && allowed(port) {
                 return inner.bind(protocol, addr, port, Reuse::default());
             }
@@ -143,58 +168,62 @@ impl PortRegistry {
     /// `SO_REUSEPORT`.
     pub fn listen(&self, lease: &Lease) -> Result<(), SocketError> {
         let mut inner = self.lock();
-        let Some(port) = inner.ports.get_mut(&(lease.protocol, lease.port)) else {
+        let Some(bindings) = inner.bound.get_mut(&(lease.protocol, lease.port)) else {
             return Err(SocketError::InvalidInput);
         };
-        let Some(own) = port.bindings.iter().position(|b| b.id == lease.id) else {
+        let Some(own) = bindings.iter().position(|b| b.id == lease.id) else {
             return Err(SocketError::InvalidInput);
         };
-        let (addr, reuse) = (port.bindings[own].addr, port.bindings[own].reuse);
-        let blocked = port
-            .bindings
-            .iter()
-            .any(|b| b.id != lease.id && b.listening && b.conflicts(addr, reuse));
+        let (addr, reuse) = (bindings[own].addr, bindings[own].reuse);
+        let blocked =
+            bindings.iter().any(|b| b.id != lease.id && b.listening && b.conflicts(addr, reuse));
         if blocked {
             return Err(SocketError::AddrInUse);
         }
-        port.bindings[own].listening = true;
+        bindings[own].listening = true;
         Ok(())
     }
 
     /// Gives a port back.
     pub fn release(&self, lease: Lease) {
         let mut inner = self.lock();
-        if let Some(port) = inner.ports.get_mut(&(lease.protocol, lease.port)) {
-            port.bindings.retain(|binding| binding.id != lease.id);
+        let port = (lease.protocol, lease.port);
+        let Some(bindings) = inner.bound.get_mut(&port) else { return };
+        bindings.retain(|binding| binding.id != lease.id);
+        if bindings.is_empty() {
+            inner.bound.remove(&port);
+            let (len, capacity) = (inner.bound.len(), inner.bound.capacity());
+            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
+                inner.bound.shrink_to(2 * len);
+            }
         }
-        inner.forget_if_unused(lease.protocol, lease.port);
     }
 
     /// Counts a connection on `port`; with `unbound`, only if no socket has bound the port
     /// (connections of ephemeral ports keep clear of those). Says whether it did.
     pub fn open_connection(&self, port: u16, unbound: bool) -> bool {
         let mut inner = self.lock();
-        let entry = inner.ports.entry((Protocol::Tcp, port)).or_default();
-        if unbound && !entry.bindings.is_empty() {
+        if unbound && inner.bound.contains_key(&(Protocol::Tcp, port)) {
             return false;
         }
-        entry.connections += 1;
+        *inner.connections.on(port) += 1;
         true
     }
 
     /// Uncounts a connection on `port`.
     pub fn close_connection(&self, port: u16) {
         let mut inner = self.lock();
-        if let Some(entry) = inner.ports.get_mut(&(Protocol::Tcp, port)) {
-            debug_assert!(entry.connections > 0, "a connection was closed twice");
-            entry.connections = entry.connections.saturating_sub(1);
-        }
-        inner.forget_if_unused(Protocol::Tcp, port);
+        let connections = inner.connections.on(port);
+        debug_assert!(*connections > 0, "a connection was closed twice");
+        *connections = connections.saturating_sub(1);
     }
 
-    /// Ports that something uses.
+    /// Ports that something uses. It looks at all of them.
     pub fn in_use(&self) -> usize {
-        self.lock().ports.len()
+        let inner = self.lock();
+        let unbound = |port: u16| !inner.bound.contains_key(&(Protocol::Tcp, port));
+        let counts = (0..=u16::MAX).zip(&inner.connections.0);
+        inner.bound.len() + counts.filter(|&(port, &count)| count > 0 && unbound(port)).count()
     }
 }
 
@@ -207,28 +236,21 @@ impl Inner {
         reuse: Reuse,
     ) -> Result<Lease, SocketError> {
         let id = self.next_id;
-        if let Some(entry) = self.ports.get(&(protocol, port)) {
-            let blocked = entry.bindings.iter().any(|b| b.conflicts(addr, reuse));
-            let lingering = entry.bindings.is_empty() && entry.connections > 0;
-            if blocked || lingering && !reuse.addr && !reuse.port {
-                return Err(SocketError::AddrInUse);
-            }
+        let blocked = match self.bound.get(&(protocol, port)) {
+            Some(bindings) => bindings.iter().any(|b| b.conflicts(addr, reuse)),
+            None => self.has_connections(protocol, port) && !reuse.addr && !reuse.port,
+        };
+        if blocked {
+            return Err(SocketError::AddrInUse);
         }
         self.next_id += 1;
-        let entry = self.ports.entry((protocol, port)).or_default();
-        entry.bindings.push(Binding { id, addr, reuse, listening: false });
+        let bindings = self.bound.entry((protocol, port)).or_default();
+        bindings.push(Binding { id, addr, reuse, listening: false });
         Ok(Lease { protocol, port, id })
     }
 
-    fn forget_if_unused(&mut self, protocol: Protocol, port: u16) {
-        let unused = |p: &Port| p.bindings.is_empty() && p.connections == 0;
-        if self.ports.get(&(protocol, port)).is_some_and(unused) {
-            self.ports.remove(&(protocol, port));
-            let (len, capacity) = (self.ports.len(), self.ports.capacity());
-            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-                self.ports.shrink_to(2 * len);
-            }
-        }
+    fn has_connections(&mut self, protocol: Protocol, port: u16) -> bool {
+        protocol == Protocol::Tcp && *self.connections.on(port) > 0
     }
 }
 

@@ -7,6 +7,7 @@ use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
+use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
@@ -172,7 +173,10 @@ impl Stack {
     fn free_connection(&mut self, index: u32) {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
         connection.timer.cancel(&mut self.wheel);
-        self.sockets.discard(index);
+        let freed = self.sockets.remove(index);
+        if let Some(Socket::Connection(Connection { tcb: Block::Whole(tcb), .. })) = freed {
+            self.blocks.put_back(tcb);
+        }
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
         // has it by then is looked at once more than needed.
         self.orphans -= 1;

@@ -45,6 +45,24 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        let plain = good && h.options.sack.is_empty() && self.recovery.is_quiet();
+        if !(plain && self.take_plain_ack(now, ack, self.ecn_is_echo(flags))) {
+            self.take_any_ack(now, h, flags, len, good);
+        }
+        if self.ecn_is_echo(flags) {
+            self.ecn_take_echo(now);
+        }
+        self.update_window(SeqNum::new(h.seq), ack, h.window);
+        self.answered();
+        if !self.fin_acked() {
+            return Step::Next;
+        }
+        self.take_fin_ack(now)
+    }
+
+    /// An ACK of whatever kind; a good one acknowledges something new.
+    fn take_any_ack(&mut self, now: Instant, h: &TcpHeader, flags: TcpFlags, len: u32, good: bool) {
+        let ack = SeqNum::new(h.ack);
         let news = self.take_sack(h);
         if good {
             self.take_new_ack(now, ack, h, news);
@@ -57,15 +75,6 @@ impl Tcb {
                 self.pending |= Pending::FAST;
             }
         }
-        if self.ecn_is_echo(flags) {
-            self.ecn_take_echo(now);
-        }
-        self.update_window(SeqNum::new(h.seq), ack, h.window);
-        self.answered();
-        if !self.fin_acked() {
-            return Step::Next;
-        }
-        self.take_fin_ack(now)
     }
 
     /// RFC 5681 §2: data is outstanding, no data, no SYN or FIN, the same window.

@@ -73,7 +73,7 @@ impl Tcb {
         if let Some(ts) = h.timestamps {
             self.take_timestamp(now, seq, ts);
         }
-        if ack != self.snd.una && !self.take_plain_ack(now, ack) {
+        if ack != self.snd.una && !self.take_plain_ack(now, ack, false) {
             let news = self.no_news();
             self.take_new_ack(now, ack, &TcpHeader::from(*h), news);
         }
@@ -95,15 +95,21 @@ impl Tcb {
 
     /// Takes the ACK of one transmission, sent once, while nothing is missing: as
     /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
-    /// it is none of these. The segment is an expected one.
-    #[inline]
-    pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum) -> bool {
-        if self.controller.models_path() || !self.status.contains(Status::SYN_ACKED) {
+    /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
+    /// recovery is quiet. `echo`: it echoes a congestion mark.
+    pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, echo: bool) -> bool {
+        if self.controller.models_path() || self.fast_open.is_some() {
             return false;
         }
         let Some(record) = self.sendq.records.ack_first(ack) else { return false };
         let in_flight = self.snd.nxt.since(self.snd.una);
-        let bytes = record.len;
+        let mut bytes = record.len;
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
         self.sendq.ack_bytes(bytes);
         let una = std::mem::replace(&mut self.snd.una, ack);
         self.path_acked(now, una, bytes);
@@ -116,10 +122,9 @@ impl Tcb {
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        // An ACK that echoes a mark is not expected.
-        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo: false };
+        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
-        self.sendq.records.rate.count(now, bytes, record.last_sent, Some(rtt));
+        self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
             // RFC 6298 §5.2; nothing is left to probe for either.
             self.timers.clear(Timer::Retransmit);
@@ -139,22 +144,22 @@ impl Tcb {
     /// The next transmission, if it is all that is unsent, at most `most` bytes and in one piece,
     /// or an ACK without data. It counts as sent then.
     pub(crate) fn poll_expected(&mut self, now: Instant, most: usize) -> Option<(PlainTcp, &[u8])> {
-        let calm = self.state == State::Established
+        let calm = (self.state.is_live() || self.state == State::TimeWait)
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
             && !self.ecn.agreed
             && !self.has_reports()
-            && !self.timers.is_set(Timer::Pacing)
-            && !self.status.contains(Status::FIN_QUEUED);
+            && !self.timers.is_set(Timer::Pacing);
         if !calm {
             return None;
         }
         let unsent = self.sendq.unsent();
         if unsent == 0 {
-            let ack_is_due = self.pending.contains(Pending::ACK);
-            return ack_is_due
-                .then(|| (self.plain_header(now, self.snd.nxt, TcpFlags::ACK, 0), &[][..]));
+            return self.poll_bare(now).map(|header| (header, &[][..]));
+        }
+        if self.state != State::Established || self.status.contains(Status::FIN_QUEUED) {
+            return None;
         }
         let fits = unsent as usize <= most && unsent <= self.mss();
         if !fits || self.sendable() != unsent || !self.sendq.has_unsent_piece() {
@@ -169,6 +174,18 @@ impl Tcb {
         self.note_what_limits();
         let header = self.plain_header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))
+    }
+
+    /// FIN, or an ACK, if one of them is due when nothing is unsent.
+    fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
+        let seq = self.snd.nxt;
+        if self.state.can_transmit_data() && self.fin_due(0) {
+            let flags = self.note_sent(now, 0);
+            self.note_what_limits();
+            return Some(self.plain_header(now, seq, flags, 0));
+        }
+        let ack_is_due = self.pending.contains(Pending::ACK);
+        ack_is_due.then(|| self.plain_header(now, seq, TcpFlags::ACK, 0))
     }
 
     /// The header of a segment with an ACK that has no gap to report, ports left zero, and the note

@@ -107,8 +107,10 @@ impl Tcb {
             return Outcome::Continue;
         }
         self.learn_cookie(h);
-        let news = self.no_news();
-        self.take_new_ack(now, ack, h, news);
+        if !self.take_plain_ack(now, ack, self.ecn_is_echo(h.flags)) {
+            let news = self.no_news();
+            self.take_new_ack(now, ack, h, news);
+        }
         // Data of our SYN that this does not acknowledge leaves again (RFC 7413 §4.2.1).
         self.status -= Status::PROBED;
         self.set_window(irs, ack, u32::from(h.window));
@@ -143,7 +145,7 @@ impl Tcb {
 
     /// RFC 9293 §3.10.7.4.
     fn in_synchronized(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-        let h = *segment.header;
+        let h = segment.header;
         let mut seq = SeqNum::new(h.seq);
         let mut flags = h.flags;
         let irs = self.irs_of_opening();
@@ -163,7 +165,7 @@ impl Tcb {
         let len = segment.payload_len
             + u32::from(flags.contains(TcpFlags::SYN))
             + u32::from(flags.contains(TcpFlags::FIN));
-        if let Step::Done(outcome) = self.check_timestamps(now, &h, len) {
+        if let Step::Done(outcome) = self.check_timestamps(now, h, len) {
             return outcome;
         }
         // First, check the sequence number.
@@ -176,7 +178,7 @@ impl Tcb {
             return self.take_reset(now, seq);
         }
         self.last_heard = now;
-        self.note_timestamp(now, &h);
+        self.note_timestamp(now, h);
         // Fourth, check the SYN bit. RFC 5961 §4.2: a challenge ACK, whatever its number.
         if flags.contains(TcpFlags::SYN) {
             self.dropped = Some(DropReason::UnexpectedSyn);
@@ -184,7 +186,7 @@ impl Tcb {
             return Outcome::Continue;
         }
         // Fifth, check the ACK field.
-        if let Step::Done(outcome) = self.take_ack(now, &h, flags, segment.payload_len) {
+        if let Step::Done(outcome) = self.take_ack(now, h, flags, segment.payload_len) {
             return outcome;
         }
         if segment.payload_len > 0 {

@@ -253,7 +253,7 @@ impl Tcb {
 
     /// FIN is to be sent with or after `left` unsent bytes. It ignores the peer's window: FIN takes
     /// no buffer, and peers with a full one still accept it.
-    fn fin_due(&self, left: u32) -> bool {
+    pub(super) fn fin_due(&self, left: u32) -> bool {
         left == 0
             && self.status.contains(Status::FIN_QUEUED)
             && !self.status.contains(Status::FIN_SENT)
