@@ -234,8 +234,8 @@ impl Tcb {
         let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
         self.tell_delivery(now, &news.delivery);
-        if self.sendq.records.sacked() > 0 {
-            self.timers.clear(Timer::Probe);
+        if news.delivery.bytes > 0 {
+            self.schedule_probe(now);
         }
     }
 

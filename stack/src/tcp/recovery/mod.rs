@@ -60,13 +60,15 @@ enum Frto {
     Probing,
 }
 
-/// A tail loss probe that is out (RFC 8985 §7).
+/// A probe that is out: of the tail (RFC 8985 §7), or of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Probe {
-    /// TLP.end_seq.
+    /// TLP.end_seq: of a recovery's probe the end of its segment.
     end: SeqNum,
     /// TLP.is_retrans.
     is_retransmission: bool,
+    /// Something has arrived since.
+    answered: bool,
 }
 
 /// What a recovery has sent again, to find out whether it had to.
@@ -162,6 +164,12 @@ impl Recovery {
             Phase::Fast { .. } | Phase::Repair(_) => 3,
             Phase::Loss(_) => 4,
         }
+    }
+
+    /// Quarters of a round trip that RACK waits for what may be late.
+    #[cfg(test)]
+    pub(crate) fn reo_wnd_mult(&self) -> u8 {
+        self.rack.reo_wnd_mult
     }
 
     /// The smallest round trip of the last minutes, where one was measured.
@@ -335,6 +343,7 @@ impl Recovery {
         self.phase = Phase::Open;
         self.recover = una - 1;
         self.dup_acks = 0;
+        self.probe = None;
         self.episode = None;
     }
 }
