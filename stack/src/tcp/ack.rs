@@ -53,7 +53,9 @@ impl Tcb {
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
-                self.ecn_reduced();
+                if !f.answered {
+                    self.ecn_reduced();
+                }
                 self.pending |= Pending::FAST;
             }
         }

@@ -307,8 +307,11 @@ impl Tcb {
         let before = (outstanding + delivered).saturating_sub(records.sacked());
         // What limited transmit sent does not count (RFC 3042 §2).
         let in_flight = outstanding.min(self.controller.cwnd().max(self.mss()));
-        self.controller.on_loss(now, in_flight, self.mss());
-        self.ecn_reduced();
+        self.recovery.for_mark = self.ecn_answered();
+        if !self.recovery.for_mark {
+            self.controller.on_loss(now, in_flight, self.mss());
+            self.ecn_reduced();
+        }
         self.recovery.recover = self.snd.nxt;
         self.recovery.probe = None;
         self.recovery.episode = None;
@@ -389,7 +392,9 @@ impl Tcb {
 
     /// RFC 4015 §3.5: takes back what an imagined loss has cost.
     pub(in crate::tcp) fn undo(&mut self) {
-        self.controller.undo();
+        if !self.recovery.for_mark {
+            self.controller.undo();
+        }
         if self.recovery.after_timeout() {
             self.rtt.forget_back_off();
         }
@@ -423,7 +428,7 @@ impl Tcb {
         } else if ack.after(end) {
             // Case 2: it has, and the congestion that caused the loss is answered for.
             self.recovery.probe = None;
-            if self.recovery.phase == Phase::Open {
+            if self.recovery.phase == Phase::Open && !self.ecn_answered() {
                 let mss = self.mss();
                 let in_flight = self.controller.cwnd();
                 self.controller.on_loss(now, in_flight, mss);
