@@ -71,7 +71,9 @@ impl Tcb {
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
-                self.ecn_reduced();
+                if !f.answered {
+                    self.ecn_reduced();
+                }
                 self.pending |= Pending::FAST;
             }
         }
@@ -243,8 +245,8 @@ impl Tcb {
         let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
         self.tell_delivery(now, &news.delivery);
-        if self.sendq.records.sacked() > 0 {
-            self.timers.clear(Timer::Probe);
+        if news.delivery.bytes > 0 {
+            self.schedule_probe(now);
         }
     }
 

@@ -475,6 +475,9 @@ impl Tcb {
             // The round trip of what the timer waits for begins again.
             self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
         }
+        if self.is_repairing() {
+            self.schedule_probe(now);
+        }
     }
 
     /// RFC 8985 §7.3: a segment of new data, or else the last one again.
@@ -485,18 +488,25 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Option<Transmit> {
         let mss = self.mss();
+        if self.is_repairing() {
+            // What is missing first: its ACK lets all the rest go on.
+            let first = self.sendq.records.first()?;
+            let (from, len) = (first.start, first.len.min(mss));
+            let transmit = self.emit_again(now, from, len, limits, payload);
+            self.note_probe(from + len, true);
+            return Some(transmit);
+        }
         let new = self.sendq.unsent().min(self.peer_room()).min(mss);
         if new > 0 {
             let transmit = self.emit_new(now, new, limits, payload);
-            self.note_probe(false);
-            self.timers.clear(Timer::Probe);
+            self.note_probe(self.snd.nxt, false);
             return Some(transmit);
         }
         let last = self.sendq.records.last()?;
         let len = (last.len - 1) % mss + 1;
         let from = last.end() - len;
         let transmit = self.emit_again(now, from, len, limits, payload);
-        self.note_probe(true);
+        self.note_probe(self.snd.nxt, true);
         Some(transmit)
     }
 
