@@ -15,6 +15,7 @@ pub(crate) enum Purpose {
     Timestamp = 2,
     Cookie = 3,
     FastOpen = 4,
+    SpentCookie = 5,
 }
 
 /// Purpose, and twice version, address and port.
