@@ -527,10 +527,12 @@ impl Tcb {
         }
         let active = self.state == State::SynSent;
         let answering = |status| active || self.status.contains(status);
+        // What came with the peer's SYN (RFC 7413) may still wait to be read.
+        let offered = if active { self.rcv.buffer } else { self.rcv.edge.since(self.rcv.nxt) };
         let mut header = TcpHeader {
             seq: seq.get(),
             flags: TcpFlags::SYN | self.ecn_syn_flags(),
-            window: WindowScale::NONE.field_down(self.rcv.buffer),
+            window: WindowScale::NONE.field_down(offered),
             options: TcpOptions {
                 mss: Some(self.rcv.our_mss),
                 window_scale: (self.config.window_scale && answering(Status::SCALING))
