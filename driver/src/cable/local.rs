@@ -12,7 +12,7 @@ use crate::device::{
     RxBurst, RxFrame, TxBurst, TxFrame,
 };
 use crate::mem::{PacketSlice, Pool};
-use crate::rss;
+use crate::rss::FlowHash;
 
 /// Two joined queues for one thread. Frames cross as they are, without a copy; only a frame whose
 /// receiver lacks an offload that its sender has is copied, into the receiver's pool.
@@ -25,8 +25,10 @@ pub fn local(config: CableConfig) -> Result<(LocalQueue, LocalQueue), DeviceErro
         return Err(DeviceError::Config("a local cable has one queue at each end".into()));
     }
     let (a, b) = (Rc::<RefCell<Lane>>::default(), Rc::<RefCell<Lane>>::default());
+    let hash = Rc::new(FlowHash::new(&config.rss_key));
     let queue = |inbound: &Rc<RefCell<Lane>>, outbound: &Rc<RefCell<Lane>>| LocalQueue {
         config: config.clone(),
+        hash: Rc::clone(&hash),
         granted: Features::empty(),
         started: false,
         inbound: Rc::clone(inbound),
@@ -171,6 +173,7 @@ impl Lane {
 /// One end of a cable within a thread; see [`local`].
 pub struct LocalQueue {
     config: CableConfig,
+    hash: Rc<FlowHash>,
     granted: Features,
     started: bool,
     inbound: Rc<RefCell<Lane>>,
@@ -231,7 +234,7 @@ impl Queue for LocalQueue {
                 break;
             }
             let hash = if outbound.receiver_hashes() {
-                segments.first().and_then(|first| rss::hash_frame(first))
+                segments.first().and_then(|first| self.hash.frame(first))
             } else {
                 None
             };

@@ -361,7 +361,7 @@ impl Stack {
             self.egress.counters.sockets_full += 1;
             return None;
         };
-        self.share.ports.open_connection(key.local_port, false);
+        self.share.open_connection(key.local_port, false);
         self.flows.set(key, Tag::Connection(index));
         if let Some(listener) = self.listener_mut(id) {
             listener.accept_queue.push_back(SocketId { index, generation });

@@ -134,7 +134,7 @@ impl Stack {
         }
         let key = connection.key;
         self.flows.remove(&key, Tag::Connection(index));
-        self.share.ports.close_connection(key.local_port);
+        self.share.close_connection(key.local_port);
     }
 
     /// Frees the entry if nobody holds it and its connection is over: CLOSED with nothing left to
@@ -231,7 +231,7 @@ impl Stack {
         let Some(mut entry) = self.time_wait.remove(index) else { return };
         entry.timer.cancel(&mut self.wheel);
         self.flows.remove(&entry.key, Tag::TimeWait(index));
-        self.share.ports.close_connection(entry.key.local_port);
+        self.share.close_connection(entry.key.local_port);
     }
 
     /// Gives one connection its turn to send through `only`. True if the turn was used up, false
