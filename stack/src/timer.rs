@@ -141,6 +141,17 @@ impl Wheel {
         true
     }
 
+    /// Gives a timer another time. False if it has fired or been cancelled before.
+    pub fn reschedule(&mut self, key: TimerKey, at: Instant) -> bool {
+        let runs = self.get(key.node).is_some_and(|node| node.generation == key.generation);
+        if runs {
+            self.unlink(key.node);
+            self.node_mut(key.node).tick = at.as_nanos().div_ceil(TICK_NS);
+            self.link(key.node);
+        }
+        runs
+    }
+
     /// Moves time on to `now` and appends the tokens of the timers that it brings to fire, in the
     /// order of their ticks. Time does not move back.
     pub fn advance(&mut self, now: Instant, fired: &mut Vec<u32>) {

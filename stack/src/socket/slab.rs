@@ -73,6 +73,7 @@ impl<T> Slab<T> {
     }
 
     /// Stores `value` and gives its index and generation, or gives it back if the limit is reached.
+    #[inline(always)]
     pub fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
         if self.is_full() {
             return Err(value);
@@ -149,7 +150,7 @@ impl<T> Slab<T> {
     }
 
     /// Takes the entry out; the index will be used again, with another generation.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slot_mut(index)?;
         // Handed on as it is: every look inside may be another copy of a large entry.

@@ -106,11 +106,10 @@ impl Stack {
     ) -> Option<Found> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
+        let opens = header.flags & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
         let flow = match self.flows.find(&key) {
             // A SYN may be a new connection's, for which an old one makes room.
-            Some(Tag::Connection(index)) if !header.flags.contains(TcpFlags::SYN) => {
-                Flow::Connection(index)
-            }
+            Some(Tag::Connection(index)) if !opens => Flow::Connection(index),
             Some(_) | None if self.is_usual(iface, &key) => Flow::Other(key),
             Some(_) | None => return None,
         };

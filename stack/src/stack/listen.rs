@@ -339,7 +339,8 @@ impl Stack {
     ) -> Option<u32> {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
-        let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
+        let way = (self.egress.path_recent(key.remote), ttl, tos);
+        let connection = Connection::new(key, tcb, Holder::Listener(id), way);
         let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
             self.egress.counters.sockets_full += 1;
             return None;

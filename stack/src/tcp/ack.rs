@@ -46,7 +46,7 @@ impl Tcb {
             return Step::Done(Outcome::Continue);
         }
         let plain = good && h.options.sack.is_empty() && self.recovery.is_quiet();
-        if !(plain && self.take_plain_ack(now, ack, h)) {
+        if !(plain && self.take_lone_ack(now, ack, h)) {
             self.take_any_ack(now, h, flags, len, good);
         }
         if self.ecn_is_echo(flags) {

@@ -22,6 +22,7 @@ impl Tcb {
     /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
     /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
     /// recovery is quiet.
+    #[inline(always)]
     pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) -> bool {
         if self.controller.models_path() || self.fast_open.is_some() {
             return false;
@@ -42,6 +43,15 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
         self.soft_error = None;
+        if fin {
+            // Nothing will be sent any more: what the path is like is of no interest.
+            self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
+            self.timers.clear(Timer::Probe);
+            self.timers.clear(Timer::User);
+            self.note_activity(now);
+            return true;
+        }
         let rtt = now - record.last_sent;
         // RFC 7323 §4.2, as for every sample.
         let samples = in_flight.div_ceil(2 * self.mss());
@@ -64,6 +74,12 @@ impl Tcb {
         }
         self.note_activity(now);
         true
+    }
+
+    /// The same where speed matters less: a second copy would not be worth its place.
+    #[inline(never)]
+    pub(super) fn take_lone_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) -> bool {
+        self.take_plain_ack(now, ack, h)
     }
 
     /// Takes the text of an expected segment: all of it is new, within the window and in sequence,

@@ -147,7 +147,7 @@ impl Tcb {
             return Outcome::Continue;
         }
         self.learn_cookie(h);
-        if !self.take_plain_ack(now, ack, h) {
+        if !self.take_lone_ack(now, ack, h) {
             let news = self.no_news();
             self.take_new_ack(now, ack, h, news);
         }
