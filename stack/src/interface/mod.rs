@@ -280,7 +280,17 @@ impl Egress {
 
     /// As [`Egress::route`], for those who keep no way of their own: the ways of the last few
     /// destinations are remembered here.
+    #[inline]
     pub(crate) fn hop_recent(&mut self, dst: Ipv4Addr) -> Option<Hop> {
+        let way = &self.recent[recent_place(dst)];
+        match way.path.hop {
+            Some((changes, hop)) if way.dst == dst && changes == self.routing_changes => Some(hop),
+            Some(_) | None => self.hop_anew(dst),
+        }
+    }
+
+    #[cold]
+    fn hop_anew(&mut self, dst: Ipv4Addr) -> Option<Hop> {
         let mut way = self.recent[recent_place(dst)];
         if !self.find_way(dst, &mut way) {
             return self.route(dst);

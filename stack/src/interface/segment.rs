@@ -317,6 +317,10 @@ impl Egress {
         }
         let path = TcpPath { key, ttl, tos, hop, mac };
         let ecn = Ecn::NotEct;
+        if let Some(mac) = mac {
+            let path = TcpPath { tos: ecn.in_tos(tos), ..path };
+            return self.emit_small_tcp(&path, mac, header, &[]);
+        }
         let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
         self.emit_tcp(&path, &segment, &mut Vec::new());
     }

@@ -128,6 +128,10 @@ impl Stack {
     /// one port (`SO_REUSEPORT`) share by the flow's hash.
     pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
         let ids = self.listeners.get(&key.local_port)?;
+        if let [only] = ids[..] {
+            let Some(Socket::Listener(listener)) = self.get(only) else { return None };
+            return listener.bound.addr.is_none_or(|addr| addr == key.local).then_some(only);
+        }
         let names = |id: &SocketId, exact: bool| match self.get(*id) {
             Some(Socket::Listener(listener)) => match listener.bound.addr {
                 Some(addr) => exact && addr == key.local,
