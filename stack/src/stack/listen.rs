@@ -12,7 +12,7 @@ use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
 use crate::tcp::{
     HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, TcpConfig,
-    cookie, reset_for,
+    cookie, cookie::Worth, reset_for,
 };
 use crate::wire::tcp::TcpHeader;
 
@@ -265,12 +265,29 @@ impl Stack {
             self.egress.counters.cookies_refused += 1;
             return false;
         };
+        if full && self.half_open_is_full(id) {
+            // Nothing is made of it: it can come back again.
+            self.egress.counters.accept_overflow += 1;
+            return true;
+        }
+        if !full && self.sockets.is_full() {
+            self.egress.counters.sockets_full += 1;
+            return true;
+        }
+        match self.spent_cookies.spend(self.share.secrets.cookies, flow, irs, now) {
+            Worth::Connection => {}
+            Worth::Unremembered => self.egress.counters.cookies_unremembered += 1,
+            Worth::Nothing => {
+                self.egress.counters.cookies_spent += 1;
+                return false;
+            }
+        }
         let open = Open { iss, ..self.open_values(&key) };
         let state = HalfOpen::from_cookie(now, header, mss, &config, open);
         if full {
             self.egress.counters.accept_overflow += 1;
             // The client believes that it is connected and may never send again. The SYN-ACKs of a
-            // half-open connection make it, where there is room for one.
+            // half-open connection make it.
             self.remember_half_open(id, key, state);
             return true;
         }
@@ -349,7 +366,7 @@ impl Stack {
             self.egress.counters.sockets_full += 1;
             return None;
         };
-        self.share.ports.open_connection(key.local_port, false);
+        self.share.open_connection(key.local_port, false);
         self.flows.set(key, Tag::Connection(index));
         if let Some(listener) = self.listener_mut(id) {
             listener.accept_queue.push_back(SocketId { index, generation });

@@ -144,6 +144,8 @@ pub struct Stack {
     shed_hand: u32,
     /// Cookies that servers have given.
     fast_open: Rc<RefCell<Cache>>,
+    /// SYN cookies that have come back.
+    spent_cookies: crate::tcp::cookie::Spent,
     /// Count up with each ephemeral port chosen (RFC 6056 §3.3.4).
     port_counters: Box<[u32; open::PORT_COUNTERS]>,
     scratch: Vec<PacketSlice>,
@@ -178,6 +180,7 @@ impl Stack {
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
+            spent_cookies: crate::tcp::cookie::Spent::new(limits.spent_cookies),
             port_counters: Box::new([0; open::PORT_COUNTERS]),
             share,
             scratch: Vec::new(),

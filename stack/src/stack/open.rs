@@ -239,7 +239,7 @@ impl Stack {
             if self.flows.find(&key).is_some() {
                 return Err(SocketError::AddrNotAvailable);
             }
-            self.share.ports.open_connection(port, false);
+            self.share.open_connection(port, false);
             return Ok(key);
         }
         let mut hasher =
@@ -254,7 +254,7 @@ impl Stack {
         for (tried, port) in ports_from(&self.ephemeral, start).enumerate() {
             let key = key_with(port);
             let ours = self.owner(&key) == self.share.engine && self.flows.find(&key).is_none();
-            if ours && self.share.ports.open_connection(port, true) {
+            if ours && self.share.open_connection(port, true) {
                 let counter = &mut self.port_counters[counter];
                 *counter = counter.wrapping_add(tried as u32 + 1);
                 return Ok(key);

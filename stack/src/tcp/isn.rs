@@ -14,6 +14,7 @@ pub(crate) enum Purpose {
     Opening = 1,
     Cookie = 2,
     FastOpen = 3,
+    SpentCookie = 4,
 }
 
 /// Purpose, and twice version, address and port.

@@ -261,6 +261,34 @@ pub struct Segment<'a> {
     pub memory: Memory,
 }
 
+/// What a segment carries besides its header and its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text {
+    /// As in [`Segment`].
+    pub(crate) len: u32,
+    pub(crate) wire_segments: u16,
+    pub(crate) ecn: Ecn,
+    pub(crate) memory: Memory,
+}
+
+impl Text {
+    #[inline]
+    fn of(segment: &Segment<'_>) -> Text {
+        let &Segment { payload_len: len, wire_segments, ecn, memory, .. } = segment;
+        Text { len, wire_segments, ecn, memory }
+    }
+
+    /// The segment with this header and these bytes.
+    pub(crate) fn segment<'a>(
+        &self,
+        header: &'a TcpHeader,
+        payload: &'a mut Vec<PacketSlice>,
+    ) -> Segment<'a> {
+        let &Text { len: payload_len, wire_segments, ecn, memory } = self;
+        Segment { header, payload, payload_len, wire_segments, ecn, memory }
+    }
+}
+
 /// What packet memory allows a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Memory {

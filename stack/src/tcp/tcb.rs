@@ -563,7 +563,8 @@ impl Tcb {
     }
 
     pub(super) fn flight(&self) -> Flight {
-        Flight { una: self.snd.una, nxt: self.snd.nxt, mss: self.mss() }
+        let (una, nxt) = (self.snd.una, self.snd.nxt);
+        Flight { una, nxt, mss: self.mss(), answered: self.ecn_answered() }
     }
 
     /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
