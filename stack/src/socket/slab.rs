@@ -73,6 +73,7 @@ impl<T> Slab<T> {
     }
 
     /// Stores `value` and gives its index and generation, or gives it back if the limit is reached.
+    #[inline(always)]
     pub fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
         if self.is_full() {
             return Err(value);

@@ -436,7 +436,7 @@ impl Stack {
         let mut iss_above = None;
         match self.flows.find(&key) {
             Some(Tag::Connection(index))
-                if segment.header.flags.contains(TcpFlags::SYN)
+                if segment.header.flags & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
                     && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {

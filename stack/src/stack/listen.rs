@@ -128,6 +128,10 @@ impl Stack {
     /// one port (`SO_REUSEPORT`) share by the flow's hash.
     pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
         let ids = self.listeners.get(&key.local_port)?;
+        if let [only] = ids[..] {
+            let Some(Socket::Listener(listener)) = self.get(only) else { return None };
+            return listener.bound.addr.is_none_or(|addr| addr == key.local).then_some(only);
+        }
         let names = |id: &SocketId, exact: bool| match self.get(*id) {
             Some(Socket::Listener(listener)) => match listener.bound.addr {
                 Some(addr) => exact && addr == key.local,
@@ -356,7 +360,8 @@ impl Stack {
     ) -> Option<u32> {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
-        let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
+        let way = (self.egress.path_recent(key.remote), ttl, tos);
+        let connection = Connection::new(key, tcb, Holder::Listener(id), way);
         let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
             self.egress.counters.sockets_full += 1;
             return None;

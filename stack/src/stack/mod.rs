@@ -243,6 +243,7 @@ impl Stack {
         self.drain_loopback();
     }
 
+    #[inline(never)]
     fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.egress.now, &mut fired);

@@ -185,7 +185,8 @@ impl Stack {
         tcb.begin_connect();
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
-        let connection = Connection::new(key, tcb, holder, template.ttl, template.tos);
+        let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
+        let connection = Connection::new(key, tcb, holder, way);
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Connection(connection);
         }

@@ -171,10 +171,10 @@ impl Stack {
     }
 
     fn free_connection(&mut self, index: u32) {
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
-        connection.timer.cancel(&mut self.wheel);
         let freed = self.sockets.remove(index);
-        if let Some(Socket::Connection(Connection { tcb: Block::Whole(tcb), .. })) = freed {
+        let Some(Socket::Connection(Connection { tcb, mut timer, .. })) = freed else { return };
+        timer.cancel(&mut self.wheel);
+        if let Block::Whole(tcb) = tcb {
             self.blocks.put_back(tcb);
         }
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
@@ -248,7 +248,11 @@ impl Stack {
             self.tx_list.push_back(index);
             return false;
         }
+        let place = connection.path.neighbor;
         let resolution = self.egress.resolve_at(hop, &mut connection.path.neighbor);
+        if connection.path.neighbor != place {
+            self.egress.note_place(key.remote, connection.path.neighbor);
+        }
         let mac = match (hop, resolution) {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),

@@ -117,6 +117,15 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
         self.soft_error = None;
+        if fin {
+            // Nothing will be sent any more: what the path is like is of no interest.
+            self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
+            self.timers.clear(Timer::Probe);
+            self.timers.clear(Timer::User);
+            self.note_activity(now);
+            return true;
+        }
         let rtt = now - record.last_sent;
         // RFC 7323 §4.2, as for every sample.
         let two = 2 * self.mss();

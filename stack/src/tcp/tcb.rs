@@ -109,6 +109,23 @@ bitflags! {
     }
 }
 
+/// What follows from the configuration and the controller that it names.
+const MIRRORED: Status = Status::NODELAY
+    .union(Status::CORK)
+    .union(Status::USER_TIMEOUT)
+    .union(Status::KEEPALIVE)
+    .union(Status::PACED);
+
+fn mirrored(config: &TcpConfig, controller: &Controller) -> Status {
+    let mut status = Status::empty();
+    status.set(Status::NODELAY, config.nodelay);
+    status.set(Status::CORK, config.cork);
+    status.set(Status::USER_TIMEOUT, config.user_timeout.is_some());
+    status.set(Status::KEEPALIVE, config.keepalive.is_some());
+    status.set(Status::PACED, config.pacing || controller.pacing_rate().is_some());
+    status
+}
+
 /// Send sequence variables (RFC 9293 §3.3.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Send {
@@ -244,9 +261,7 @@ impl Tcb {
     /// A block in CLOSED with nothing negotiated.
     pub(crate) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
         let (sendq, recvq) = (SendQueue::default(), ReceiveQueue::default());
-        let mut tcb = Tcb::blank(config, open, now, sendq, recvq);
-        tcb.mirror_config();
-        tcb
+        Tcb::blank(config, open, now, sendq, recvq)
     }
 
     /// Makes a block that has [let go](Tcb::let_go) a new connection's, as [`Tcb::new`] does. The
@@ -254,7 +269,6 @@ impl Tcb {
     pub(crate) fn renew(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) {
         let (sendq, recvq) = (std::mem::take(&mut self.sendq), std::mem::take(&mut self.recvq));
         *self = Tcb::blank(config, open, now, sendq, recvq);
-        self.mirror_config();
     }
 
     /// Lets go of whatever the block of a connection that is over still holds, except the memory of
@@ -266,7 +280,7 @@ impl Tcb {
         (self.assembler, self.path, self.fast_open) = (None, None, None);
     }
 
-    #[inline]
+    #[inline(always)]
     fn blank(
         config: Rc<TcpConfig>,
         open: Open,
@@ -277,10 +291,11 @@ impl Tcb {
         let iss = SeqNum::new(open.iss);
         let our_mss = announced_mss(open.mss, &config);
         let mss = MSS_DEFAULT.min(our_mss);
+        let controller = Controller::new(config.congestion, u32::from(mss));
         Tcb {
             state: State::Closed,
             pending: Pending::empty(),
-            status: Status::empty(),
+            status: mirrored(&config, &controller),
             snd: Send {
                 una: iss,
                 nxt: iss,
@@ -314,7 +329,7 @@ impl Tcb {
             ts_offset: open.ts_offset,
             recovery: Recovery::new(iss),
             last_heard: now,
-            controller: Controller::new(config.congestion, u32::from(mss)),
+            controller,
             ecn: EcnState::default(),
             pacer: Pacer::default(),
             retries: 0,
@@ -443,15 +458,10 @@ impl Tcb {
     fn mirror_config(&mut self) {
         self.controller.switch_to(self.config.congestion);
         self.retune();
-        self.status.set(Status::NODELAY, self.config.nodelay);
-        self.status.set(Status::CORK, self.config.cork);
-        let paced = self.config.pacing || self.controller.pacing_rate().is_some();
-        self.status.set(Status::PACED, paced);
-        if !paced {
+        self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
+        if !self.status.contains(Status::PACED) {
             self.timers.clear(Timer::Pacing);
         }
-        self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
-        self.status.set(Status::KEEPALIVE, self.config.keepalive.is_some());
     }
 
     pub(super) fn arm_keepalive(&mut self) {

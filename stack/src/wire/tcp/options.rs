@@ -189,9 +189,38 @@ impl TcpOptions {
             <&[u8; PADDED_TIMESTAMPS_LEN]>::try_from(bytes)
         {
             self.timestamps = Some(read_timestamps(clock));
-        } else if !bytes.is_empty() {
+        } else if !(bytes.is_empty() || syn && self.read_usual_syn(bytes)) {
             self.read_each(bytes, syn);
         }
+    }
+
+    /// Reads the options of a SYN as this stack and Linux lay them out; false if they are others.
+    fn read_usual_syn(&mut self, bytes: &[u8]) -> bool {
+        use option::*;
+        let Some((front, rest)) = bytes.split_first_chunk() else { return false };
+        let &[
+            MSS,
+            MSS_LEN,
+            high,
+            low,
+            SACK_PERMITTED,
+            SACK_PERMITTED_LEN,
+            TIMESTAMPS,
+            TIMESTAMPS_LEN,
+        ] = front
+        else {
+            return false;
+        };
+        let Some((clock, &[NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift])) =
+            rest.split_first_chunk::<8>()
+        else {
+            return false;
+        };
+        self.mss = Some(u16::from_be_bytes([high, low]));
+        self.sack_permitted = true;
+        self.timestamps = Some(read_timestamps(clock));
+        self.window_scale = Some(shift);
+        true
     }
 
     /// Takes the options one after the other.
