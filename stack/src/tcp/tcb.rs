@@ -152,6 +152,27 @@ pub(super) struct Send {
     pub(super) scale: WindowScale,
 }
 
+impl Send {
+    #[inline(always)]
+    fn new(iss: SeqNum, mss: u16, config: &TcpConfig) -> Send {
+        Send {
+            una: iss,
+            nxt: iss,
+            wnd: 0,
+            max_wnd: 0,
+            wl1: SeqNum::default(),
+            wl2: iss,
+            full_at: iss,
+            small_end: iss,
+            buffer: send_start(config),
+            mss,
+            mss_limit: mss,
+            proven: 0,
+            scale: WindowScale::NONE,
+        }
+    }
+}
+
 /// Receive sequence variables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receive {
@@ -174,6 +195,26 @@ pub(super) struct Receive {
     pub(super) dup_acks: u8,
     /// Something that arrived twice and is to be reported (RFC 2883).
     pub(super) dsack: Option<Range>,
+}
+
+impl Receive {
+    #[inline(always)]
+    fn new(our_mss: u16, config: &TcpConfig) -> Receive {
+        Receive {
+            nxt: SeqNum::default(),
+            edge: SeqNum::default(),
+            acked: SeqNum::default(),
+            buffer: recv_start(config),
+            tuning: Tuning::default(),
+            our_mss,
+            peer_segment: MSS_DEFAULT.min(our_mss),
+            // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
+            scale: WindowScale::for_buffer(config.recv_buffer_bytes),
+            quick_acks: config.quick_acks,
+            dup_acks: 0,
+            dsack: None,
+        }
+    }
 }
 
 /// Challenge ACKs in the current second (RFC 5961 §7).
@@ -296,35 +337,8 @@ impl Tcb {
             state: State::Closed,
             pending: Pending::empty(),
             status: mirrored(&config, &controller),
-            snd: Send {
-                una: iss,
-                nxt: iss,
-                wnd: 0,
-                max_wnd: 0,
-                wl1: SeqNum::default(),
-                wl2: iss,
-                full_at: iss,
-                small_end: iss,
-                buffer: send_start(&config),
-                mss,
-                mss_limit: mss,
-                proven: 0,
-                scale: WindowScale::NONE,
-            },
-            rcv: Receive {
-                nxt: SeqNum::default(),
-                edge: SeqNum::default(),
-                acked: SeqNum::default(),
-                buffer: recv_start(&config),
-                tuning: Tuning::default(),
-                our_mss,
-                peer_segment: MSS_DEFAULT.min(our_mss),
-                // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
-                scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: config.quick_acks,
-                dup_acks: 0,
-                dsack: None,
-            },
+            snd: Send::new(iss, mss, &config),
+            rcv: Receive::new(our_mss, &config),
             ts_recent: 0,
             ts_offset: open.ts_offset,
             recovery: Recovery::new(iss),
