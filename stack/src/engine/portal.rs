@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use barewire_driver::RemoteBuf;
@@ -255,6 +255,8 @@ pub(crate) struct Portal {
     tx_slots: AtomicUsize,
     grants: ArrayQueue<RemoteBuf>,
     wanted: AtomicUsize,
+    /// Payload bytes that threads copied into or out of packet memory.
+    pub(crate) bytes_copied: AtomicU64,
     /// Keeps two writers' buffers from mixing within one call.
     pub(crate) writer: Mutex<()>,
 }
@@ -279,6 +281,7 @@ impl Portal {
             tx_slots: AtomicUsize::new(0),
             grants: ArrayQueue::new(TX_RING_SLOTS),
             wanted: AtomicUsize::new(0),
+            bytes_copied: AtomicU64::new(0),
             writer: Mutex::new(()),
         }
     }
@@ -289,6 +292,16 @@ impl Portal {
         if self.endpoint.push_rx(datagram).is_err() {
             self.lost_datagram();
         }
+    }
+
+    /// Engine: wakes who waits to read.
+    pub(crate) fn ring_readable(&self) {
+        self.mailbox.count_wakeups(self.endpoint.readable.ring());
+    }
+
+    /// Engine: wakes who waits to write.
+    pub(crate) fn ring_writable(&self) {
+        self.mailbox.count_wakeups(self.endpoint.writable.ring());
     }
 
     /// Engine: counts a datagram that could not be handed to its readers.
@@ -438,8 +451,9 @@ impl AcceptQueue {
 
     /// Engine: adds a connection, or gives it back if another engine took the last place.
     pub(crate) fn push(&self, stream: RemoteStream) -> Result<(), RemoteStream> {
+        let mailbox = stream.mailbox().clone();
         self.ready.push(stream)?;
-        self.endpoint.readable.ring();
+        mailbox.count_wakeups(self.endpoint.readable.ring());
         Ok(())
     }
 

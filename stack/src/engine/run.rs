@@ -349,7 +349,7 @@ impl Engine {
         let stack = core.stack();
         let portals = &self.remotes.counters;
         let mut pool = core.pool().counters();
-        pool.bytes_copied += mailbox.thread_bytes_copied.load(Ordering::Relaxed);
+        pool.bytes_copied += self.remotes.bytes_copied();
         EngineStats {
             index: core.index() as u16,
             run: LoopCounters {
@@ -358,6 +358,8 @@ impl Engine {
                 portals_starved: portals.portals_starved,
                 closes_expired: portals.closes_expired,
                 datagrams_lost: mailbox.datagrams_lost.load(Ordering::Relaxed),
+                engine_wakeups: mailbox.doorbell.signals(),
+                thread_wakeups: mailbox.thread_wakeups.load(Ordering::Relaxed),
                 ..self.counters
             },
             tasks: core.executor().counters(),

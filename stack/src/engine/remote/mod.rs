@@ -87,7 +87,7 @@ fn option(portal: &Portal, name: OptionName) -> Result<SocketOption, SocketError
 }
 
 fn copied(portal: &Portal, bytes: usize) {
-    portal.mailbox.thread_bytes_copied.fetch_add(bytes as u64, Ordering::Relaxed);
+    portal.bytes_copied.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

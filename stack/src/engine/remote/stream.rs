@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Wait, can_write, copied, locked, option, push_tx, refuse_write, set_option};
 use crate::engine::executor::on_engine_thread;
+use crate::engine::mailbox::Mailbox;
 use crate::engine::portal::{Parcel, Portal, Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketOption};
@@ -207,6 +208,11 @@ impl RemoteStream {
     /// Closes the connection at once, with a reset.
     pub(crate) fn abort(self) {
         self.0.wish(Wishes::CLOSE | Wishes::ABORT);
+    }
+
+    /// The mailbox of its engine.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.0.mailbox
     }
 
     /// What can be done now without waiting.

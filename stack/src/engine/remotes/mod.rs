@@ -15,6 +15,7 @@ mod stream;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barewire_driver::{PacketSlice, Pool, RemoteBuf};
@@ -103,6 +104,8 @@ pub(in crate::engine) struct Remotes {
     crowded: Vec<u32>,
     touched: Vec<u32>,
     scratch: Box<[u8]>,
+    /// Payload bytes that threads copied at sockets that have been closed.
+    gone_bytes_copied: u64,
     pub(in crate::engine) counters: LoopCounters,
 }
 
@@ -119,8 +122,15 @@ impl Remotes {
             crowded: Vec::new(),
             touched: Vec::new(),
             scratch: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
+            gone_bytes_copied: 0,
             counters: LoopCounters::default(),
         }
+    }
+
+    /// Payload bytes that threads copied into or out of packet memory, at all sockets there were.
+    pub(in crate::engine) fn bytes_copied(&self) -> u64 {
+        let each = |entry: &Entry| entry.portal.bytes_copied.load(Ordering::Relaxed);
+        self.gone_bytes_copied + self.entries.iter().map(|(_, entry)| each(entry)).sum::<u64>()
     }
 
     /// Sockets held.
@@ -417,6 +427,7 @@ impl Remotes {
             return;
         }
         let entry = self.entries.remove(key as usize);
+        self.gone_bytes_copied += entry.portal.bytes_copied.load(Ordering::Relaxed);
         entry.portal.endpoint.set(Status::CLOSED);
         entry.portal.endpoint.ring_all();
         drop(entry);
@@ -505,6 +516,7 @@ impl Remotes {
     pub(in crate::engine) fn close_all(&mut self) {
         self.close_listeners();
         let core = self.core.clone();
+        self.gone_bytes_copied = self.bytes_copied();
         for mut entry in self.entries.drain() {
             entry.portal.endpoint.set(Status::STOPPED);
             if let Role::Stream { .. } = entry.role {
@@ -576,7 +588,7 @@ impl Entry {
             }
         }
         if wanted > 0 {
-            self.portal.endpoint.writable.ring();
+            self.portal.ring_writable();
         }
         false
     }

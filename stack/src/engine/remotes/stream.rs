@@ -50,13 +50,15 @@ impl Entry {
             endpoint.fail(error.unwrap_or(SocketError::ConnectionAborted));
             endpoint.set(Status::READ_END | Status::WRITE_END);
             (*connected, *read_done, *write_done) = (true, true, true);
-            endpoint.ring_all();
+            self.portal.ring_readable();
+            self.portal.ring_writable();
             return true;
         }
         if ready.contains(Readiness::WRITABLE) {
             *connected = true;
             endpoint.set(Status::CONNECTED);
-            endpoint.ring_all();
+            self.portal.ring_readable();
+            self.portal.ring_writable();
         }
         *connected
     }
@@ -94,13 +96,13 @@ impl Entry {
                     if ready.is_ok_and(|ready| ready.contains(Readiness::WRITE_CLOSED)) {
                         endpoint.set(Status::WRITE_END);
                     }
-                    endpoint.writable.ring();
+                    self.portal.ring_writable();
                 }
             }
             moved = true;
         }
         if moved {
-            endpoint.readable.ring();
+            self.portal.ring_readable();
         }
         starved
     }
