@@ -211,17 +211,11 @@ impl Wheel {
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         let slot = self.occupied[level].trailing_zeros() as usize;
-        let start = self.start_of(level, slot);
-        debug_assert!(start > self.elapsed, "an occupied slot was passed");
-        Some((level, slot, start))
-    }
-
-    /// The tick at which a slot ahead begins.
-    #[inline]
-    fn start_of(&self, level: usize, slot: usize) -> u64 {
         let shift = level as u32 * SLOT_BITS;
         let above = self.elapsed >> (shift + SLOT_BITS);
-        ((above << SLOT_BITS) | slot as u64) << shift
+        let start = ((above << SLOT_BITS) | slot as u64) << shift;
+        debug_assert!(start > self.elapsed, "an occupied slot was passed");
+        Some((level, slot, start))
     }
 
     /// The list that a timer of `tick` belongs to: a function of it and `elapsed` alone. While the
@@ -237,7 +231,8 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let list = self.list_of(self.node(index).tick);
+        let tick = self.node(index).tick;
+        let list = self.list_of(tick);
         let next = self.heads[list];
         let node = self.node_mut(index);
         node.next = next;
@@ -250,9 +245,10 @@ impl Wheel {
             self.next = 0;
             return;
         }
-        let (level, slot) = (list / SLOTS, list % SLOTS);
-        self.occupied[level] |= 1 << slot;
-        self.next = self.next.min(self.start_of(level, slot));
+        let level = list / SLOTS;
+        self.occupied[level] |= 1 << (list % SLOTS);
+        let shift = level as u32 * SLOT_BITS;
+        self.next = self.next.min(tick >> shift << shift);
     }
 
     fn unlink(&mut self, index: u32) {

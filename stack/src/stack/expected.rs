@@ -75,18 +75,22 @@ impl Stack {
         let packet = Plain { ip, bytes, others, checksum: meta.checksum };
         match ip.protocol {
             protocol::TCP => {
-                let Some(mut found) = self.find_expected(id, &packet) else { return false };
-                let pieces = payload(segments, at + found.header_len..at + bytes.len());
-                found.text.wire_segments = wire_segments(found.text.len, meta.gso_bytes);
-                self.egress.counters.rx_frames += 1;
-                self.egress.counters.tcp_segments_received += 1;
-                match &found.flow {
-                    &Flow::Connection(index, ref header) => {
-                        self.deliver_expected(index, header, &found.text, pieces);
-                    }
-                    Flow::Other(key, header) => {
-                        self.deliver_other(*key, header, &found.text, pieces);
-                    }
+                let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
+                if let Some((index, header, header_len)) = self.find_connection(&packet) {
+                    let text = self.admit(&packet, header_len, gso_bytes);
+                    let Some(text) = text else { return false };
+                    let pieces = payload(segments, at + header_len..end);
+                    self.deliver_expected(index, &header, &text, pieces);
+                } else {
+                    // By reference: the header is large enough for its copies to be seen in
+                    // profiles.
+                    let mut header = TcpHeader::default();
+                    let found = self.find_other(id, &packet, &mut header);
+                    let Some((key, header_len)) = found else { return false };
+                    let text = self.admit(&packet, header_len, gso_bytes);
+                    let Some(text) = text else { return false };
+                    let pieces = payload(segments, at + header_len..end);
+                    self.deliver_other(key, &header, &text, pieces);
                 }
             }
             protocol::UDP => {
@@ -99,47 +103,37 @@ impl Stack {
         true
     }
 
-    /// What a segment is for.
+    /// The connection that a segment is for, its header and the length of that.
     #[inline]
-    fn find_expected(&mut self, iface: IfaceId, packet: &Plain<'_>) -> Option<Found> {
+    fn find_connection(&mut self, packet: &Plain<'_>) -> Option<(u32, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
-        if let Some((header, header_len)) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)
-            && let Some(Tag::Connection(index)) =
-                self.flows.find(&packet.key(header.dst_port, header.src_port))
-        {
-            return self.admit(packet, header_len, Flow::Connection(index, header));
+        let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
+        let key = packet.key(header.dst_port, header.src_port);
+        match self.flows.find(&key) {
+            Some(Tag::Connection(index)) => Some((index, header, header_len)),
+            Some(Tag::HalfOpen(_) | Tag::TimeWait(_)) | None => None,
         }
-        self.find_other(iface, packet)
     }
 
-    /// A segment that opens or ends a connection, or has options that are not usual: taken if it is
-    /// between addresses that may talk, and this engine's.
-    fn find_other(&mut self, iface: IfaceId, packet: &Plain<'_>) -> Option<Found> {
-        let (header, header_len) = TcpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
+    /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
+    /// the length of its header, if it is between addresses that may talk, and this engine's.
+    #[inline(never)]
+    fn find_other(
+        &self,
+        iface: IfaceId,
+        packet: &Plain<'_>,
+        header: &mut TcpHeader,
+    ) -> Option<(FlowKey, usize)> {
+        let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
         let usual = self.egress.owner_of(key.local).is_some()
             && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
             && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
-        if !usual {
-            return None;
-        }
-        self.admit(packet, header_len, Flow::Other(key, header))
-    }
-
-    /// The last checks, of memory and checksum.
-    #[inline]
-    fn admit(&mut self, packet: &Plain<'_>, header_len: usize, flow: Flow) -> Option<Found> {
-        let memory = self.memory();
-        // Where it is exhausted, the long way chooses what to keep.
-        if memory == Memory::Exhausted || !packet.is_right() {
-            return None;
-        }
-        let len = (packet.ip.payload_len - header_len) as u32;
-        let text = Text { len, wire_segments: 1, ecn: Ecn::of_tos(packet.ip.tos), memory };
-        Some(Found { flow, header_len, text })
+        usual.then_some((key, header_len))
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
+    #[inline(never)]
     fn deliver_other(
         &mut self,
         key: FlowKey,
@@ -149,10 +143,27 @@ impl Stack {
     ) {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
-        payload.extend(pieces);
+        if text.len > 0 {
+            payload.extend(pieces);
+        }
         self.deliver_tcp(key, text.segment(header, &mut payload));
         payload.clear();
         self.scratch = payload;
+    }
+
+    /// The last checks, of memory and checksum: then the segment is counted, and taken.
+    #[inline]
+    fn admit(&mut self, packet: &Plain<'_>, header_len: usize, gso_bytes: u16) -> Option<Text> {
+        let memory = self.memory();
+        // Where it is exhausted, the long way chooses what to keep.
+        if memory == Memory::Exhausted || !packet.is_right() {
+            return None;
+        }
+        self.egress.counters.rx_frames += 1;
+        self.egress.counters.tcp_segments_received += 1;
+        let len = (packet.ip.payload_len - header_len) as u32;
+        let wire_segments = wire_segments(len, gso_bytes);
+        Some(Text { len, wire_segments, ecn: Ecn::of_tos(packet.ip.tos), memory })
     }
 
     /// Gives a connection its segment.
@@ -181,7 +192,9 @@ impl Stack {
             return;
         }
         self.scratch.clear();
-        self.scratch.extend(pieces);
+        if text.len > 0 {
+            self.scratch.extend(pieces);
+        }
         let header = TcpHeader::from(*header);
         let outcome = tcb.handle_segment(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
@@ -245,22 +258,6 @@ struct Plain<'a> {
     bytes: &'a [u8],
     others: &'a [PacketSlice],
     checksum: RxChecksum,
-}
-
-/// What a segment is for.
-#[allow(clippy::large_enum_variant, reason = "it is made and taken apart in one place")]
-enum Flow {
-    /// A connection, which it does not open.
-    Connection(u32, PlainTcp),
-    /// Anything else: a listener, or a connection that begins or has ended.
-    Other(FlowKey, TcpHeader),
-}
-
-/// What a segment is found to be.
-struct Found {
-    flow: Flow,
-    header_len: usize,
-    text: Text,
 }
 
 impl Plain<'_> {

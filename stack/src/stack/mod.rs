@@ -148,6 +148,8 @@ pub struct Stack {
     spent_cookies: crate::tcp::cookie::Spent,
     /// Count up with each ephemeral port chosen (RFC 6056 §3.3.4).
     port_counters: Box<[u32; open::PORT_COUNTERS]>,
+    /// Where the last connection went, and the hash that its port was chosen by.
+    last_destination: Option<(open::Destination, u64)>,
     scratch: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
@@ -182,6 +184,7 @@ impl Stack {
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             spent_cookies: crate::tcp::cookie::Spent::new(limits.spent_cookies),
             port_counters: Box::new([0; open::PORT_COUNTERS]),
+            last_destination: None,
             share,
             scratch: Vec::new(),
             fired: Vec::new(),

@@ -19,6 +19,9 @@ use crate::tcp::fast_open::FastConnect;
 use crate::tcp::{FlowNumbers, Open, Outcome};
 use crate::wire::ipv4::DEFAULT_TTL;
 
+/// What ephemeral ports are chosen by: own address, the peer's, and its port.
+pub(super) type Destination = (Ipv4Addr, Ipv4Addr, u16);
+
 /// Counters of ephemeral ports.
 pub(super) const PORT_COUNTERS: usize = 256;
 
@@ -242,12 +245,7 @@ impl Stack {
             self.share.open_connection(port, false);
             return Ok(key);
         }
-        let mut hasher =
-            SipHasher13::new_with_keys(self.share.secrets.ports.0, self.share.secrets.ports.1);
-        hasher.write_u32(local.to_bits());
-        hasher.write_u32(remote.to_bits());
-        hasher.write_u16(remote_port);
-        let hash = hasher.finish();
+        let hash = self.destination_hash(local, remote, remote_port);
         // The counter is picked by bits that the range of ports does not see.
         let counter = (hash >> 56) as usize % PORT_COUNTERS;
         let start = (hash & 0xffff_ffff) + u64::from(self.port_counters[counter]);
@@ -261,6 +259,29 @@ impl Stack {
             }
         }
         Err(SocketError::AddrNotAvailable)
+    }
+
+    /// The keyed hash of RFC 6056; that of the last destination is remembered.
+    #[inline]
+    fn destination_hash(&mut self, local: Ipv4Addr, remote: Ipv4Addr, remote_port: u16) -> u64 {
+        let destination = (local, remote, remote_port);
+        match self.last_destination {
+            Some((last, hash)) if last == destination => hash,
+            Some(_) | None => self.hash_destination(destination),
+        }
+    }
+
+    #[inline(never)]
+    fn hash_destination(&mut self, destination: Destination) -> u64 {
+        let (local, remote, remote_port) = destination;
+        let secret = self.share.secrets.ports;
+        let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
+        hasher.write_u32(local.to_bits());
+        hasher.write_u32(remote.to_bits());
+        hasher.write_u16(remote_port);
+        let hash = hasher.finish();
+        self.last_destination = Some((destination, hash));
+        hash
     }
 
     /// The engine that a flow belongs to: every engine computes the same.

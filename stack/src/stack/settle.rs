@@ -171,10 +171,16 @@ impl Stack {
     }
 
     fn free_connection(&mut self, index: u32) {
-        let freed = self.sockets.remove(index);
-        let Some(Socket::Connection(Connection { tcb, mut timer, .. })) = freed else { return };
-        timer.cancel(&mut self.wheel);
-        if let Block::Whole(tcb) = tcb {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        connection.timer.cancel(&mut self.wheel);
+        let block = self.sockets.remove_with(index, |socket| match socket {
+            Socket::Connection(Connection { tcb: Block::Whole(tcb), .. }) => Some(tcb),
+            Socket::Connection(_)
+            | Socket::Fresh(_)
+            | Socket::Listener(_)
+            | Socket::Datagram(_) => None,
+        });
+        if let Some(Some(tcb)) = block {
             self.blocks.put_back(tcb);
         }
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
