@@ -12,7 +12,7 @@ use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
 use crate::wire::ethernet::ethertype;
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
-use crate::wire::tcp::{self, TcpFlags, TcpHeader};
+use crate::wire::tcp::{self, PlainTcp, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
@@ -58,8 +58,10 @@ impl Egress {
         pieces: &mut Vec<PacketSlice>,
     ) {
         let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
-        if let (0, Some(mac)) = (segment.payload_len, path.mac) {
-            return self.emit_small_tcp(path, mac, segment.header, &[]);
+        if let (0, Some(mac)) = (segment.payload_len, path.mac)
+            && let Some(plain) = PlainTcp::of(&segment.header)
+        {
+            return self.emit_small_tcp(path, mac, plain, &[]);
         }
         let mut header = segment.header;
         header.src_port = path.key.local_port;

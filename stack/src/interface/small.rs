@@ -17,7 +17,7 @@ use super::{Egress, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, TcpPath};
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, PlainTcp};
 use crate::wire::udp::{self, UdpHeader};
 
 impl Egress {
@@ -27,7 +27,7 @@ impl Egress {
         &mut self,
         path: &TcpPath,
         mac: MacAddr,
-        mut header: TcpHeader,
+        mut header: PlainTcp,
         payload: &[u8],
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small segment");

@@ -122,10 +122,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(key: FlowKey, tcb: Tcb, holder: Holder, ttl: u8, tos: u8) -> Connection {
+    pub(crate) fn new(key: FlowKey, tcb: Box<Tcb>, holder: Holder, ttl: u8, tos: u8) -> Connection {
         Connection {
             key,
-            tcb: Block::new(tcb),
+            tcb: Block::Whole(tcb),
             timer: LazyTimer::default(),
             path: PathCache::default(),
             holder,

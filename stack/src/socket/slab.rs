@@ -149,6 +149,7 @@ impl<T> Slab<T> {
     }
 
     /// Takes the entry out; the index will be used again, with another generation.
+    #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slot_mut(index)?;
         // Handed on as it is: every look inside may be another copy of a large entry.

@@ -36,6 +36,9 @@ pub struct Limits {
     pub stall_bytes_per_s: u32,
     /// Servers whose fast open cookie is kept (RFC 7413 §4.1.3).
     pub fast_open_cookies: usize,
+    /// SYN cookies that have made a connection and are not good for another one. Beyond it they are
+    /// not remembered, counted.
+    pub spent_cookies: usize,
     /// Reassembly of IP fragments.
     pub reassembly: ReassemblyLimits,
 }
@@ -53,6 +56,7 @@ impl Default for Limits {
             stall_patience: Duration::from_secs(10),
             stall_bytes_per_s: 1024,
             fast_open_cookies: 1024,
+            spent_cookies: 64 << 10,
             reassembly: ReassemblyLimits::default(),
         }
     }
@@ -94,13 +98,13 @@ pub struct Share {
 impl Share {
     /// For a stack that is its host's only one.
     pub fn alone(seed: u128) -> Share {
-        Share::new(seed, Arc::new(PortRegistry::new()), 0, 1)
+        Share::new(seed, Arc::new(PortRegistry::new(1)), 0, 1)
     }
 
     /// For each of a host's `engines` stacks, in order; at least one.
     pub fn group(seed: u128, engines: u16) -> Vec<Share> {
         let engines = engines.max(1);
-        let ports = Arc::new(PortRegistry::new());
+        let ports = Arc::new(PortRegistry::new(engines));
         (0..engines).map(|engine| Share::new(seed, Arc::clone(&ports), engine, engines)).collect()
     }
 
@@ -134,6 +138,16 @@ impl Share {
     /// told the same.
     pub fn steered_by(self, steering: Option<Arc<Steering>>) -> Share {
         Share { steering, ..self }
+    }
+
+    /// As [`PortRegistry::open_connection`], for this stack.
+    pub(crate) fn open_connection(&self, port: u16, unbound: bool) -> bool {
+        self.ports.open_connection(self.engine, port, unbound)
+    }
+
+    /// As [`PortRegistry::close_connection`], for this stack.
+    pub(crate) fn close_connection(&self, port: u16) {
+        self.ports.close_connection(self.engine, port);
     }
 
     /// This stack's place among its host's.

@@ -432,7 +432,7 @@ impl Stack {
         self.deliver_tcp(key, segment);
     }
 
-    fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
+    pub(super) fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.find(&key) {
             Some(Tag::Connection(index))

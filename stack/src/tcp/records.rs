@@ -25,6 +25,7 @@ use std::collections::VecDeque;
 use super::delivery::{Delivery, SentAt};
 use super::ranges::RangeSet;
 use super::rate::{RateEstimator, Stamp};
+use super::sendq::empty;
 use super::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -131,9 +132,19 @@ impl Records {
         self.records.iter()
     }
 
-    /// None of them; how fast they came through is remembered.
-    pub(crate) fn emptied(&self) -> Records {
+    /// None of them, without memory; how fast they came through is remembered.
+    pub(crate) fn trimmed(&self) -> Records {
         Records { rate: self.rate, lost_ever: self.lost_ever, ..Records::default() }
+    }
+
+    /// Forgets them; how fast they came through is remembered.
+    pub(crate) fn clear(&mut self) {
+        let Records { records, board, sacked, lost, lost_ever: _, lost_from, judged_to, rate: _ } =
+            self;
+        empty(records);
+        *board = None;
+        (*sacked, *lost) = (0, 0);
+        (*lost_from, *judged_to) = (SeqNum::default(), SeqNum::default());
     }
 
     pub(crate) fn is_empty(&self) -> bool {

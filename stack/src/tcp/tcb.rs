@@ -231,17 +231,53 @@ impl Tcb {
     /// An active open (RFC 9293 §3.10.1): SYN-SENT, the SYN ready to be polled.
     pub fn connect(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
         let mut tcb = Tcb::new(config, open, now);
-        tcb.state = State::SynSent;
-        tcb.pending = Pending::SYN;
+        tcb.begin_connect();
         tcb
     }
 
+    /// The active open of a new block.
+    pub(crate) fn begin_connect(&mut self) {
+        self.state = State::SynSent;
+        self.pending = Pending::SYN;
+    }
+
     /// A block in CLOSED with nothing negotiated.
-    pub(super) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+    pub(crate) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+        let (sendq, recvq) = (SendQueue::default(), ReceiveQueue::default());
+        let mut tcb = Tcb::blank(config, open, now, sendq, recvq);
+        tcb.mirror_config();
+        tcb
+    }
+
+    /// Makes a block that has [let go](Tcb::let_go) a new connection's, as [`Tcb::new`] does. The
+    /// queues keep their memory.
+    pub(crate) fn renew(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) {
+        let (sendq, recvq) = (std::mem::take(&mut self.sendq), std::mem::take(&mut self.recvq));
+        *self = Tcb::blank(config, open, now, sendq, recvq);
+        self.mirror_config();
+    }
+
+    /// Lets go of whatever the block of a connection that is over still holds, except the memory of
+    /// its queues.
+    pub(crate) fn let_go(&mut self) {
+        self.sendq.clear();
+        self.sendq.records.rate = Default::default();
+        self.recvq.clear();
+        (self.assembler, self.path, self.fast_open) = (None, None, None);
+    }
+
+    #[inline]
+    fn blank(
+        config: Rc<TcpConfig>,
+        open: Open,
+        now: Instant,
+        sendq: SendQueue,
+        recvq: ReceiveQueue,
+    ) -> Tcb {
         let iss = SeqNum::new(open.iss);
         let our_mss = announced_mss(open.mss, &config);
         let mss = MSS_DEFAULT.min(our_mss);
-        let mut tcb = Tcb {
+        Tcb {
             state: State::Closed,
             pending: Pending::empty(),
             status: Status::empty(),
@@ -288,8 +324,8 @@ impl Tcb {
             dropped: None,
             error: None,
             soft_error: None,
-            recvq: ReceiveQueue::default(),
-            sendq: SendQueue::default(),
+            recvq,
+            sendq,
             assembler: None,
             timers: Timers::default(),
             rtt: Rtt::new(&config),
@@ -304,9 +340,7 @@ impl Tcb {
             challenges: Challenges::default(),
             path: None,
             fast_open: None,
-        };
-        tcb.mirror_config();
-        tcb
+        }
     }
 
     /// Takes over what the peer's SYN said.
@@ -534,12 +568,21 @@ impl Tcb {
         self.status.contains(Status::FIN_SENT) && self.snd.una == self.snd.nxt
     }
 
+    /// Nothing more will be sent. The memory of the queue is of use to the next connection, if no
+    /// application keeps this one.
+    fn drop_unsent(&mut self) {
+        self.sendq.clear();
+        if !self.status.contains(Status::APP_CLOSED) {
+            self.sendq.trim();
+        }
+    }
+
     /// Ends the connection without a word. What was received can still be read.
     pub(super) fn finish(&mut self) -> Outcome {
         self.state = State::Closed;
         self.pending = Pending::empty();
         self.rcv.dup_acks = 0;
-        self.sendq.clear();
+        self.drop_unsent();
         self.assembler = None;
         self.fast_open = None;
         self.timers = Timers::default();
@@ -561,7 +604,7 @@ impl Tcb {
 
     pub(super) fn enter_time_wait(&mut self, now: Instant) -> Outcome {
         self.state = State::TimeWait;
-        self.sendq.clear();
+        self.drop_unsent();
         self.assembler = None;
         self.timers = Timers::default();
         self.timers.set(Timer::Lifetime, now + self.config.time_wait);

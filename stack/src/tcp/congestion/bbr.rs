@@ -403,6 +403,10 @@ impl CongestionControl for Bbr {
             // §4.2.1: the first pacing rate, by the first round trip.
             self.pacing_rate = gained(per_second(self.cwnd, rtt), HIGH_GAIN);
         }
+        if self.bw.get() == 0 {
+            // What was lost before it took over is another controller's.
+            self.lost = d.lost;
+        }
         let round_start = self.update_round(d);
         self.update_bw(d);
         self.update_cycle(d);
