@@ -19,7 +19,7 @@ use super::world::World;
 use crate::error::SocketError;
 use crate::rng::Rng;
 use crate::socket::{Family, SocketId, SocketKind};
-use crate::tcp::{Algorithm, TcpConfig};
+use crate::tcp::{Algorithm, EcnMode, TcpConfig};
 use crate::time::Instant;
 
 const PORT: u16 = 80;
@@ -57,6 +57,9 @@ pub struct Bulk {
     pub rate_bps: u64,
     /// Bytes that wait before it.
     pub queue_bytes: usize,
+    /// Frames that find more bytes than this waiting are marked (RFC 3168 §5), and senders ask for
+    /// ECN.
+    pub mark_bytes: Option<usize>,
     /// Share of data frames that are lost.
     pub loss: f64,
     /// Time to the receiver and back without waiting.
@@ -155,6 +158,7 @@ impl Run {
         let bottleneck = LinkConfig {
             rate_bps: Some(bulk.rate_bps),
             queue_bytes: Some(bulk.queue_bytes),
+            mark_bytes: bulk.mark_bytes,
             loss: bulk.loss,
             ..way(half)
         };
@@ -287,6 +291,7 @@ impl Bulk {
             recv_buffer_bytes: self.buffer_bytes,
             send_autotune: false,
             recv_autotune: false,
+            ecn: if self.mark_bytes.is_some() { EcnMode::Request } else { EcnMode::default() },
             ..TcpConfig::default()
         };
         // Scarce memory is not what is measured.
@@ -329,6 +334,7 @@ mod tests {
             buffer_bytes: 256 << 10,
             rate_bps: 10_000_000,
             queue_bytes: 64 << 10,
+            mark_bytes: None,
             loss: 0.0,
             rtt: Duration::from_millis(1),
             warm_up: Duration::from_secs(1),

@@ -227,6 +227,7 @@ impl Tcb {
             rate: seen.rate,
             rtt,
             in_flight,
+            lost: self.sendq.records.lost_ever(),
             mss: self.mss(),
         });
         if self.controller.holds_back() {

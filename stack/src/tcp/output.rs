@@ -315,7 +315,8 @@ impl Tcb {
     /// Remembers whether the congestion window is what holds data back: only if it was full within
     /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
     /// in that time). If it is the application instead, rates seen from here on are its own,
-    /// which only controllers that look at rates ask about.
+    /// which only controllers that look at rates ask about. An application that the send buffer
+    /// has no room for is not what limits them.
     pub(super) fn note_what_limits(&mut self) {
         let unsent = self.sendq.unsent();
         if unsent > 0 && self.cwnd_room() < self.mss() {
@@ -325,7 +326,8 @@ impl Tcb {
             self.status -= Status::CWND_LIMITED;
         }
         let asked = self.controller.models_path();
-        if asked && unsent < self.mss() && self.sendq.records.lost() == 0 && self.cwnd_room() > 0 {
+        let dry = unsent < self.mss() && self.sendq.records.lost() == 0 && self.is_roomy();
+        if asked && dry && self.cwnd_room() > 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
         }
