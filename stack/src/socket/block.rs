@@ -77,6 +77,7 @@ const SPARE_BLOCKS: usize = 64;
 /// with the memory of their queues.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
+    #[allow(clippy::vec_box, reason = "a block goes from hand to hand in its box")]
     spare: Vec<Box<Tcb>>,
 }
 
