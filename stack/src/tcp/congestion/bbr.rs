@@ -13,6 +13,12 @@
 //! keeps about twice their product in flight. Losses say little to it: they are conserved for a
 //! round and not taken for congestion. Marks bound what is in flight, which is this
 //! implementation's own. Gains are fractions of 256, so that a run repeats exactly.
+//!
+//! Measured where one frame of a hundred is lost: of 100 Mbit/s it gets 94 (all that the link
+//! carries) from 0.1 to 100 ms if buffers hold several times what is under way
+//! (`stack/tests/golden`), of 10 Gbit/s at 1 ms 9.4 (`scripts/bench loss`). What it does not do well
+//! is to share a short link: the flow that comes second takes the queue of the first for a part of
+//! the round trip, and gets more until both meet in PROBE_RTT, ten seconds later.
 
 use std::time::Duration;
 

@@ -16,7 +16,11 @@
 //! lost is sent again in slow start (RFC 5681 §3.1, RFC 6298 §5.4), unless the ACKs tell that
 //! nothing was (F-RTO, RFC 5682).
 //!
-//! The window itself is the congestion controller's.
+//! Where silence would end in a timeout only, a probe asks first (RFC 8985 §7): the tail while all is
+//! well, and the first missing segment while a loss is being repaired, if the timeout is far.
+//!
+//! The window itself is the congestion controller's. It is reduced once for the losses and the marks
+//! of a window together (RFC 3168 §6.1.2).
 
 mod judge;
 mod prr;
@@ -160,7 +164,6 @@ impl Recovery {
             && self.episode.is_none()
     }
 
-    /// Data sent before a timeout is still being repaired.
     /// The state by the kernel's number (`tcpi_ca_state`); `sacked` says that the peer has reported
     /// something behind a gap.
     pub(crate) fn ca_state(&self, sacked: bool) -> u8 {
@@ -183,6 +186,7 @@ impl Recovery {
         (ns != u64::MAX).then(|| Duration::from_nanos(ns))
     }
 
+    /// Data sent before a timeout is still being repaired.
     pub(crate) fn after_timeout(&self) -> bool {
         matches!(self.phase, Phase::Loss(_))
     }
