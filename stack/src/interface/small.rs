@@ -31,7 +31,8 @@ impl Egress {
         payload: &[u8],
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small segment");
-        let Some(mut cell) = self.header_cell() else { return };
+        let cell = if payload.is_empty() { self.header_cell() } else { self.data_cell() };
+        let Some(mut cell) = cell else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
         (header.src_port, header.dst_port) = (path.key.local_port, path.key.remote_port);
         let bytes: &mut [u8] = &mut cell;
@@ -100,7 +101,7 @@ impl Egress {
         payload: &[u8],
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small datagram");
-        let Some(mut cell) = self.header_cell() else { return };
+        let Some(mut cell) = self.data_cell() else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(iface.0)) else { return };
         let bytes: &mut [u8] = &mut cell;
         let link_len = write_link(iface, mac, bytes);

@@ -46,6 +46,7 @@ impl Stack {
                     reuse: Reuse::default(),
                     ttl: DEFAULT_TTL,
                     tos: 0,
+                    priority: 0,
                 },
                 bound: None,
             })),
