@@ -113,4 +113,9 @@ fn tell(outcome: &Outcome, begin: Instant) {
         outcome.sum(|r| r.figures.errors),
         outcome.sum(|r| r.figures.unexplained),
     );
+    println!(
+        "  {} connections opened with data, {} of them read again from a late copy",
+        outcome.sum(|r| r.figures.fast_opens),
+        outcome.sum(|r| r.figures.repeated_opens),
+    );
 }

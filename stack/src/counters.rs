@@ -109,6 +109,10 @@ counters! {
     cookies_accepted,
     /// ACKs that looked like a cookie and were none.
     cookies_refused,
+    /// ACKs with a cookie that has made a connection before: late copies.
+    cookies_spent,
+    /// Cookies that have made a connection, and no room to remember it.
+    cookies_unremembered,
     /// SYNs dropped because the queue of half-open connections is full and cookies are off.
     half_open_full,
     /// Segments for half-open connections left unanswered because one was answered just before.

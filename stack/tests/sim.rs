@@ -37,6 +37,7 @@ fn foul_weather_never_shows_in_a_stream() {
     assert!(outcome.sum(|r| r.figures.graceful) > 2_000);
     assert!(outcome.sum(|r| r.retransmissions) > 2_000);
     assert!(outcome.sum(|r| r.figures.errors) > 100);
+    assert!(outcome.sum(|r| r.figures.fast_opens) > 1_000);
     // Bad luck on a bad wire is rare: more of it is a fault of the stack's.
     assert!(outcome.sum(|r| r.figures.unexplained) < 40);
     assert!(outcome.sum(|r| r.figures.datagrams_received) > 1_000);

@@ -31,6 +31,7 @@ use crossbeam::queue::ArrayQueue;
 use super::pool::{CELL_LEN, PoolConfig, PoolCounters};
 use super::prefetch::prefetch_address;
 use super::region::Region;
+use super::row::by_fours;
 
 /// The part of a pool that other threads may touch: the mapping and the way home.
 #[derive(Debug)]
@@ -422,7 +423,7 @@ impl Inner {
     pub(super) fn release_claimed(&self, slots: &[u32]) {
         let view = self.view();
         let mut free = self.free_slots.pushing();
-        for &slot in slots {
+        by_fours(slots, |&slot| {
             let state = view.state(slot);
             debug_assert_eq!(state.get().place(), Place::Queued);
             let left = SlotState(state.get().0 - SlotState::CLAIM - 1);
@@ -435,7 +436,7 @@ impl Inner {
                 cold_path();
                 self.free_cells.push(slot);
             }
-        }
+        });
         free.end();
     }
 

@@ -286,13 +286,39 @@ impl Egress {
 
     /// As [`Egress::route`], for those who keep no way of their own: the ways of the last few
     /// destinations are remembered here.
+    #[inline]
     pub(crate) fn hop_recent(&mut self, dst: Ipv4Addr) -> Option<Hop> {
+        let way = &self.recent[recent_place(dst)];
+        match way.path.hop {
+            Some((changes, hop)) if way.dst == dst && changes == self.routing_changes => Some(hop),
+            Some(_) | None => self.hop_anew(dst),
+        }
+    }
+
+    #[cold]
+    fn hop_anew(&mut self, dst: Ipv4Addr) -> Option<Hop> {
         let mut way = self.recent[recent_place(dst)];
         if !self.find_way(dst, &mut way) {
             return self.route(dst);
         }
         self.recent[recent_place(dst)] = way;
         way.path.hop.map(|(_, hop)| hop)
+    }
+
+    /// What is remembered of the way to `dst`, for a connection to begin with.
+    pub(crate) fn path_recent(&self, dst: Ipv4Addr) -> PathCache {
+        let way = &self.recent[recent_place(dst)];
+        if way.dst == dst { way.path } else { PathCache::default() }
+    }
+
+    /// A connection has found where its neighbour is in the cache: the next one to `dst` need not
+    /// look for it.
+    #[cold]
+    pub(crate) fn note_place(&mut self, dst: Ipv4Addr, place: u32) {
+        let way = &mut self.recent[recent_place(dst)];
+        if way.dst == dst {
+            way.path.neighbor = place;
+        }
     }
 
     /// The same with the neighbour's link address, where it is known.
@@ -345,7 +371,7 @@ impl Egress {
     }
 
     /// The same, with the place in the neighbour cache to look at first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resolve_at(&mut self, hop: Hop, place: &mut u32) -> Resolution {
         let now = self.now;
         let Some(iface) = self.iface_mut(hop.iface()) else { return Resolution::Failed };

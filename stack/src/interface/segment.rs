@@ -59,7 +59,7 @@ impl Egress {
     ) {
         let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
         if let (0, Some(mac)) = (segment.payload_len, path.mac) {
-            return self.emit_small_tcp(path, mac, segment.header, &[]);
+            return self.emit_bare_tcp(path, mac, &segment.header);
         }
         let mut header = segment.header;
         header.src_port = path.key.local_port;
@@ -316,10 +316,15 @@ impl Egress {
         if !self.has_reply_room(hop.iface()) {
             return;
         }
-        let path = TcpPath { key, ttl, tos, hop, mac };
         let ecn = Ecn::NotEct;
-        let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
-        self.emit_tcp(&path, &segment, &mut Vec::new());
+        let path = TcpPath { key, ttl, tos: ecn.in_tos(tos), hop, mac };
+        match mac {
+            Some(mac) => self.emit_bare_tcp(&path, mac, &header),
+            None => {
+                let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
+                self.emit_tcp(&path, &segment, &mut Vec::new());
+            }
+        }
     }
 
     /// The most payload that a TCP segment without options may have towards `remote`: what the MSS

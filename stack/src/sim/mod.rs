@@ -39,7 +39,7 @@ pub use oracle::Figures;
 pub use oracle::Oracle;
 pub use pair::{Pair, PairConfig, SentFrame, SentSegment};
 pub use runner::{Outcome, Runner};
-pub use scenario::{Failure, Report, Scenario, Weather};
+pub use scenario::{Failure, MAX_FRAMES, Report, Scenario, Weather};
 pub use switch::{Switch, SwitchCounters, Wire};
 pub use window::WireCheck;
 pub use world::{Watch, World};

@@ -43,6 +43,8 @@ struct Endpoint {
     /// Closed although the other stream had not ended.
     left_early: bool,
     aborted: bool,
+    /// The first bytes may have left with the SYN.
+    opens_with_data: bool,
     error: Option<SocketError>,
     /// The handle has been given back.
     closed: bool,
@@ -76,6 +78,10 @@ pub struct Figures {
     pub unexplained: u64,
     /// Calls of `connect` that ended with an error.
     pub connects_failed: u64,
+    /// Connections whose SYN waited for data.
+    pub fast_opens: u64,
+    /// Streams whose beginning came with a SYN and was read by more than one connection.
+    pub repeated_opens: u64,
     /// Datagrams that were sent.
     pub datagrams_sent: u64,
     /// Datagrams that were received and checked.
@@ -134,6 +140,7 @@ impl Oracle {
             eof: false,
             left_early: false,
             aborted: false,
+            opens_with_data: false,
             error: None,
             closed: false,
         };
@@ -154,6 +161,11 @@ impl Oracle {
 
     pub(super) fn finished(&mut self, party: Party) {
         self.with(party, |endpoint| endpoint.finished = true);
+    }
+
+    pub(super) fn opens_with_data(&mut self, party: Party) {
+        self.figures.fast_opens += 1;
+        self.with(party, |endpoint| endpoint.opens_with_data = true);
     }
 
     pub(super) fn aborted(&mut self, party: Party) {
@@ -214,6 +226,12 @@ impl Oracle {
         let taken = self.parties.iter().any(|(&other, e)| e.peer == Some(peer) && other != party);
         let other_peer = self.parties.get(&peer).and_then(|e| e.peer);
         if taken || other_peer.is_some_and(|other| other != party) {
+            // RFC 7413 §2.1: who sends data with a SYN accepts that the server may take a copy of
+            // it that comes late for another connection. Its bytes have to be right all the same.
+            if self.parties.get(&peer).is_some_and(|e| e.opens_with_data) {
+                self.figures.repeated_opens += 1;
+                return self.with(party, |endpoint| endpoint.peer = Some(peer));
+            }
             return self.complain(format!("{}: {peer:x} has another reader", self.name(party)));
         }
         self.with(party, |endpoint| endpoint.peer = Some(peer));
@@ -301,7 +319,7 @@ impl Oracle {
         let open = |e: &&Endpoint| !e.closed && e.error.is_none();
         let pair = |(&party, e): (&Party, &Endpoint)| {
             let peer = e.peer.filter(|&peer| party < peer)?;
-            let other = self.parties.get(&peer).filter(open)?;
+            let other = self.parties.get(&peer).filter(open).filter(|o| o.peer == Some(party))?;
             Some([(e.host, e.socket), (other.host, other.socket)])
         };
         self.parties.iter().filter(|(_, e)| open(e)).filter_map(pair).collect()
@@ -448,6 +466,30 @@ mod tests {
         assert_eq!(oracle.violations().len(), 1);
         oracle.settle(true);
         assert_eq!(oracle.violations().len(), 2, "one has neither ended nor failed");
+    }
+
+    #[test]
+    fn a_stream_has_one_reader_unless_it_began_with_its_syn() {
+        for with_data in [false, true] {
+            let (mut oracle, one, two) = ends();
+            if with_data {
+                oracle.opens_with_data(one);
+            }
+            oracle.wrote(one, 100);
+            let (local, remote) = (oracle.parties[&two].local, oracle.parties[&two].remote);
+            let three = oracle.open(1, SocketId::from_bits(1), (local, remote));
+            let mut bytes = stream(one, 100);
+            oracle.read(two, &bytes[..50], &mut Vec::new());
+            oracle.read(three, &bytes[..50], &mut Vec::new());
+            assert_eq!(oracle.violations().is_empty(), with_data);
+            assert_eq!(oracle.figures.repeated_opens, u64::from(with_data));
+            if with_data {
+                // Whoever reads it, reads what was written.
+                bytes[60] ^= 1;
+                oracle.read(three, &bytes[50..], &mut Vec::new());
+                assert_eq!(oracle.violations().len(), 1);
+            }
+        }
     }
 
     #[test]

@@ -21,6 +21,11 @@ const MAX_VIRTUAL_TIME: Duration = Duration::from_secs(4 * 3600);
 const MAX_ROUNDS: u64 = 3_000_000;
 const MAX_ROUNDS_AT_ONCE: u32 = 20_000;
 
+/// Frames that the hosts may send in a run, and those after which the applications come to an end.
+/// Between them lies what is in buffers then, and the ends of all connections.
+pub const MAX_FRAMES: u64 = 30_000;
+const ENOUGH_FRAMES: u64 = 20_000;
+
 /// Rounds between two looks at the states of all connections.
 const STATE_CHECK_ROUNDS: u64 = 64;
 
@@ -188,6 +193,9 @@ impl Run {
             if at_once > MAX_ROUNDS_AT_ONCE {
                 return Err(self.stuck("time stands still"));
             }
+            if self.check.frames_sent > MAX_FRAMES {
+                return Err(self.stuck("too many frames"));
+            }
             if self.rounds > MAX_ROUNDS || self.world.now() > Instant::ZERO + MAX_VIRTUAL_TIME {
                 return Err(self.stuck("the run does not end"));
             }
@@ -246,6 +254,7 @@ impl Run {
             oracle: &mut self.oracle,
             rng: &mut self.rng,
             scratch: &mut self.scratch,
+            enough: self.check.frames_sent > ENOUGH_FRAMES,
         };
         for app in &mut self.apps[host] {
             f(&mut **app, &mut cx);

@@ -20,6 +20,7 @@ use barewire_driver::{
 use super::card::Card;
 use super::frames;
 use super::link::{Link, LinkConfig, LinkCounters};
+use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetHeader;
 
@@ -41,11 +42,13 @@ pub struct Wire {
     pub faults: FaultConfig,
     /// The way to the host.
     pub down: LinkConfig,
+    /// Share of the segments to the host that arrive with URG and an urgent pointer.
+    pub urgent: f64,
 }
 
 impl From<FaultConfig> for Wire {
     fn from(faults: FaultConfig) -> Wire {
-        Wire { faults, down: LinkConfig::default() }
+        Wire { faults, ..Wire::default() }
     }
 }
 
@@ -69,6 +72,8 @@ struct Port {
     rx: RxBurst,
     tx: TxBurst,
     link: Link<Vec<PacketSlice>>,
+    urgent: f64,
+    rng: Rng,
 }
 
 impl Port {
@@ -77,7 +82,10 @@ impl Port {
         while self.tx.len() < MAX_WAITING
             && let Some((frame, mark)) = self.link.take(now)
         {
-            let frame = if mark { frames::marked(frame, pool) } else { frame };
+            let mut frame = if mark { frames::marked(frame, pool) } else { frame };
+            if self.urgent > 0.0 && self.rng.chance(self.urgent) {
+                frame = frames::urgent(frame, self.rng.next_u64() as u16, pool);
+            }
             for piece in frame {
                 self.tx.push_segment(piece);
             }
@@ -100,13 +108,14 @@ impl Switch {
         let pool = PoolConfig { slots: SLOTS, slot_len: 2048, cells: 1, try_huge: false };
         let pool = Pool::new(pool).map_err(|error| DeviceError::Config(error.to_string()))?;
         let mut ports = Vec::with_capacity(ends.len());
-        for (end, Wire { faults, down }) in ends {
+        for (end, Wire { faults, down, urgent }) in ends {
+            let rng = Rng::new(u128::from(down.seed) | 1 << 81);
             let card = Card::new(Box::new(end), RING_LEN);
             let figures: Arc<FaultFigures> = Arc::default();
             let mut queue = Faulty::with_clock(Box::new(card), faults, clock.clone(), figures);
             queue.start(&pool, Features::SCATTER_GATHER)?;
             let (rx, tx, link) = (RxBurst::new(), TxBurst::new(), Link::new(down));
-            ports.push(Port { queue, rx, tx, link });
+            ports.push(Port { queue, rx, tx, link, urgent, rng });
         }
         let (learned, counters) = (BTreeMap::new(), SwitchCounters::default());
         Ok(Switch { pool, ports, learned, counters })

@@ -56,6 +56,20 @@ impl Seen {
             _ => (0, 0),
         }
     }
+
+    /// Notes what a segment with this ACK and window offers; true if that is less than was offered
+    /// before (RFC 9293 §3.8.6.2.1, SHLD-14), but for what scaling rounds away.
+    fn offers_less(&mut self, ack: u32, window: u16, syn: bool) -> bool {
+        let shift = if syn { 0 } else { self.shifts().0 };
+        let edge = ack.wrapping_add(u32::from(window) << shift);
+        let back = self.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
+        if back < 0 || self.advertised.is_none() {
+            self.advertised = Some(edge);
+        }
+        // RFC 7323 §2.2: a SYN that leaves again cannot say more, whatever was offered since.
+        let says_all = !syn || window < u16::MAX;
+        says_all && back >= 1 << shift && self.peer_fin != Some(ack)
+    }
 }
 
 /// A TCP segment as it lies in a frame.
@@ -152,6 +166,8 @@ impl WireCheck {
         self.data_segments += u64::from(len + fin > 0);
         let mut wrong = Vec::new();
         let Some(seen) = self.flows.get_mut(&flow) else { return };
+        let syn = flags.contains(TcpFlags::SYN);
+        let seq = seq.wrapping_add(u32::from(syn));
         let end = seq.wrapping_add(len);
         // A probe of a closed window repeats on purpose.
         if let Some(max) = seen.max.filter(|_| len > 1)
@@ -179,20 +195,12 @@ impl WireCheck {
         }
         let each = if frame.tso_mss > 0 { u32::from(frame.tso_mss).min(len) } else { len };
         let options_len = segment.header_len as u32 - 20;
-        if len > 0 && each + options_len > u32::from(seen.peer_mss.unwrap_or(536)) {
+        // RFC 7413 §4.1.3: data that goes with a SYN is cut by what the peer announced before.
+        if len > 0 && !syn && each + options_len > u32::from(seen.peer_mss.unwrap_or(536)) {
             wrong.push("larger than the peer's MSS");
         }
-        if flags.contains(TcpFlags::ACK) {
-            let shift = if flags.contains(TcpFlags::SYN) { 0 } else { seen.shifts().0 };
-            let edge = ack.wrapping_add(u32::from(window) << shift);
-            let back = seen.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
-            // RFC 9293 §3.8.6.2.1 (SHLD-14), but for what scaling rounds away.
-            if back >= 1 << shift && seen.peer_fin != Some(ack) {
-                wrong.push("the window was taken back");
-            }
-            if back < 0 || seen.advertised.is_none() {
-                seen.advertised = Some(edge);
-            }
+        if flags.contains(TcpFlags::ACK) && seen.offers_less(ack, window, syn) {
+            wrong.push("the window was taken back");
         }
         for what in wrong {
             self.complain(now, flow, what, segment);

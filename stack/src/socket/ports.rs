@@ -13,7 +13,6 @@
 //! bit and counts. One of the two sees the other.
 
 use std::collections::HashSet;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,11 +83,14 @@ impl Binding {
     }
 }
 
+/// All that there are.
+const PORTS: usize = 1 << 16;
+
 /// Ports that a bit of each word stands for.
 const WORD_PORTS: u16 = 64;
 
 /// Words with a bit for every port.
-const WORDS: usize = (1 << 16) / WORD_PORTS as usize;
+const WORDS: usize = PORTS / WORD_PORTS as usize;
 
 #[derive(Debug, Default)]
 struct Bindings {
@@ -96,9 +98,34 @@ struct Bindings {
     next_id: u64,
 }
 
-/// Connections by TCP port that use it without a binding of their own: accepted ones, ones in
-/// TIME-WAIT, and outgoing ones on an ephemeral port.
-type Counts = PortMap<u16, u32>;
+/// TCP ports, each with the number of connections that use it without a binding of their own:
+/// accepted ones, ones in TIME-WAIT, and outgoing ones on an ephemeral port. They may use every port
+/// there is, so each has its place: no search and no allocation. Memory is touched only where a port
+/// is.
+struct Counts(Box<[u32]>);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts(vec![0; PORTS].into_boxed_slice())
+    }
+}
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.used()).finish()
+    }
+}
+
+impl Counts {
+    fn on(&mut self, port: u16) -> &mut u32 {
+        &mut self.0[usize::from(port)]
+    }
+
+    /// Ports with connections.
+    fn used(&self) -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).zip(&self.0).filter(|&(_, &count)| count > 0).map(|(port, _)| port)
+    }
+}
 
 /// The ports of one host, shared by its engines.
 #[derive(Debug)]
@@ -136,7 +163,7 @@ impl PortRegistry {
 
     /// True if any engine has a connection on `port`.
     fn has_connections(&self, port: u16) -> bool {
-        self.connections.iter().any(|counts| locked(counts).contains_key(&port))
+        self.connections.iter().any(|counts| *locked(counts).on(port) > 0)
     }
 
     /// Takes `port` on `addr` (`None` is the wildcard).
@@ -181,7 +208,10 @@ impl PortRegistry {
     fn forget_if_unbound(&self, bindings: &mut Bindings, protocol: Protocol, port: u16) {
         if bindings.ports.get(&(protocol, port)).is_some_and(Vec::is_empty) {
             bindings.ports.remove(&(protocol, port));
-            shrink(&mut bindings.ports);
+            let (len, capacity) = (bindings.ports.len(), bindings.ports.capacity());
+            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
+                bindings.ports.shrink_to(2 * len);
+            }
             if protocol == Protocol::Tcp {
                 let (word, bit) = self.bound_bit(port);
                 word.fetch_and(!bit, Ordering::Relaxed);
@@ -256,39 +286,26 @@ impl PortRegistry {
         if unbound && word.load(Ordering::Relaxed) & bit != 0 {
             return false;
         }
-        *counts.entry(port).or_default() += 1;
+        *counts.on(port) += 1;
         true
     }
 
     /// Uncounts a connection of `engine` on `port`.
     pub fn close_connection(&self, engine: u16, port: u16) {
         let mut counts = self.engine(engine);
-        let Some(count) = counts.get_mut(&port) else {
-            debug_assert!(false, "a connection was closed twice");
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&port);
-            shrink(&mut counts);
-        }
+        let count = counts.on(port);
+        debug_assert!(*count > 0, "a connection was closed twice");
+        *count = count.saturating_sub(1);
     }
 
-    /// Ports that something uses.
+    /// Ports that something uses. It looks at all of them.
     pub fn in_use(&self) -> usize {
         let bindings = locked(&self.bindings);
         let mut ports: HashSet<(Protocol, u16)> = bindings.ports.keys().copied().collect();
         for counts in &self.connections {
-            ports.extend(locked(counts).keys().map(|&port| (Protocol::Tcp, port)));
+            ports.extend(locked(counts).used().map(|port| (Protocol::Tcp, port)));
         }
         ports.len()
-    }
-}
-
-fn shrink<K: Eq + Hash, V>(map: &mut PortMap<K, V>) {
-    let (len, capacity) = (map.len(), map.capacity());
-    if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-        map.shrink_to(2 * len);
     }
 }
 

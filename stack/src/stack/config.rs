@@ -36,6 +36,9 @@ pub struct Limits {
     pub stall_bytes_per_s: u32,
     /// Servers whose fast open cookie is kept (RFC 7413 §4.1.3).
     pub fast_open_cookies: usize,
+    /// SYN cookies that have made a connection and are not good for another one. Beyond it they are
+    /// not remembered, counted.
+    pub spent_cookies: usize,
     /// Reassembly of IP fragments.
     pub reassembly: ReassemblyLimits,
 }
@@ -53,6 +56,7 @@ impl Default for Limits {
             stall_patience: Duration::from_secs(10),
             stall_bytes_per_s: 1024,
             fast_open_cookies: 1024,
+            spent_cookies: 64 << 10,
             reassembly: ReassemblyLimits::default(),
         }
     }

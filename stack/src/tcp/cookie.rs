@@ -16,10 +16,16 @@
 //! the clock is set back by less than 64 ms to make room for them, so it still never runs
 //! backwards. They are not authenticated: who changes them harms its own connection only. A client
 //! without timestamps gets the MSS alone.
+//!
+//! Nothing in a cookie tells whether it has come back before. A copy of the segment that brought
+//! it, late on the wire, would make a second connection of the first one's data once that has ended;
+//! [`Spent`] remembers those that are still good.
 
 use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use hashbrown::HashTable;
 
 use super::ecn;
 use super::isn::{Purpose, flow_hasher};
@@ -152,6 +158,78 @@ pub(super) fn recall(
     (syn, (age <= 2 * PERIOD).then_some(age))
 }
 
+/// The SYNs whose cookies have come back, for as long as these are good: one number of eight bytes
+/// each, in a set for the current counter value and one for the last.
+#[derive(Debug)]
+pub struct Spent {
+    counter: u64,
+    /// Current, last. A cookie is good for no longer than the period after the one it comes back in.
+    marks: [HashTable<u64>; 2],
+    limit: usize,
+}
+
+/// What a good cookie is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Worth {
+    /// A connection. It is remembered that it has come back.
+    Connection,
+    /// A connection, but there is no room to remember it.
+    Unremembered,
+    /// Nothing: it has made one before.
+    Nothing,
+}
+
+impl Spent {
+    /// Remembers up to `limit` cookies.
+    pub fn new(limit: usize) -> Spent {
+        Spent { counter: 0, marks: Default::default(), limit }
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.marks.iter().map(HashTable::len).sum()
+    }
+
+    /// True if none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Spends the good cookie that answered the SYN with sequence number `irs` on `flow`. The SYN
+    /// is what counts: all cookies that its copies have got are spent with the first.
+    pub fn spend(
+        &mut self,
+        secret: u128,
+        flow: (SocketAddr, SocketAddr),
+        irs: u32,
+        now: Instant,
+    ) -> Worth {
+        self.age(now);
+        let mut hasher = flow_hasher(secret, Purpose::SpentCookie, flow.0, flow.1);
+        hasher.write_u32(irs);
+        let mark = hasher.finish();
+        if self.marks.iter().any(|marks| marks.find(mark, |&m| m == mark).is_some()) {
+            return Worth::Nothing;
+        }
+        if self.len() >= self.limit {
+            return Worth::Unremembered;
+        }
+        self.marks[0].insert_unique(mark, mark, |&m| m);
+        Worth::Connection
+    }
+
+    /// Forgets what has aged.
+    fn age(&mut self, now: Instant) {
+        let counter = counter(now);
+        if counter > self.counter {
+            let last = std::mem::take(&mut self.marks[0]);
+            self.marks[1] = if counter == self.counter + 1 { last } else { HashTable::new() };
+            self.counter = counter;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,5 +322,49 @@ mod tests {
         for bit in 0..32 {
             assert_eq!(check(SECRET, flow(5), 77, iss ^ 1 << bit, now), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_cookie_is_spent_once_for_as_long_as_it_is_good() {
+        let mut spent = Spent::new(10);
+        // Made at the very beginning of a period, back at its very end, good until 180 s.
+        let back = Instant::from_millis(119_999);
+        assert_eq!(spent.spend(SECRET, flow(5), 77, back), Worth::Connection);
+        for at in [119_999, 120_000, 179_999] {
+            let at = Instant::from_millis(at);
+            assert_eq!(spent.spend(SECRET, flow(5), 77, at), Worth::Nothing);
+        }
+        assert_eq!(spent.spend(SECRET, flow(5), 78, back), Worth::Connection, "another SYN");
+        assert_eq!(spent.spend(SECRET, flow(6), 77, back), Worth::Connection, "another flow");
+        let later = Instant::from_millis(240_000);
+        assert_eq!(spent.spend(SECRET, flow(5), 77, later), Worth::Connection, "another age");
+        assert_eq!(spent.len(), 1, "the others are forgotten");
+    }
+
+    #[test]
+    fn a_cookie_spent_in_one_period_is_known_in_the_next_whenever_it_was_asked_last() {
+        let mut spent = Spent::new(10);
+        let at = |s: u64| Instant::from_millis(s * 1000);
+        assert_eq!(spent.spend(SECRET, flow(1), 1, at(3_600)), Worth::Connection);
+        assert_eq!(spent.spend(SECRET, flow(1), 1, at(3_719)), Worth::Nothing);
+        assert_eq!(spent.spend(SECRET, flow(2), 1, at(3_720)), Worth::Connection);
+        assert_eq!(spent.spend(SECRET, flow(1), 1, at(3_721)), Worth::Connection);
+        // A long silence.
+        assert_eq!(spent.spend(SECRET, flow(2), 1, at(9_999)), Worth::Connection);
+        assert_eq!(spent.len(), 1);
+    }
+
+    #[test]
+    fn cookies_beyond_the_limit_are_as_good_as_ever_but_not_remembered() {
+        let mut spent = Spent::new(3);
+        let now = Instant::from_millis(90_000);
+        for port in 1..=3 {
+            assert_eq!(spent.spend(SECRET, flow(port), 77, now), Worth::Connection);
+        }
+        for _ in 0..2 {
+            assert_eq!(spent.spend(SECRET, flow(4), 77, now), Worth::Unremembered);
+        }
+        assert_eq!(spent.spend(SECRET, flow(1), 77, now), Worth::Nothing);
+        assert_eq!(spent.len(), 3);
     }
 }

@@ -73,6 +73,14 @@ impl Client {
                     self.conns.insert(socket, Conn::Opening(party));
                 }
             }
+            // The SYN waits for the first write.
+            Ok(()) => {
+                self.left -= 1;
+                if let Some(party) = Endpoint::register(cx, socket, server) {
+                    cx.oracle.opens_with_data(party);
+                    self.opened(cx, socket, party, Readiness::WRITABLE);
+                }
+            }
             other => {
                 // All ports to this server are in TIME-WAIT: some will be free again.
                 if other != Err(SocketError::AddrNotAvailable) {
@@ -131,6 +139,9 @@ fn set_options(cx: &mut Context<'_>, socket: SocketId) {
         options.push(SocketOption::QuickAck(true));
     }
     if cx.rng.chance(0.3) {
+        options.push(SocketOption::FastOpenConnect(true));
+    }
+    if cx.rng.chance(0.3) {
         options.push(SocketOption::MaxSeg(88 + cx.rng.below(1400) as u16));
     }
     if cx.rng.chance(0.3) {
@@ -155,6 +166,9 @@ pub(super) fn close(cx: &mut Context<'_>, socket: SocketId) {
 impl App for Client {
     fn on_event(&mut self, cx: &mut Context<'_>, event: Event) -> bool {
         let Event { socket, ready } = event;
+        if cx.enough {
+            self.left = 0;
+        }
         match self.conns.remove(&socket) {
             None => return false,
             Some(Conn::Opening(party)) => {
@@ -170,6 +184,9 @@ impl App for Client {
     }
 
     fn on_time(&mut self, cx: &mut Context<'_>) {
+        if cx.enough {
+            self.left = 0;
+        }
         while self.wants_connect() && self.next_connect.is_some_and(|at| at <= cx.now) {
             self.connect(cx);
             if self.next_connect == Some(cx.now) {

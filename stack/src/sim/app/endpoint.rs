@@ -18,6 +18,10 @@ const CALLS_A_TURN: usize = 32;
 /// Most stalls of one endpoint: some megabytes in calls of a few bytes would take days otherwise.
 const STALLS_MAX: u32 = 40;
 
+/// The least writes that a stream may take, about twice as many: tiny calls for megabytes cost time
+/// and frames, and show nothing new.
+const CALLS_FOR_ALL: u64 = 1_000;
+
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Habits {
@@ -48,8 +52,7 @@ impl Habits {
         } as usize;
         let abort_after = (rude && rng.chance(0.1)).then(|| rng.below(200_000));
         Habits {
-            // Tiny calls for megabytes cost time and show nothing new.
-            most: most.max((bytes.unwrap_or(0) / 2_000) as usize),
+            most: most.max((bytes.unwrap_or(0) / CALLS_FOR_ALL) as usize),
             bytes,
             owned: if rng.chance(0.5) { 0.0 } else { 0.5 },
             stalls: if rng.chance(0.6) { 0.0 } else { 0.01 },
@@ -165,6 +168,10 @@ impl Endpoint {
             }
         }
         self.unfinished = false;
+        if cx.enough {
+            let written = self.written;
+            self.habits.bytes = Some(self.habits.bytes.map_or(written, |bytes| bytes.min(written)));
+        }
         for _ in 0..CALLS_A_TURN {
             if self.over {
                 return;
@@ -269,7 +276,9 @@ impl Endpoint {
         if left == 0 || self.shut || self.over || waits {
             return false;
         }
-        let most = (1 + cx.rng.below(self.habits.most as u64)).min(left) as usize;
+        // An echo does not know from the start how much it will be.
+        let most = (self.habits.most as u64).max(self.written / CALLS_FOR_ALL);
+        let most = (1 + cx.rng.below(most)).min(left) as usize;
         let result = if cx.rng.chance(self.habits.owned) {
             self.write_owned(cx, most)
         } else {

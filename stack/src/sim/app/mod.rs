@@ -26,6 +26,9 @@ pub(super) struct Context<'a> {
     pub(super) oracle: &'a mut Oracle,
     pub(super) rng: &'a mut Rng,
     pub(super) scratch: &'a mut Vec<u8>,
+    /// The run has had as many frames as it should: nothing is begun any more, and what is under
+    /// way comes to its end.
+    pub(super) enough: bool,
 }
 
 /// An application on one host.

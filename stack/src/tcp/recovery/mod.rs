@@ -60,13 +60,15 @@ enum Frto {
     Probing,
 }
 
-/// A tail loss probe that is out (RFC 8985 §7).
+/// A probe that is out: of the tail (RFC 8985 §7), or of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Probe {
-    /// TLP.end_seq.
+    /// TLP.end_seq: of a recovery's probe the end of its segment.
     end: SeqNum,
     /// TLP.is_retrans.
     is_retransmission: bool,
+    /// Something has arrived since.
+    answered: bool,
 }
 
 /// What a recovery has sent again, to find out whether it had to.
@@ -89,6 +91,8 @@ pub(crate) struct Recovery {
     dup_acks: u8,
     probe: Option<Probe>,
     episode: Option<Episode>,
+    /// The window was reduced for a mark, too: it stays so, even if nothing was lost.
+    for_mark: bool,
     rack: Rack,
 }
 
@@ -112,6 +116,8 @@ pub(crate) struct Flight {
     pub(crate) una: SeqNum,
     pub(crate) nxt: SeqNum,
     pub(crate) mss: u32,
+    /// A mark has reduced the window already in which `una` was sent.
+    pub(crate) answered: bool,
 }
 
 impl Flight {
@@ -129,6 +135,7 @@ impl Recovery {
             dup_acks: 0,
             probe: None,
             episode: None,
+            for_mark: false,
             rack: Rack::new(iss),
         }
     }
@@ -162,6 +169,12 @@ impl Recovery {
             Phase::Fast { .. } | Phase::Repair(_) => 3,
             Phase::Loss(_) => 4,
         }
+    }
+
+    /// Quarters of a round trip that RACK waits for what may be late.
+    #[cfg(test)]
+    pub(crate) fn reo_wnd_mult(&self) -> u8 {
+        self.rack.reo_wnd_mult
     }
 
     /// The smallest round trip of the last minutes, where one was measured.
@@ -250,7 +263,10 @@ impl Recovery {
                 } else {
                     f.bytes()
                 };
-                cc.on_loss(now, flight, f.mss);
+                self.for_mark = f.answered;
+                if !f.answered {
+                    cc.on_loss(now, flight, f.mss);
+                }
                 // RFC 6582 §3.2 step 2, RFC 5681 §3.2 steps 2 and 3.
                 self.recover = f.nxt;
                 self.dup_acks = 0;
@@ -307,6 +323,11 @@ impl Recovery {
 
     // --- both ------------------------------------------------------------------------------------
 
+    /// What has reduced the window was not only a loss.
+    pub(in crate::tcp) fn keep_reduction(&mut self) {
+        self.for_mark = true;
+    }
+
     /// The retransmission timer has expired, or segments were too large for the path: the records
     /// say what is lost. `ask` whether it was a loss at all.
     pub(crate) fn on_timeout(&mut self, f: &Flight, ask: bool) {
@@ -317,6 +338,7 @@ impl Recovery {
         };
         // RFC 6582 §3.2 step 4: no fast retransmit for what was sent before the timeout.
         self.recover = f.nxt;
+        self.for_mark = f.answered || (self.after_timeout() && self.for_mark);
         self.dup_acks = 0;
         self.probe = None;
         if !self.after_timeout() {
@@ -335,6 +357,7 @@ impl Recovery {
         self.phase = Phase::Open;
         self.recover = una - 1;
         self.dup_acks = 0;
+        self.probe = None;
         self.episode = None;
     }
 }
