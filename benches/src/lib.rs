@@ -23,10 +23,12 @@
 pub mod balance;
 pub mod cores;
 pub mod kernel;
+pub mod latency;
 pub mod loss;
 pub mod measure;
 pub mod million;
 pub mod ours;
+pub mod overload;
 pub mod peer;
 pub mod threads;
 pub mod workload;

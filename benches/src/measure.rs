@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::{Pair, Workload};
 
 /// Figures of one side, one of each round.
@@ -103,6 +105,12 @@ fn calibrate<P: Pair>(workload: Workload, pair: &mut P, slice: Duration) -> u64 
         }
         operations *= 2;
     }
+}
+
+/// Processor time that this thread has had.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 #[cfg(test)]

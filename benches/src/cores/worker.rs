@@ -12,9 +12,9 @@ use barewire_stack::tcp::Readiness;
 use barewire_stack::{
     Event, ForwardKind, Instant, Share, SocketError, SocketId, Stack, StackConfig,
 };
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{IN_FLIGHT, Load, Order, Rate};
+use crate::measure::thread_time;
 use crate::ours::Host;
 use crate::{MAX_IDLE_TURNS, MESSAGE_BYTES, message};
 
@@ -69,12 +69,6 @@ fn host(addr: Ipv4Addr, queue: Box<dyn QueueSeed>, share: Share) -> Host<dyn Que
     config.ephemeral_ports = 1024..=65_535;
     let neighbor = NeighborConfig { reachable: REACHABLE, ..NeighborConfig::default() };
     Host::with_neighbors(addr, queue.open(), config, neighbor)
-}
-
-/// Processor time that this thread has had.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 impl Worker {

@@ -214,19 +214,19 @@ impl Mailbox {
 
     /// Engine: the next control call.
     pub(crate) fn next_request(&self) -> Option<Request> {
-        let request = self.requests.pop()?;
+        let request = pop(&self.requests)?;
         self.request_room.ring();
         Some(request)
     }
 
     /// Engine: the key of the next portal that has something.
     pub(crate) fn next_post(&self) -> Option<u32> {
-        self.posts.pop()
+        pop(&self.posts)
     }
 
     /// Engine: the next frame from another engine.
     pub(crate) fn next_forwarded(&self) -> Option<Forwarded> {
-        self.forwarded.pop()
+        pop(&self.forwarded)
     }
 
     /// Engine: true if anything waits here.
@@ -264,6 +264,12 @@ impl Mailbox {
         while self.requests.pop().is_some() {}
         self.request_room.ring();
     }
+}
+
+/// Looks before it pops: a pop that finds nothing has a fence in it, and an engine looks here in
+/// every turn.
+fn pop<T>(queue: &ArrayQueue<T>) -> Option<T> {
+    if queue.is_empty() { None } else { queue.pop() }
 }
 
 impl fmt::Debug for Mailbox {

@@ -87,6 +87,8 @@ pub(super) struct Engine {
     phase: Phase,
     last_work: Instant,
     idle_turns: u32,
+    /// The last turn took as many frames as it may.
+    behind: bool,
     counters: LoopCounters,
     failure: Option<String>,
 }
@@ -126,6 +128,7 @@ impl Engine {
             phase: Phase::Running,
             last_work,
             idle_turns: 0,
+            behind: false,
             counters: LoopCounters::default(),
             failure: None,
         }
@@ -197,6 +200,11 @@ impl Engine {
             if n < BURST_FRAMES {
                 break;
             }
+        }
+        let behind = frames >= RX_BURSTS * BURST_FRAMES;
+        if behind != self.behind {
+            self.behind = behind;
+            self.core.with_stack(|stack| stack.set_behind(behind));
         }
         Ok(frames)
     }

@@ -47,6 +47,9 @@ pub const REPLY_BACKLOG_FRAMES: usize = 4 * BURST_FRAMES;
 /// Frames in an interface's burst beyond which `send_to` answers `WouldBlock`.
 pub const DATAGRAM_BACKLOG_FRAMES: usize = 2 * BURST_FRAMES;
 
+/// One header cell in this many is never taken for data.
+const CONTROL_RESERVE_PART: usize = 16;
+
 /// Destinations whose way is remembered apart from connections and sockets.
 const RECENT_WAYS: usize = 16;
 
@@ -169,6 +172,8 @@ pub(crate) enum Resolution {
 pub(crate) struct Egress {
     pub(crate) now: Instant,
     pub(crate) pool: Pool,
+    /// Header cells that data leaves to control traffic.
+    reserved_cells: usize,
     pub(crate) rng: Rng,
     pub(crate) ifaces: Vec<Interface>,
     routes: route::Table,
@@ -194,6 +199,7 @@ impl Egress {
     pub(crate) fn new(pool: Pool, rng: Rng) -> Egress {
         Egress {
             now: Instant::ZERO,
+            reserved_cells: pool.total_cells() / CONTROL_RESERVE_PART,
             pool,
             rng,
             ifaces: Vec::new(),
@@ -389,6 +395,21 @@ impl Egress {
             self.counters.tx_reply_overflow += 1;
         }
         room
+    }
+
+    /// A header cell for data, or `None`, counted: the last of them are kept for what overload is
+    /// ended by, ACKs, RSTs, handshakes and neighbours.
+    fn data_cell(&mut self) -> Option<PacketBuf> {
+        if self.pool.free_cells() > self.reserved_cells {
+            return self.header_cell();
+        }
+        // Those that other threads have let go of may be enough.
+        self.pool.collect_returns();
+        if self.pool.free_cells() > self.reserved_cells {
+            return self.header_cell();
+        }
+        self.counters.tx_no_buffer += 1;
+        None
     }
 
     /// A header cell with room for the link header in front, or `None`, counted.

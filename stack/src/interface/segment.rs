@@ -114,7 +114,8 @@ impl Egress {
         len: u32,
         tso_mss: u16,
     ) {
-        let Some(mut cell) = self.header_cell() else { return payload.skip(len) };
+        let cell = if len == 0 { self.header_cell() } else { self.data_cell() };
+        let Some(mut cell) = cell else { return payload.skip(len) };
         let Some(iface) = self.iface(path.hop.iface()) else { return };
         let link_len = iface.link_len();
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);

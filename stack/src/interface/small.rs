@@ -59,7 +59,8 @@ impl Egress {
         write: impl FnOnce(&mut [u8], &mut Checksum) -> usize,
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small segment");
-        let Some(mut cell) = self.header_cell() else { return };
+        let cell = if payload.is_empty() { self.header_cell() } else { self.data_cell() };
+        let Some(mut cell) = cell else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
         let bytes: &mut [u8] = &mut cell;
         let link_len = write_link(iface, mac, bytes);
@@ -127,7 +128,7 @@ impl Egress {
         payload: &[u8],
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small datagram");
-        let Some(mut cell) = self.header_cell() else { return };
+        let Some(mut cell) = self.data_cell() else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(iface.0)) else { return };
         let bytes: &mut [u8] = &mut cell;
         let link_len = write_link(iface, mac, bytes);

@@ -27,6 +27,7 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod overload;
 mod pacing;
 mod poll_flags;
 mod raw;
@@ -139,6 +140,8 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
+    /// More arrives than can be worked on: see `overload`.
+    behind: bool,
     resets: resets::ResetLimit,
     /// Where the search for stalled connections goes on.
     shed_hand: u32,
@@ -179,6 +182,7 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
+            behind: false,
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),

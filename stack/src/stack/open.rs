@@ -41,6 +41,7 @@ impl Stack {
                     reuse: Reuse::default(),
                     ttl: DEFAULT_TTL,
                     tos: 0,
+                    priority: 0,
                 },
                 bound: None,
             }),

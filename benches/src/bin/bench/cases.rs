@@ -7,6 +7,7 @@ use std::time::Duration;
 use barewire_benches::cores::{Fleet, Load};
 use barewire_benches::loss::{Control, Ours, Path, Peer as LossPeer, Role, goodput};
 use barewire_benches::measure::{Samples, alternate, compare};
+use barewire_benches::overload::{self, Cost, Offer};
 use barewire_benches::threads::{self, Asker};
 use barewire_benches::{MESSAGE_BYTES, Pair, Setup, Unit, Workload, kernel, ours, peer};
 use barewire_stack::engine::Idle;
@@ -28,6 +29,8 @@ pub(crate) enum Peer {
     OursAlone,
     /// Our stack on one of the cores.
     OursOneCore,
+    /// Our stack at the load that it carries best.
+    OursAtBest,
 }
 
 impl Peer {
@@ -37,6 +40,7 @@ impl Peer {
             Peer::Kernel => <kernel::Pair as Pair>::NAME,
             Peer::OursAlone => "ours, none idle",
             Peer::OursOneCore => "ours, one core",
+            Peer::OursAtBest => "ours, at its best",
         }
     }
 }
@@ -54,6 +58,8 @@ pub(crate) enum What {
     Cores(Load),
     /// Round trips a second of a thread with what answers on another core.
     Threads,
+    /// Connections answered a second at twice the load that can be carried.
+    Overload,
 }
 
 /// A row of the table to be.
@@ -73,7 +79,7 @@ const fn cores(load: Load) -> Case {
 }
 
 /// All of them, in the table's order.
-pub(crate) const CASES: [Case; 20] = [
+pub(crate) const CASES: [Case; 21] = [
     rate(Workload::Bulk1500Checksums, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk1500, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk9000Checksums, Peer::Smoltcp, Target::Times(2.0)),
@@ -94,7 +100,11 @@ pub(crate) const CASES: [Case; 20] = [
     cores(Load::Echo),
     cores(Load::Connections),
     Case { what: What::Threads, peer: Peer::Kernel, target: Target::Times(3.0) },
+    Case { what: What::Overload, peer: Peer::OursAtBest, target: Target::Times(0.9) },
 ];
+
+/// Connections a second with which the search for a server's best begins.
+const FIRST_OFFER: f64 = 20_000.0;
 
 /// A thread that has run for less of the time than this has had to share its core.
 const QUIET_SHARE: f64 = 0.95;
@@ -130,6 +140,7 @@ impl Case {
             What::Cores(Load::Echo) => "cores-echo",
             What::Cores(Load::Connections) => "cores-connect",
             What::Threads => "threads-echo",
+            What::Overload => "overload",
         }
     }
 
@@ -155,6 +166,7 @@ impl Case {
             What::Loss => self.loss(),
             What::Cores(load) => self.cores(load, effort),
             What::Threads => self.threads(effort),
+            What::Overload => self.overload(effort),
         }
     }
 
@@ -186,7 +198,7 @@ impl Case {
                 let mut peer = kernel::Pair::new(&Setup { namespace, ..setup });
                 compare(workload, (&mut pair, &mut peer), turns, time)
             }
-            Peer::OursAlone | Peer::OursOneCore => {
+            Peer::OursAlone | Peer::OursOneCore | Peer::OursAtBest => {
                 let mut alone = ours::Pair::new(&Setup { idle: 0, ..setup });
                 compare(workload, (&mut pair, &mut alone), turns, time)
             }
@@ -252,6 +264,36 @@ impl Case {
             costs.bytes_copied as f64 / rounds,
         );
         let note = Some(note);
+        Row { note, ..self.row("op/s", sides, result.ratio(), result.spread()) }
+    }
+
+    /// A server at twice the load that it can carry.
+    fn overload(&self, effort: &Effort) -> Row {
+        let (cost, time) = (Cost::Measured, effort.time.div_f64(20.0));
+        let time = time.clamp(Duration::from_millis(20), Duration::from_millis(500));
+        let best = overload::best(cost, time / 2, FIRST_OFFER);
+        let offer = |times: f64| Offer { per_second: times * best, time, cost, shedding: true };
+        let mut last = None;
+        let result = alternate(
+            effort.turns,
+            || last.insert(overload::run(&offer(2.0))).good,
+            || overload::run(&offer(1.0)).good,
+        );
+        let sides = (result.ours.median(), result.peer.median());
+        let note = last.map(|outcome| {
+            format!(
+                "offered {:.0} a second; those answered waited {:?} at the median and {:?} at the \
+                 99th percentile; {} SYNs shed, {} frames lost before the server; the operator had \
+                 {} answers and missed {}",
+                outcome.offered,
+                outcome.latency(0.5),
+                outcome.latency(0.99),
+                outcome.server.listen_shed,
+                outcome.ring_dropped,
+                outcome.operator_ns.len(),
+                outcome.operator_failed,
+            )
+        });
         Row { note, ..self.row("op/s", sides, result.ratio(), result.spread()) }
     }
 

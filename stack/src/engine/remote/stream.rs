@@ -139,9 +139,6 @@ impl RemoteStream {
                 return Some(Ok(0));
             }
             let n = self.put_bytes(buf);
-            if n == 0 {
-                self.0.want(buf.len().div_ceil(2048));
-            }
             self.0.post();
             (n > 0).then_some(Ok(n))
         };
@@ -150,21 +147,22 @@ impl RemoteStream {
     }
 
     fn put_bytes(&self, buf: &[u8]) -> usize {
-        let _turn = locked(&self.0.writer);
+        let _turn = locked(&self.0.writers.turn);
         let mut done = 0;
-        while done < buf.len() && self.0.has_tx_room() {
+        while done < buf.len() {
             let Some(mut grant) = self.0.take_grant() else { break };
             let n = grant.len().min(buf.len() - done);
             grant[..n].copy_from_slice(&buf[done..done + n]);
             grant.truncate(n);
-            if !push_tx(&self.0, Parcel::piece(grant)) {
-                break;
-            }
+            push_tx(&self.0, Parcel::piece(grant));
             done += n;
         }
         if done > 0 {
             copied(&self.0, done);
-            self.0.want((buf.len() - done).div_ceil(2048) + 1);
+        }
+        // What has been used is granted again without being asked for.
+        if done < buf.len() {
+            self.0.want((buf.len() - done).div_ceil(2048) + usize::from(done > 0));
         }
         done
     }

@@ -50,6 +50,8 @@ enum Role {
         inbound: Option<PacketSlice>,
         /// Taken from the thread; the stack had no room for it.
         outbound: Option<PacketSlice>,
+        /// Buffers that came back filled and are to be granted again.
+        spent: usize,
         connected: bool,
         read_done: bool,
         write_done: bool,
@@ -129,7 +131,7 @@ impl Remotes {
 
     /// Payload bytes that threads copied into or out of packet memory, at all sockets there were.
     pub(in crate::engine) fn bytes_copied(&self) -> u64 {
-        let each = |entry: &Entry| entry.portal.bytes_copied.load(Ordering::Relaxed);
+        let each = |entry: &Entry| entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
         self.gone_bytes_copied + self.entries.iter().map(|(_, entry)| each(entry)).sum::<u64>()
     }
 
@@ -289,6 +291,7 @@ impl Remotes {
         let role = Role::Stream {
             inbound: None,
             outbound: None,
+            spent: 0,
             connected,
             read_done: false,
             write_done: false,
@@ -427,7 +430,7 @@ impl Remotes {
             return;
         }
         let entry = self.entries.remove(key as usize);
-        self.gone_bytes_copied += entry.portal.bytes_copied.load(Ordering::Relaxed);
+        self.gone_bytes_copied += entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
         entry.portal.endpoint.set(Status::CLOSED);
         entry.portal.endpoint.ring_all();
         drop(entry);
@@ -575,21 +578,26 @@ fn may_grant(pool: &Pool) -> bool {
 }
 
 impl Entry {
-    /// Grants what the thread has asked for; true if the pool had too little to spare.
-    fn grant(&self, pool: &Pool) -> bool {
-        let wanted = self.portal.wanted().min(self.portal.grant_room());
-        for _ in 0..wanted {
-            if !may_grant(pool) {
-                return true;
-            }
-            match pool.alloc().map(|buf| buf.into_remote()) {
-                Some(Ok(remote)) => self.portal.grant(remote),
-                Some(Err(_)) | None => return true,
-            }
+    /// Grants what the thread has asked for or used; true if the pool had too little to spare.
+    fn grant(&mut self, pool: &Pool) -> bool {
+        let Entry { portal, role, .. } = self;
+        let mut none = 0;
+        let spent = if let Role::Stream { spent, .. } = role { spent } else { &mut none };
+        let wanted = portal.wanted();
+        let due = wanted.max(*spent).min(portal.grant_room());
+        let mut granted = 0;
+        while granted < due && may_grant(pool) {
+            let Some(Ok(remote)) = pool.alloc().map(|buf| buf.into_remote()) else { break };
+            portal.grant(remote);
+            granted += 1;
         }
-        if wanted > 0 {
-            self.portal.ring_writable();
+        *spent = spent.saturating_sub(granted);
+        if granted > 0 {
+            if wanted > 0 {
+                portal.served(wanted.min(granted));
+            }
+            portal.ring_writable();
         }
-        false
+        granted < due
     }
 }

@@ -110,17 +110,20 @@ impl Entry {
     /// Moves the thread's data to the stack; true if the pool was empty.
     pub(super) fn push(&mut self, core: &Core) -> bool {
         let (socket, portal) = (self.socket, &self.portal);
-        let Role::Stream { outbound, write_done, .. } = &mut self.role else { return false };
+        let Role::Stream { outbound, write_done, spent, .. } = &mut self.role else {
+            return false;
+        };
         let mut starved = false;
         loop {
             let piece = match outbound.take() {
                 Some(piece) => piece,
-                None => match portal.pop_tx().map(|parcel| core.pool().adopt(parcel.front)) {
-                    Some(Ok(buf)) => buf.freeze(),
+                None => {
+                    let Some(parcel) = portal.pop_tx() else { break };
+                    *spent += 1;
                     // Only this engine's buffers were granted; another's just goes home.
-                    Some(Err(_)) => continue,
-                    None => break,
-                },
+                    let Ok(buf) = core.pool().adopt(parcel.front) else { continue };
+                    buf.freeze()
+                }
             };
             if *write_done {
                 continue;
