@@ -176,6 +176,49 @@ pub(super) struct Receive {
     pub(super) dsack: Option<Range>,
 }
 
+impl Send {
+    /// Nothing has been sent.
+    #[inline(always)]
+    fn new(iss: SeqNum, mss: u16, buffer: u32) -> Send {
+        Send {
+            una: iss,
+            nxt: iss,
+            wnd: 0,
+            max_wnd: 0,
+            wl1: SeqNum::default(),
+            wl2: iss,
+            full_at: iss,
+            small_end: iss,
+            buffer,
+            mss,
+            mss_limit: mss,
+            proven: 0,
+            scale: WindowScale::NONE,
+        }
+    }
+}
+
+impl Receive {
+    /// Nothing has been received.
+    #[inline(always)]
+    fn new(config: &TcpConfig, our_mss: u16) -> Receive {
+        Receive {
+            nxt: SeqNum::default(),
+            edge: SeqNum::default(),
+            acked: SeqNum::default(),
+            buffer: recv_start(config),
+            tuning: Tuning::default(),
+            our_mss,
+            peer_segment: MSS_DEFAULT.min(our_mss),
+            // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
+            scale: WindowScale::for_buffer(config.recv_buffer_bytes),
+            quick_acks: config.quick_acks,
+            dup_acks: 0,
+            dsack: None,
+        }
+    }
+}
+
 /// Challenge ACKs in the current second (RFC 5961 §7).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Challenges {
@@ -296,35 +339,8 @@ impl Tcb {
             state: State::Closed,
             pending: Pending::empty(),
             status: mirrored(&config, &controller),
-            snd: Send {
-                una: iss,
-                nxt: iss,
-                wnd: 0,
-                max_wnd: 0,
-                wl1: SeqNum::default(),
-                wl2: iss,
-                full_at: iss,
-                small_end: iss,
-                buffer: send_start(&config),
-                mss,
-                mss_limit: mss,
-                proven: 0,
-                scale: WindowScale::NONE,
-            },
-            rcv: Receive {
-                nxt: SeqNum::default(),
-                edge: SeqNum::default(),
-                acked: SeqNum::default(),
-                buffer: recv_start(&config),
-                tuning: Tuning::default(),
-                our_mss,
-                peer_segment: MSS_DEFAULT.min(our_mss),
-                // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
-                scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: config.quick_acks,
-                dup_acks: 0,
-                dsack: None,
-            },
+            snd: Send::new(iss, mss, send_start(&config)),
+            rcv: Receive::new(&config, our_mss),
             ts_recent: 0,
             ts_offset: open.ts_offset,
             recovery: Recovery::new(iss),
