@@ -77,7 +77,10 @@ const SPARE_BLOCKS: usize = 64;
 /// with the memory of their queues.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
-    #[allow(clippy::vec_box, reason = "a block goes from hand to hand in its box")]
+    #[allow(
+        clippy::vec_box,
+        reason = "a box is what a connection holds: it changes hands, nothing moves"
+    )]
     spare: Vec<Box<Tcb>>,
 }
 

@@ -152,27 +152,6 @@ pub(super) struct Send {
     pub(super) scale: WindowScale,
 }
 
-impl Send {
-    #[inline(always)]
-    fn new(iss: SeqNum, mss: u16, config: &TcpConfig) -> Send {
-        Send {
-            una: iss,
-            nxt: iss,
-            wnd: 0,
-            max_wnd: 0,
-            wl1: SeqNum::default(),
-            wl2: iss,
-            full_at: iss,
-            small_end: iss,
-            buffer: send_start(config),
-            mss,
-            mss_limit: mss,
-            proven: 0,
-            scale: WindowScale::NONE,
-        }
-    }
-}
-
 /// Receive sequence variables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receive {
@@ -197,9 +176,32 @@ pub(super) struct Receive {
     pub(super) dsack: Option<Range>,
 }
 
-impl Receive {
+impl Send {
+    /// Nothing has been sent.
     #[inline(always)]
-    fn new(our_mss: u16, config: &TcpConfig) -> Receive {
+    fn new(iss: SeqNum, mss: u16, buffer: u32) -> Send {
+        Send {
+            una: iss,
+            nxt: iss,
+            wnd: 0,
+            max_wnd: 0,
+            wl1: SeqNum::default(),
+            wl2: iss,
+            full_at: iss,
+            small_end: iss,
+            buffer,
+            mss,
+            mss_limit: mss,
+            proven: 0,
+            scale: WindowScale::NONE,
+        }
+    }
+}
+
+impl Receive {
+    /// Nothing has been received.
+    #[inline(always)]
+    fn new(config: &TcpConfig, our_mss: u16) -> Receive {
         Receive {
             nxt: SeqNum::default(),
             edge: SeqNum::default(),
@@ -337,8 +339,8 @@ impl Tcb {
             state: State::Closed,
             pending: Pending::empty(),
             status: mirrored(&config, &controller),
-            snd: Send::new(iss, mss, &config),
-            rcv: Receive::new(our_mss, &config),
+            snd: Send::new(iss, mss, send_start(&config)),
+            rcv: Receive::new(&config, our_mss),
             ts_recent: 0,
             ts_offset: open.ts_offset,
             recovery: Recovery::new(iss),
