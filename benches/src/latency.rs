@@ -22,19 +22,19 @@ use barewire_stack::tcp::Readiness;
 use barewire_stack::{Event, Instant, Rng, SocketError, SocketId, StackConfig};
 use hdrhistogram::Histogram;
 
+use crate::MESSAGE_BYTES;
 use crate::measure::thread_time;
 use crate::ours::Host;
-use crate::{MESSAGE_BYTES, message};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 7;
 
-/// Connections that requests go over in turn.
-const CONNECTIONS: usize = 16;
+/// Connections that requests go over in turn: so many that each request is a segment of its own.
+const CONNECTIONS: usize = 64;
 
-/// Requests under way on each connection while the most that both can do is looked for.
-const PIPELINED: usize = 4;
+/// What is read or written by one call at most.
+const CALL_BYTES: usize = 4 << 10;
 
 /// Frames that the cable holds.
 const RING_LEN: usize = 2048;
@@ -65,7 +65,7 @@ pub struct Figures {
 /// Both loads, and what they are parts of.
 #[derive(Clone, Debug)]
 pub struct Latency {
-    /// Requests a second with as many under way as can be.
+    /// Requests a second with one under way on each connection all the time.
     pub most: f64,
     /// At [`LIGHT`] of it.
     pub light: Figures,
@@ -128,17 +128,19 @@ fn serve(queue: Box<dyn QueueSeed>, over: &AtomicBool) {
     let listener = host.tcp();
     host.stack.bind(listener, SocketAddr::from((SERVER, PORT))).expect("a free port");
     host.stack.listen(listener, CONNECTIONS).expect("a bound socket");
-    let mut buffer = [0; PIPELINED * MESSAGE_BYTES];
+    let mut buffer = [0; CALL_BYTES];
     while !over.load(Ordering::Relaxed) {
         let now = clock();
         host.receive(now);
         while let Some(Event { socket, ready }) = host.stack.poll_event() {
             if socket == listener {
                 while host.stack.accept(socket).is_ok() {}
-            } else if ready.contains(Readiness::READABLE) {
-                while let Ok(len @ 1..) = host.stack.read(socket, &mut buffer) {
-                    let written = host.stack.write(socket, &buffer[..len]);
-                    assert_eq!(written, Ok(len), "a client that reads");
+            } else if ready.intersects(Readiness::READABLE | Readiness::WRITABLE) {
+                // What finds no room for its answer waits unread until there is some.
+                while let Ok(room @ 1..) = host.stack.write_room(socket) {
+                    let part = &mut buffer[..room.min(CALL_BYTES)];
+                    let Ok(len @ 1..) = host.stack.read(socket, part) else { break };
+                    assert_eq!(host.stack.write(socket, &buffer[..len]), Ok(len), "room for it");
                 }
             }
         }
@@ -151,6 +153,8 @@ fn serve(queue: Box<dyn QueueSeed>, over: &AtomicBool) {
 struct Lane {
     /// When each was due, oldest first.
     due: VecDeque<Instant>,
+    /// Bytes of requests that have found no room yet.
+    unsent: usize,
     /// Bytes of the next answer that are there.
     bytes: usize,
 }
@@ -159,9 +163,10 @@ struct Client {
     host: Host<dyn Queue>,
     ends: Vec<SocketId>,
     lanes: HashMap<SocketId, Lane>,
+    /// Connections with bytes that have found no room.
+    stuck: Vec<SocketId>,
     /// Which connection is next.
-    turn: usize,
-    round: u64,
+    next: usize,
     rng: Rng,
 }
 
@@ -175,7 +180,7 @@ impl Client {
             assert_eq!(connecting, Err(SocketError::InProgress));
         }
         let lanes = ends.iter().map(|&end| (end, Lane::default())).collect();
-        let mut client = Client { host, ends, lanes, turn: 0, round: 0, rng: Rng::new(1) };
+        let mut client = Client { host, ends, lanes, stuck: Vec::new(), next: 0, rng: Rng::new(1) };
         let mut open = 0;
         while open < CONNECTIONS {
             let now = clock();
@@ -190,18 +195,36 @@ impl Client {
     }
 
     fn ask(&mut self, socket: SocketId, due: Instant) {
-        self.round += 1;
-        let written = self.host.stack.write(socket, &message(self.round));
-        assert_eq!(written, Ok(MESSAGE_BYTES), "room for a request");
-        self.lanes.entry(socket).or_default().due.push_back(due);
+        let lane = self.lanes.entry(socket).or_default();
+        lane.due.push_back(due);
+        lane.unsent += MESSAGE_BYTES;
+        // Else it is among those that are stuck.
+        if lane.unsent == MESSAGE_BYTES {
+            self.write(socket);
+        }
+    }
+
+    /// Writes what there is room for; the rest is tried again at the next turn.
+    fn write(&mut self, socket: SocketId) {
+        let Some(lane) = self.lanes.get_mut(&socket) else { return };
+        while lane.unsent > 0 {
+            match self.host.stack.write(socket, &[0; CALL_BYTES][..lane.unsent.min(CALL_BYTES)]) {
+                Ok(len) => lane.unsent -= len,
+                Err(SocketError::WouldBlock) => return self.stuck.push(socket),
+                Err(error) => panic!("a connection that lives: {error}"),
+            }
+        }
     }
 
     /// Sends, takes in what there is, and calls `heard` for each answer with its socket and the time
     /// that its request was due.
     fn turn(&mut self, now: Instant, mut heard: impl FnMut(SocketId, Instant)) {
+        for socket in std::mem::take(&mut self.stuck) {
+            self.write(socket);
+        }
         self.host.send(now);
         self.host.receive(now);
-        let mut buffer = [0; PIPELINED * MESSAGE_BYTES];
+        let mut buffer = [0; CALL_BYTES];
         while let Some(Event { socket, ready }) = self.host.stack.poll_event() {
             assert!(!ready.contains(Readiness::ERROR), "a connection that lives");
             let Some(lane) = self.lanes.get_mut(&socket) else { continue };
@@ -215,11 +238,11 @@ impl Client {
         }
     }
 
-    /// Requests a second with [`PIPELINED`] under way on each connection all the time.
+    /// Requests a second with one under way on each connection all the time.
     fn saturate(&mut self, time: Duration) -> f64 {
         let (start, mut answers) = (clock(), 0u64);
         for end in self.ends.clone() {
-            (0..PIPELINED).for_each(|_| self.ask(end, start));
+            self.ask(end, start);
         }
         let mut again = Vec::new();
         loop {
@@ -249,8 +272,8 @@ impl Client {
         while due < end {
             let now = clock();
             while due <= now && due < end {
-                let socket = self.ends[self.turn % CONNECTIONS];
-                self.turn += 1;
+                let socket = self.ends[self.next % CONNECTIONS];
+                self.next += 1;
                 self.ask(socket, due);
                 // Uniform in (0, 1]: its logarithm is finite.
                 let uniform = ((self.rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;

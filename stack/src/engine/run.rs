@@ -44,6 +44,8 @@ const PORTALS: usize = 256;
 const SLEEPERS: usize = 256;
 /// Transmit bursts a turn.
 const TX_BURSTS: usize = 8;
+/// Steps of conversations within the host a turn.
+const LOCAL_ROUNDS: usize = 4;
 
 /// Turns without work before an engine may sleep, however short its spin: what the last phases of
 /// one turn set in motion is seen by the next.
@@ -182,6 +184,16 @@ impl Engine {
             work += owner::send_out(&core, &self.engines, &mut self.counters, FORWARDED_FRAMES);
         }
         work += self.transmit()?;
+        for _ in 0..LOCAL_ROUNDS {
+            // What went to an address of this host has arrived already.
+            if !core.stack().has_events() {
+                break;
+            }
+            work += core.deliver_events(EVENTS);
+            work += core.executor().run(TASK_POLLS);
+            work += self.remotes.run(PORTALS);
+            work += self.transmit()?;
+        }
         core.pool().collect_returns();
         self.queue.reclaim();
         Ok(work)
@@ -259,7 +271,8 @@ impl Engine {
 
     fn rest(&mut self) {
         self.idle_turns = self.idle_turns.saturating_add(1);
-        let Idle::Adaptive { spin } = self.idle else { return std::hint::spin_loop() };
+        // A turn that finds nothing is pause enough.
+        let Idle::Adaptive { spin } = self.idle else { return };
         let idle_for = self.core.now().saturating_since(self.last_work);
         if self.idle_turns >= IDLE_TURNS && idle_for >= spin {
             return self.sleep();

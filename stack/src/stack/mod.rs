@@ -318,6 +318,11 @@ impl Stack {
         }
     }
 
+    /// True if [`Stack::poll_event`] may have something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// A packet that came here and belongs to another engine.
     pub fn poll_forward(&mut self) -> Option<Forward> {
         self.forwards.pop_front()
