@@ -24,7 +24,7 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 const MAX_STILL_TURNS: u32 = 100_000_000;
 
 /// Runs `make` in a network namespace, and comes back to the thread's own.
-fn inside<T>(namespace: Option<&Path>, make: impl FnOnce() -> T) -> T {
+pub(crate) fn inside<T>(namespace: Option<&Path>, make: impl FnOnce() -> T) -> T {
     let Some(namespace) = namespace else { return make() };
     let enter = |file: &File| {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))

@@ -20,12 +20,17 @@
 //! real clock would be the same cost to both. The kernel has its own clock, and no process switch:
 //! its two hosts are sockets of one thread.
 
+pub mod balance;
+pub mod cores;
 pub mod kernel;
+pub mod latency;
 pub mod loss;
 pub mod measure;
 pub mod million;
 pub mod ours;
+pub mod overload;
 pub mod peer;
+pub mod threads;
 pub mod workload;
 
 use std::path::PathBuf;

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::{Pair, Workload};
 
 /// Figures of one side, one of each round.
@@ -68,12 +70,21 @@ pub fn compare<A: Pair, B: Pair>(
     // The first turns warm up and say how much fits a slice.
     let ours_operations = calibrate(workload, ours, slice);
     let peer_operations = calibrate(workload, peer, slice);
-    let (mut ours_rates, mut peer_rates) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        ours_rates.push(rate(workload, ours, ours_operations));
-        peer_rates.push(rate(workload, peer, peer_operations));
-    }
-    Comparison { ours: Samples(ours_rates), peer: Samples(peer_rates) }
+    alternate(
+        rounds,
+        || rate(workload, ours, ours_operations),
+        || rate(workload, peer, peer_operations),
+    )
+}
+
+/// Takes a figure of each side in turn, `rounds` times.
+pub fn alternate(
+    rounds: usize,
+    mut ours: impl FnMut() -> f64,
+    mut peer: impl FnMut() -> f64,
+) -> Comparison {
+    let (ours, peer) = (0..rounds).map(|_| (ours(), peer())).unzip();
+    Comparison { ours: Samples(ours), peer: Samples(peer) }
 }
 
 /// Operations a second.
@@ -94,6 +105,12 @@ fn calibrate<P: Pair>(workload: Workload, pair: &mut P, slice: Duration) -> u64 
         }
         operations *= 2;
     }
+}
+
+/// Processor time that this thread has had.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Crowd {
             config.ephemeral_ports = 1024..=65_535;
             config
         };
-        let mut server = Host::with_config(SERVER, b, config(2));
+        let mut server = Host::with_config(SERVER, Box::new(b), config(2));
         let listeners = (0..LISTENERS).map(|n| {
             let id = server.tcp();
             server.stack.bind(id, at(FIRST_PORT + n)).expect("a free port");
@@ -75,7 +75,7 @@ impl Crowd {
         });
         let listeners = listeners.collect();
         Crowd {
-            client: Host::with_config(CLIENT, a, config(1)),
+            client: Host::with_config(CLIENT, Box::new(a), config(1)),
             server,
             now: Instant::ZERO,
             listeners,

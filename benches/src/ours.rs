@@ -6,6 +6,7 @@ use barewire_driver::cable::{self, CableConfig, LocalQueue};
 use barewire_driver::device::{BURST_FRAMES, Features, Queue, RxBurst};
 use barewire_driver::mem::CELL_LEN;
 use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
+use barewire_stack::neighbor::NeighborConfig;
 use barewire_stack::tcp::Readiness;
 use barewire_stack::{
     Cidr, Event, Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind,
@@ -29,10 +30,10 @@ const CELLS: u32 = 8192;
 /// there are ephemeral ports.
 const CONNECTION_INTERVAL_NS: u64 = 5_000_000;
 
-pub(crate) struct Host {
+pub(crate) struct Host<Q: Queue + ?Sized = LocalQueue> {
     pub(crate) stack: Stack,
-    queue: LocalQueue,
-    iface: IfaceId,
+    pub(crate) queue: Box<Q>,
+    pub(crate) iface: IfaceId,
     rx: RxBurst,
 }
 
@@ -43,10 +44,21 @@ impl Host {
         config.tcp.recv_buffer_bytes = setup.buffer_bytes as u32;
         config.tcp.send_buffer_bytes = setup.buffer_bytes as u32;
         (config.tcp.recv_autotune, config.tcp.send_autotune) = (false, false);
-        Host::with_config(addr, queue, config)
+        Host::with_config(addr, Box::new(queue), config)
+    }
+}
+
+impl<Q: Queue + ?Sized> Host<Q> {
+    pub(crate) fn with_config(addr: Ipv4Addr, queue: Box<Q>, config: StackConfig) -> Host<Q> {
+        Host::with_neighbors(addr, queue, config, NeighborConfig::default())
     }
 
-    pub(crate) fn with_config(addr: Ipv4Addr, mut queue: LocalQueue, config: StackConfig) -> Host {
+    pub(crate) fn with_neighbors(
+        addr: Ipv4Addr,
+        mut queue: Box<Q>,
+        config: StackConfig,
+        neighbor: NeighborConfig,
+    ) -> Host<Q> {
         let pool = PoolConfig { slots: SLOTS, slot_len: SLOT_LEN, cells: CELLS, try_huge: true };
         let pool = Pool::new(pool).expect("memory for a pool");
         let wanted = queue.capabilities();
@@ -58,6 +70,7 @@ impl Host {
             features,
             tso_max_bytes: wanted.tso_max_bytes,
             tx_max_segs: wanted.tx_max_segs,
+            neighbor,
             ..InterfaceConfig::ethernet(MacAddr::local(u64::from(addr.to_bits())), cidr)
         };
         let iface = stack.add_interface(iface).expect("room for an interface");

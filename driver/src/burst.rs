@@ -38,7 +38,7 @@ pub struct RxFrame {
     /// Bytes of the whole frame.
     pub len: u32,
     /// The VLAN tag that the device stripped.
-    pub vlan: Option<u16>,
+    pub vlan: VlanTag,
     /// The device's flow hash.
     pub rss_hash: RssHash,
 }
@@ -79,6 +79,43 @@ impl From<Option<u32>> for RssHash {
 }
 
 impl std::fmt::Debug for RssHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// A VLAN tag, if there is one: whether there is, and its two bytes. As bytes it needs no place that
+/// is aligned, so that a frame's small fields fill one word between them, which is stored at once.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct VlanTag([u8; 3]);
+
+impl VlanTag {
+    /// No tag.
+    pub const NONE: VlanTag = VlanTag([0; 3]);
+
+    /// Priority and VLAN as the frame had them (IEEE 802.1Q §9.6).
+    #[inline]
+    pub const fn new(tag: u16) -> VlanTag {
+        let [high, low] = tag.to_be_bytes();
+        VlanTag([1, high, low])
+    }
+
+    /// The tag.
+    #[inline]
+    pub const fn get(self) -> Option<u16> {
+        let VlanTag([there, high, low]) = self;
+        if there == 0 { None } else { Some(u16::from_be_bytes([high, low])) }
+    }
+}
+
+impl From<Option<u16>> for VlanTag {
+    #[inline]
+    fn from(tag: Option<u16>) -> VlanTag {
+        tag.map_or(VlanTag::NONE, VlanTag::new)
+    }
+}
+
+impl std::fmt::Debug for VlanTag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.get().fmt(f)
     }
@@ -132,7 +169,7 @@ impl RxBurst {
     }
 
     /// Ends as many frames of one segment each as have been appended, with what `meta` gives for
-    /// each one's place in the row, of which there are as many; gives their bytes.
+    /// each one's place in the row, which has as many at least; gives their bytes.
     #[inline]
     pub(crate) fn finish_singles<R: Row>(
         &mut self,
@@ -141,7 +178,7 @@ impl RxBurst {
     ) -> u64 {
         let (mut first, mut bytes) = (self.whole_segments as u32, 0);
         let segments = &self.segments[self.whole_segments..];
-        debug_assert_eq!(segments.len(), row.len());
+        debug_assert!(segments.len() <= row.len());
         describe(segments, row, &mut self.frames, |segment, place| {
             let len = segment.len() as u32;
             let frame = RxFrame { first, count: 1, len, ..meta(place) };
@@ -415,10 +452,16 @@ impl TxBurst {
     }
 
     /// Lets go of everything that has been taken; queues call it once, at the end of a burst.
+    #[inline]
     pub fn clear_taken(&mut self) {
-        if self.taken_frames == 0 {
-            return;
+        if self.taken_frames > 0 {
+            self.compact();
         }
+    }
+
+    /// Moves what has not been taken to the front, of which something has been.
+    #[inline(never)]
+    fn compact(&mut self) {
         if self.taken_segments == self.segments.len() {
             // Nearly always: the queue had room for all of it.
             self.segments.clear();
@@ -441,16 +484,19 @@ impl TxBurst {
     }
 
     /// Segments of the frames not yet taken.
+    #[inline]
     pub fn segments_len(&self) -> usize {
         self.whole_segments - self.taken_segments
     }
 
     /// Frames not yet taken.
+    #[inline]
     pub fn len(&self) -> usize {
         self.frames.len() - self.taken_frames
     }
 
     /// True if every frame has been taken.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -467,123 +513,5 @@ impl TxBurst {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mem::{Pool, PoolConfig};
-
-    fn pool() -> Pool {
-        Pool::new(PoolConfig { slots: 16, slot_len: 2048, cells: 4, try_huge: false }).unwrap()
-    }
-
-    fn slice(pool: &Pool, bytes: &[u8]) -> PacketSlice {
-        pool.copy_from(bytes).unwrap().freeze()
-    }
-
-    #[test]
-    fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
-        let pool = pool();
-        let (mut sent, mut arrived) = (TxBurst::new(), RxBurst::new());
-        for bytes in [&b"taken"[..], b"one", b"two"] {
-            sent.push_segment(slice(&pool, bytes));
-            sent.push_segment(slice(&pool, b"!"));
-            sent.finish_frame(TxFrame::default());
-        }
-        sent.push_segment(slice(&pool, b"unfinished"));
-        sent.take_front();
-        sent.move_to(&mut arrived);
-        assert!(sent.is_empty() && sent.segments_len() == 0);
-        let frames: Vec<_> = arrived.frames().iter().map(|f| (f.first, f.count, f.len)).collect();
-        assert_eq!(frames, [(0, 2, 4), (2, 2, 4)]);
-        assert_eq!(&arrived.segments(&arrived.frames()[1])[0][..], b"two");
-        sent.push_segment(slice(&pool, b"next"));
-        sent.finish_frame(TxFrame::default());
-        sent.move_to(&mut arrived);
-        assert_eq!(arrived.len(), 1);
-        arrived.clear();
-        assert!(pool.audit().all_free());
-    }
-
-    #[test]
-    fn a_received_frame_is_a_run_of_segments() {
-        let pool = pool();
-        let mut burst = RxBurst::new();
-        burst.push_segment(slice(&pool, b"one"));
-        burst.finish_frame(RxFrame::default());
-        burst.push_segment(slice(&pool, b"lost"));
-        burst.abandon_frame();
-        burst.push_segment(slice(&pool, b"two"));
-        burst.push_segment(slice(&pool, b"three"));
-        burst.finish_frame(RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() });
-        let frame = burst.frames()[1];
-        assert_eq!((frame.first, frame.count, frame.len), (1, 2, 8));
-        assert_eq!(&burst.segments(&frame)[1][..], b"three");
-        burst.truncate_frames(1);
-        assert_eq!(pool.audit().held, 1);
-        burst.clear();
-        assert!(pool.audit().all_free());
-    }
-
-    #[test]
-    fn what_a_queue_did_not_take_stays_in_order() {
-        let pool = pool();
-        let mut burst = TxBurst::new();
-        for bytes in [&b"a"[..], b"bb", b"ccc"] {
-            burst.push_segment(slice(&pool, bytes));
-            burst.push_segment(slice(&pool, b"-"));
-            burst.finish_frame(TxFrame::default());
-        }
-        burst.take_front();
-        burst.clear_taken();
-        assert_eq!(pool.audit().held, 4);
-        let lens: Vec<_> = burst.iter().map(|(f, s)| (f.len, s.len())).collect();
-        assert_eq!(lens, [(3, 2), (4, 2)]);
-        burst.push_segment(slice(&pool, b"dddd"));
-        burst.finish_frame(TxFrame::default());
-        burst.take_front();
-        assert_eq!(burst.front().unwrap().0.len, 4);
-        burst.take_front();
-        assert_eq!(&burst.front().unwrap().1[0][..], b"dddd");
-        burst.take_front();
-        assert!(burst.is_empty() && pool.audit().all_free());
-    }
-
-    #[test]
-    fn a_burst_gives_its_segments_away() {
-        let pool = pool();
-        let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
-        for bytes in [&b"a"[..], b"bb", b"ccc"] {
-            rx.push_segment(slice(&pool, bytes));
-            rx.push_segment(slice(&pool, b"-"));
-            rx.finish_frame(RxFrame {
-                rss_hash: RssHash::new(bytes.len() as u32),
-                ..RxFrame::default()
-            });
-        }
-        rx.push_segment(slice(&pool, b"not a frame yet"));
-        rx.drain(|frame, mut segments| {
-            tx.push_segment(segments.next().unwrap());
-            if frame.rss_hash != RssHash::new(2) {
-                tx.push_segment(segments.next().unwrap());
-                assert!(segments.next().is_none(), "the next segment is another frame's");
-            }
-            tx.finish_frame(TxFrame::default());
-        });
-        assert!(rx.is_empty());
-        assert_eq!((pool.audit().held, tx.segments_len()), (5, 5));
-        let mut kept = Vec::new();
-        tx.push_segment(slice(&pool, b"not a frame yet"));
-        tx.drain_front(2, |frame, segments| {
-            assert_eq!(usize::from(frame.count), segments.size_hint().0);
-            kept.extend(segments);
-        });
-        let bytes: Vec<_> = kept.iter().map(|segment| segment.to_vec()).collect();
-        assert_eq!(bytes, [&b"a"[..], b"-", b"bb"]);
-        assert_eq!((tx.len(), tx.front().unwrap().0.len), (1, 4));
-        tx.finish_frame(TxFrame::default());
-        tx.drain_front(9, |_, _| {});
-        assert!(tx.is_empty());
-        assert_eq!(pool.audit().held, 3, "what was not taken is dropped");
-        drop(kept);
-        assert!(pool.audit().all_free());
-    }
-}
+#[path = "burst_tests.rs"]
+mod tests;

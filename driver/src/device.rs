@@ -37,7 +37,7 @@ use bitflags::bitflags;
 use thiserror::Error;
 
 pub use crate::burst::{
-    RssHash, RxBurst, RxChecksum, RxFrame, Segments, TxBurst, TxChecksum, TxFrame,
+    RssHash, RxBurst, RxChecksum, RxFrame, Segments, TxBurst, TxChecksum, TxFrame, VlanTag,
 };
 use crate::mem::Pool;
 use crate::rss::Steering;

@@ -49,7 +49,7 @@ pub mod vfio;
 pub use device::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
     QueueError, QueueId, QueueSeed, RssHash, RxBurst, RxChecksum, RxFrame, TxBurst, TxChecksum,
-    TxFrame,
+    TxFrame, VlanTag,
 };
 pub use mem::{Audit, PacketBuf, PacketSlice, Pool, PoolConfig, PoolError, Region, RemoteBuf};
 pub use spec::{DeviceSpec, OpenOptions, SpecError, open_device};

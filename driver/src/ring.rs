@@ -105,10 +105,7 @@ impl Descriptors {
     pub fn run(&self, index: u16, most: usize) -> Run<'_> {
         let at = usize::from(index & self.mask);
         let len = most.min(usize::from(self.mask) + 1 - at);
-        // SAFETY: `at` is below the ring's length, and `at + len` does not exceed it, of which `new`
-        // checked that it fits the mapping.
-        let (next, end) = unsafe { (self.base.add(at * 2), self.base.add((at + len) * 2)) };
-        Run { next, end, ring: PhantomData }
+        Run { first: self.word(index, 0), len, ring: PhantomData }
     }
 
     /// Both words of a descriptor, read once each. To be called when DD has been seen and
@@ -141,65 +138,54 @@ impl Descriptors {
 }
 
 /// Descriptors in a row, as [`Descriptors::run`] gives them.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    next: *mut u64,
-    end: *mut u64,
+    first: *mut u64,
+    len: usize,
     ring: PhantomData<&'a Descriptors>,
 }
 
-impl Run<'_> {
-    /// Number of descriptors that are left.
+impl<'a> Run<'a> {
+    /// Number of descriptors.
     #[inline]
     pub fn len(&self) -> usize {
-        (self.end as usize - self.next as usize) / DESCRIPTOR_LEN
+        self.len
     }
 
-    /// True if none is left.
+    /// True if there is none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.next == self.end
+        self.len == 0
+    }
+
+    /// The descriptors, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Descriptor<'a>> {
+        // SAFETY: every index is below the run's length.
+        (0..self.len).map(|index| unsafe { self.at(index) })
     }
 }
 
-impl<'a> Iterator for Run<'a> {
-    type Item = Descriptor<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Descriptor<'a>> {
-        if self.next == self.end {
-            return None;
-        }
-        let words = self.next;
-        // SAFETY: `next` is before `end`, and both are whole descriptors from the run's first.
-        self.next = unsafe { words.add(2) };
-        Some(Descriptor { words, ring: PhantomData })
-    }
-
-    #[inline]
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len(), Some(self.len()))
-    }
-}
-
-impl ExactSizeIterator for Run<'_> {}
-
-// SAFETY: a step moves `next` by one descriptor, and `end` lies `len` descriptors behind it.
+// SAFETY: `len` descriptors lie in a row from `first` on, as `Descriptors::run` has seen to.
 unsafe impl<'a> Row for Run<'a> {
     type Place = Descriptor<'a>;
 
     #[inline]
     fn len(&self) -> usize {
-        Run::len(self)
+        self.len
     }
 
     #[inline]
-    unsafe fn step(&mut self) -> Descriptor<'a> {
-        debug_assert_ne!(self.next, self.end, "a step beyond the run");
-        let words = self.next;
-        // SAFETY: one descriptor is left, as the caller says, so that this does not pass `end`.
-        self.next = unsafe { words.add(2) };
-        Descriptor { words, ring: PhantomData }
+    unsafe fn at(&self, index: usize) -> Descriptor<'a> {
+        debug_assert!(index < self.len, "a place beyond the run");
+        // SAFETY: the caller says that the run has this descriptor, and it has two words.
+        Descriptor { words: unsafe { self.first.add(index * 2) }, ring: PhantomData }
+    }
+
+    #[inline]
+    fn skip_places(&self, count: usize) -> Self {
+        let count = count.min(self.len);
+        // SAFETY: `count` does not exceed the run's length.
+        Run { first: unsafe { self.first.add(count * 2) }, len: self.len - count, ..*self }
     }
 }
 
@@ -303,7 +289,7 @@ mod tests {
         let region = Arc::new(Region::new(8192, false).unwrap());
         let ring = Descriptors::new(&region, 128, 32);
         assert_eq!((ring.run(62, 9).len(), ring.run(32, 9).len()), (2, 9));
-        for (n, descriptor) in ring.run(30, 9).enumerate() {
+        for (n, descriptor) in ring.run(30, 9).iter().enumerate() {
             descriptor.write([n as u64, 7]);
             assert_eq!((descriptor.first(), descriptor.status()), (n as u64, 7));
         }

@@ -99,6 +99,8 @@ counters! {
     tcp_resets_limited,
     /// SYNs dropped because the accept queue is full.
     listen_overflow,
+    /// SYNs dropped because the stack was behind what arrives.
+    listen_shed,
     /// Final ACKs ignored because the accept queue is full: the client will send again.
     accept_overflow,
     /// SYN cookies sent because the half-open queue was full.

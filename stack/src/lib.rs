@@ -41,7 +41,9 @@ pub use counters::StackCounters;
 pub use error::SocketError;
 pub use interface::{IfaceId, InterfaceConfig, Medium};
 pub use rng::Rng;
-pub use socket::{Family, OptionName, Received, SocketId, SocketKind, SocketOption};
+pub use socket::{
+    Family, OPERATOR_PRIORITY, OptionName, Received, SocketId, SocketKind, SocketOption,
+};
 pub use stack::{
     Event, Forward, ForwardKind, Limits, PollFlags, RawError, SentPacket, Setting, SettingError,
     Settings, Share, Stack, StackConfig, Value,

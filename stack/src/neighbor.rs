@@ -221,6 +221,11 @@ impl<P> Cache<P> {
             self.touch(*place);
             return Lookup::Found(mac);
         }
+        self.look_everywhere(now, ip, place)
+    }
+
+    #[cold]
+    fn look_everywhere(&mut self, now: Instant, ip: IpAddr, place: &mut u32) -> Lookup {
         if let Some(&index) = self.by_ip.get(&ip) {
             *place = index;
         }

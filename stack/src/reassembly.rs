@@ -20,7 +20,7 @@ use std::time::Duration;
 use barewire_driver::PacketSlice;
 
 use crate::time::Instant;
-use crate::wire::ipv4::{self, Ipv4Header};
+use crate::wire::ipv4::{self, Ecn, Ipv4Header};
 
 /// Largest IPv4 datagram, header included.
 const MAX_DATAGRAM: u32 = 65_535;
@@ -68,12 +68,24 @@ pub struct ReassemblyCounters {
     pub too_large: u64,
     /// Datagrams poisoned by too many fragments.
     pub too_many_fragments: u64,
+    /// Datagrams poisoned because one fragment was marked and another could not have been.
+    pub contradictory_marks: u64,
     /// Fragments dropped because they were there already.
     pub duplicates: u64,
     /// Fragments dropped because they are empty, or not the last and no multiple of 8 bytes.
     pub malformed: u64,
     /// Fragments dropped because their datagram is poisoned.
     pub of_poisoned: u64,
+}
+
+/// A datagram that has become whole.
+#[derive(Debug)]
+pub struct Whole {
+    /// As if it had never been cut: the header of its first fragment, marked if one of them was
+    /// (RFC 3168 §5.3).
+    pub header: Ipv4Header,
+    /// Its payload, in order.
+    pub payload: Vec<PacketSlice>,
 }
 
 /// A datagram that did not become whole in time although its first fragment came: about this one,
@@ -115,12 +127,17 @@ struct Datagram {
     received: u32,
     pinned_bytes: usize,
     poisoned: bool,
+    /// A fragment has met congestion.
+    marked: bool,
+    /// A fragment's sender does not take part in ECN.
+    not_capable: bool,
 }
 
 /// Why a fragment poisons its datagram.
 enum Poison {
     Overlap,
     TooMany,
+    Marks,
 }
 
 /// Datagrams that are becoming whole.
@@ -165,13 +182,13 @@ impl Reassembler {
     }
 
     /// Takes a fragment: its header, and its payload without the padding of the link. Gives the
-    /// payload of the whole datagram, in order, if this was what it lacked.
+    /// whole datagram if this was what it lacked.
     pub fn insert(
         &mut self,
         now: Instant,
         header: &Ipv4Header,
         payload: Vec<PacketSlice>,
-    ) -> Option<Vec<PacketSlice>> {
+    ) -> Option<Whole> {
         self.counters.fragments += 1;
         let start = u32::from(header.fragment_offset);
         let len: usize = payload.iter().map(|piece| piece.len()).sum();
@@ -204,6 +221,7 @@ impl Reassembler {
                 match poison {
                     Poison::Overlap => self.counters.overlapping += 1,
                     Poison::TooMany => self.counters.too_many_fragments += 1,
+                    Poison::Marks => self.counters.contradictory_marks += 1,
                 }
                 self.poison(index);
                 return None;
@@ -213,8 +231,7 @@ impl Reassembler {
         self.pinned_bytes += pinned_bytes;
         if self.datagrams[index].is_whole() {
             self.counters.reassembled += 1;
-            let whole = self.remove(index)?;
-            return Some(whole.fragments.into_iter().flat_map(|f| f.pieces).collect());
+            return self.remove(index)?.into_whole();
         }
         self.unpin();
         None
@@ -268,6 +285,8 @@ impl Reassembler {
             received: 0,
             pinned_bytes: 0,
             poisoned: false,
+            marked: false,
+            not_capable: false,
         });
         Some(self.datagrams.len() - 1)
     }
@@ -331,6 +350,15 @@ impl Datagram {
         if self.fragments.len() >= max_fragments {
             return Err(Poison::TooMany);
         }
+        // RFC 3168 §5.3: a mark must not get lost, nor be set where a fragment is not ECN-capable.
+        match Ecn::of_tos(header.tos) {
+            Ecn::Ce => self.marked = true,
+            Ecn::NotEct => self.not_capable = true,
+            Ecn::Ect0 | Ecn::Ect1 => {}
+        }
+        if self.marked && self.not_capable {
+            return Err(Poison::Marks);
+        }
         if !header.more_fragments {
             self.end = Some(end);
         }
@@ -345,6 +373,18 @@ impl Datagram {
     /// Without overlaps, as many bytes as the end says are all of them.
     fn is_whole(&self) -> bool {
         self.end == Some(self.received)
+    }
+
+    fn into_whole(self) -> Option<Whole> {
+        let mut header = self.first?;
+        let len = u32::from(header.header_len) + self.received;
+        (header.fragment_offset, header.more_fragments) = (0, false);
+        header.total_len = u16::try_from(len).unwrap_or(u16::MAX);
+        if self.marked {
+            header.tos = Ecn::Ce.in_tos(header.tos);
+        }
+        let payload = self.fragments.into_iter().flat_map(|f| f.pieces).collect();
+        Some(Whole { header, payload })
     }
 }
 

@@ -28,8 +28,22 @@ impl Host {
 
     /// A fragment of datagram `ident` arrives at `NOW`; gives the datagram if that is whole.
     fn arrive(&mut self, ident: u16, offset: u16, len: usize, more: bool) -> Option<Vec<u8>> {
+        let whole = self.arrive_marked(ident, offset, len, more, Ecn::NotEct)?;
+        Some(whole.payload.iter().flat_map(|piece| piece.to_vec()).collect())
+    }
+
+    /// As [`Host::arrive`], with an ECN field; gives the datagram with its header.
+    fn arrive_marked(
+        &mut self,
+        ident: u16,
+        offset: u16,
+        len: usize,
+        more: bool,
+        ecn: Ecn,
+    ) -> Option<Whole> {
         let header = Ipv4Header {
             ident,
+            tos: ecn.in_tos(0x20),
             fragment_offset: offset,
             more_fragments: more,
             ..Ipv4Header::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 17, len)
@@ -38,8 +52,7 @@ impl Host {
         // In pieces, as a frame over several slots would be.
         let pieces =
             bytes.chunks(1000).map(|piece| self.pool.copy_from(piece).unwrap().freeze()).collect();
-        let whole = self.reassembler.insert(NOW, &header, pieces)?;
-        Some(whole.iter().flat_map(|piece| piece.to_vec()).collect())
+        self.reassembler.insert(NOW, &header, pieces)
     }
 
     fn counters(&self) -> ReassemblyCounters {
@@ -259,6 +272,36 @@ proptest! {
             prop_assert!(reassembler.len() <= 3 && reassembler.pinned_bytes() <= 8 * 2048);
             let pinned: usize = reassembler.datagrams.iter().map(|d| d.pinned_bytes).sum();
             prop_assert_eq!(pinned, reassembler.pinned_bytes());
+        }
+        host.empty();
+    }
+}
+
+#[test]
+fn a_mark_on_any_fragment_is_one_on_the_datagram() {
+    // RFC 3168 §5.3.
+    use Ecn::{Ce, Ect0, NotEct};
+    let cases = [
+        ([Ect0, Ect0, Ect0], Some(Ect0)),
+        ([Ce, Ect0, Ect0], Some(Ce)),
+        ([Ect0, Ce, Ect0], Some(Ce)),
+        ([Ect0, Ect0, Ce], Some(Ce)),
+        ([NotEct, NotEct, NotEct], Some(NotEct)),
+        // Nobody could say what such a datagram means.
+        ([NotEct, Ect0, Ce], None),
+        ([Ce, Ect0, NotEct], None),
+    ];
+    for (marks, expected) in cases {
+        let mut host = Host::new(|_| {});
+        // The first fragment arrives last, and its header is the datagram's.
+        assert!(host.arrive_marked(1, 16, 10, false, marks[2]).is_none());
+        assert!(host.arrive_marked(1, 8, 8, true, marks[1]).is_none());
+        let whole = host.arrive_marked(1, 0, 8, true, marks[0]);
+        assert_eq!(host.counters().contradictory_marks, u64::from(expected.is_none()));
+        let header = whole.map(|whole| whole.header);
+        assert_eq!(header.map(|header| header.tos), expected.map(|ecn| ecn.in_tos(0x20)));
+        if let Some(header) = header {
+            assert_eq!((header.total_len, header.is_fragment()), (20 + 26, false));
         }
         host.empty();
     }

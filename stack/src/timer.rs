@@ -36,6 +36,10 @@ const LISTS: usize = DUE + 1;
 // Every tick of a 64-bit nanosecond clock finds a level.
 const _: () = assert!(LEVELS as u32 * SLOT_BITS + TICK_SHIFT >= u64::BITS);
 
+/// Ticks that a wheel may stand behind the time. A timer that is inserted meanwhile may lie on a
+/// higher level than it would have to, and move down once more.
+const MOST_BEHIND: u64 = SLOTS as u64;
+
 /// Nodes that the slab grows by.
 const CHUNK: usize = 1024;
 /// Chunks that a wheel without timers keeps at most.
@@ -69,6 +73,9 @@ struct Node {
 pub struct Wheel {
     /// The tick that the wheel has been advanced to.
     elapsed: u64,
+    /// The tick from which on advancing it would do something. Until then it may stand behind the
+    /// time, though not by more than [`MOST_BEHIND`].
+    next: u64,
     /// The first node of each list: `LEVELS` times `SLOTS`, and [`DUE`].
     heads: Box<[u32; LISTS]>,
     /// A bit for each slot that is not empty.
@@ -86,6 +93,7 @@ impl Wheel {
     pub fn new() -> Wheel {
         Wheel {
             elapsed: 0,
+            next: MOST_BEHIND,
             heads: Box::new([NIL; LISTS]),
             occupied: [0; LEVELS],
             chunks: Vec::new(),
@@ -141,6 +149,17 @@ impl Wheel {
         true
     }
 
+    /// Gives a timer another time. False if it has fired or been cancelled before.
+    pub fn reschedule(&mut self, key: TimerKey, at: Instant) -> bool {
+        let runs = self.get(key.node).is_some_and(|node| node.generation == key.generation);
+        if runs {
+            self.unlink(key.node);
+            self.node_mut(key.node).tick = at.as_nanos().div_ceil(TICK_NS);
+            self.link(key.node);
+        }
+        runs
+    }
+
     /// Moves time on to `now` and appends the tokens of the timers that it brings to fire, in the
     /// order of their ticks. Time does not move back.
     pub fn advance(&mut self, now: Instant, fired: &mut Vec<u32>) {
@@ -163,12 +182,15 @@ impl Wheel {
             }
         }
         self.elapsed = self.elapsed.max(target);
+        let first = self.next_slot().map_or(u64::MAX, |(_, _, start)| start);
+        self.next = first.min(self.elapsed + MOST_BEHIND);
     }
 
-    /// Whether [`Wheel::advance`] would do anything: a tick has begun, or a timer is due already.
+    /// Whether [`Wheel::advance`] would do anything: fire a timer, move some down, or catch up with
+    /// the time.
     #[inline]
     pub fn would_move(&self, now: Instant) -> bool {
-        now.as_nanos() >> TICK_SHIFT > self.elapsed || self.heads[DUE] != NIL
+        now.as_nanos() >> TICK_SHIFT >= self.next
     }
 
     /// When to call [`Wheel::advance`] next, or `None` without timers.
@@ -209,7 +231,8 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let list = self.list_of(self.node(index).tick);
+        let tick = self.node(index).tick;
+        let list = self.list_of(tick);
         let next = self.heads[list];
         let node = self.node_mut(index);
         node.next = next;
@@ -218,9 +241,14 @@ impl Wheel {
             self.node_mut(next).prev = index;
         }
         self.heads[list] = index;
-        if list != DUE {
-            self.occupied[list / SLOTS] |= 1 << (list % SLOTS);
+        if list == DUE {
+            self.next = 0;
+            return;
         }
+        let level = list / SLOTS;
+        self.occupied[level] |= 1 << (list % SLOTS);
+        let shift = level as u32 * SLOT_BITS;
+        self.next = self.next.min(tick >> shift << shift);
     }
 
     fn unlink(&mut self, index: u32) {

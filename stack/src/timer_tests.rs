@@ -96,6 +96,8 @@ enum Step {
     InsertAt(u64),
     /// Cancel the timer that was inserted as this one, which may be gone.
     Cancel(usize),
+    /// Give the timer that was inserted as this one another time, at this distance from now.
+    Reschedule(usize, u64),
     /// Let this much time pass.
     Pass(u64),
     /// Sleep until the wheel's own next deadline.
@@ -118,6 +120,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => distance().prop_map(Step::Insert),
         1 => distance().prop_map(Step::InsertAt),
         2 => any::<usize>().prop_map(Step::Cancel),
+        2 => (any::<usize>(), distance()).prop_map(|(which, after)| Step::Reschedule(which, after)),
         2 => distance().prop_map(Step::Pass),
         2 => Just(Step::Sleep),
     ]
@@ -144,6 +147,19 @@ impl Pair {
         if let Some(&(at, token, key)) = self.keys.get(which % self.keys.len().max(1)) {
             let there = self.reference.remove(&(at, token)).is_some();
             prop_assert_eq!(self.wheel.cancel(key), there);
+        }
+        Ok(())
+    }
+
+    fn reschedule(&mut self, which: usize, new: u64) -> Result<(), TestCaseError> {
+        let which = which % self.keys.len().max(1);
+        if let Some((at, token, key)) = self.keys.get_mut(which) {
+            let there = self.reference.remove(&(*at, *token)).is_some();
+            if there {
+                self.reference.insert((new, *token), *key);
+                *at = new;
+            }
+            prop_assert_eq!(self.wheel.reschedule(*key, Instant::from_nanos(new)), there);
         }
         Ok(())
     }
@@ -187,6 +203,9 @@ proptest! {
                 Step::Insert(after) => pair.insert(pair.now.saturating_add(after)),
                 Step::InsertAt(at) => pair.insert(at),
                 Step::Cancel(which) => pair.cancel(which)?,
+                Step::Reschedule(which, after) => {
+                    pair.reschedule(which, pair.now.saturating_add(after))?;
+                }
                 Step::Pass(time) => pair.advance(pair.now.saturating_add(time))?,
                 Step::Sleep => {
                     if let Some(at) = pair.wheel.next_deadline() {

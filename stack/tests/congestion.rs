@@ -16,6 +16,7 @@ fn lossy(algorithm: Algorithm) -> Bulk {
         buffer_bytes: 8 << 20,
         rate_bps: 10_000_000_000,
         queue_bytes: 1_250_000,
+        mark_bytes: None,
         loss: 0.01,
         rtt: Duration::from_millis(1),
         warm_up: Duration::from_millis(300),
@@ -56,4 +57,42 @@ fn bbr_keeps_the_queue_short_where_cubic_fills_it() {
     assert_eq!(bbr.bottleneck.full, 0, "{bbr:?}");
     let cubic = clean(Algorithm::Cubic).run().unwrap();
     assert!(cubic.total_bps() > 0.9 * 100e6, "{cubic:?}");
+}
+
+/// Two flows over 100 Mbit/s and 20 ms, before which twice what is under way has room.
+fn slow(algorithm: Algorithm) -> Bulk {
+    Bulk {
+        flows: 2,
+        loss: 0.0,
+        rate_bps: 100_000_000,
+        queue_bytes: 500_000,
+        rtt: Duration::from_millis(20),
+        warm_up: Duration::from_secs(2),
+        measured: Duration::from_secs(4),
+        ..lossy(algorithm)
+    }
+}
+
+#[test]
+fn marks_keep_every_controller_from_filling_the_queue() {
+    for algorithm in Algorithm::ALL {
+        let report = Bulk { mark_bytes: Some(125_000), ..slow(algorithm) }.run().unwrap();
+        assert!(report.total_bps() > 0.85 * 100e6, "{algorithm}: {report:?}");
+        // What BBR has under way when STARTUP's first mark comes back does not all find room.
+        let bottleneck = report.bottleneck;
+        assert!(bottleneck.full * 1000 < bottleneck.carried, "{algorithm}: {report:?}");
+        assert!(bottleneck.marked > 0, "{algorithm}: {report:?}");
+        assert!(report.jain() > 0.8, "{algorithm}: {report:?}");
+    }
+}
+
+#[test]
+fn bbr_finds_the_bandwidth_although_the_send_buffer_is_always_full() {
+    // What is in flight fills the buffer in STARTUP already: that is no application's rate.
+    let bulk =
+        Bulk { flows: 1, buffer_bytes: 512 << 10, queue_bytes: 250_000, ..slow(Algorithm::Bbr) };
+    let report = bulk.run().unwrap();
+    assert!(report.total_bps() > 0.93 * 100e6, "{report:?}");
+    let frames = report.bottleneck.carried;
+    assert!(report.bottleneck.full < frames / 50, "STARTUP ends: {report:?}");
 }

@@ -37,6 +37,7 @@ fn bulk(algorithm: Algorithm, rtt_us: u64, buffer_kib: u32) -> Bulk {
         buffer_bytes: buffer_kib << 10,
         rate_bps: RATE_BPS,
         queue_bytes: under_way.max(QUEUE_BYTES_MIN) as usize,
+        mark_bytes: None,
         loss: 0.0,
         rtt,
         warm_up: Duration::from_millis(500) + 10 * rtt,

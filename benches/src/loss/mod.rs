@@ -23,6 +23,9 @@ pub use peer::{Control, Peer};
 /// Bytes on an Ethernet beside each frame: preamble, start, checksum, gap.
 const OVERHEAD_BYTES: usize = 24;
 
+/// Longest that the handshake may take.
+const OPENING_MAX: Duration = Duration::from_secs(60);
+
 /// Turns at one moment after which two hosts are taken to talk for ever.
 const MAX_TURNS_AT_ONCE: u32 = 1_000_000;
 
@@ -41,7 +44,8 @@ pub struct Path {
     pub buffer_bytes: usize,
     /// Seeds the losses and the hosts.
     pub seed: u64,
-    /// Time that passes before anything is counted.
+    /// Time that passes before anything is counted, from the first byte that was read: a SYN that
+    /// was lost is not what is measured.
     pub warm_up: Duration,
     /// Time that is counted.
     pub measured: Duration,
@@ -103,8 +107,7 @@ pub fn goodput(path: &Path, mut sender: impl End, mut receiver: impl End) -> f64
         })
     };
     let (mut there, mut back) = (link(path.seed), link(path.seed ^ 1 << 40));
-    let begin = Instant::ZERO + path.warm_up;
-    let end = begin + path.measured;
+    let (mut begin, mut end) = (Instant::FAR_FUTURE, Instant::ZERO + OPENING_MAX);
     let (mut now, mut at_once, mut read) = (Instant::ZERO, 0, 0);
     while now < end {
         while let Some((frame, _)) = there.take(now) {
@@ -115,6 +118,10 @@ pub fn goodput(path: &Path, mut sender: impl End, mut receiver: impl End) -> f64
         }
         sender.turn(now, &mut |frame| there.offer(now, frame.len(), frame));
         let got = receiver.turn(now, &mut |frame| back.offer(now, frame.len(), frame));
+        if got > 0 && begin == Instant::FAR_FUTURE {
+            begin = now + path.warm_up;
+            end = begin + path.measured;
+        }
         read += if now >= begin { got } else { 0 };
         let hosts = [sender.due(now), receiver.due(now)].into_iter().flatten();
         let links = [there.next_due(), back.next_due()].into_iter().flatten();
@@ -123,6 +130,7 @@ pub fn goodput(path: &Path, mut sender: impl End, mut receiver: impl End) -> f64
         assert!(at_once < MAX_TURNS_AT_ONCE, "time stands still at {now:?}");
         now = now.max(next);
     }
+    assert!(begin < Instant::FAR_FUTURE, "nothing was read within {OPENING_MAX:?}");
     read as f64 * 8.0 / path.measured.as_secs_f64()
 }
 

@@ -12,7 +12,7 @@ use crate::device::{
     RxBurst, RxFrame, TxBurst, TxFrame,
 };
 use crate::mem::{PacketSlice, Pool};
-use crate::rss;
+use crate::rss::FlowHash;
 
 /// Two joined queues for one thread. Frames cross as they are, without a copy; only a frame whose
 /// receiver lacks an offload that its sender has is copied, into the receiver's pool.
@@ -25,8 +25,10 @@ pub fn local(config: CableConfig) -> Result<(LocalQueue, LocalQueue), DeviceErro
         return Err(DeviceError::Config("a local cable has one queue at each end".into()));
     }
     let (a, b) = (Rc::<RefCell<Lane>>::default(), Rc::<RefCell<Lane>>::default());
+    let hash = Rc::new(FlowHash::new(&config.rss_key));
     let queue = |inbound: &Rc<RefCell<Lane>>, outbound: &Rc<RefCell<Lane>>| LocalQueue {
         config: config.clone(),
+        hash: Rc::clone(&hash),
         granted: Features::empty(),
         started: false,
         inbound: Rc::clone(inbound),
@@ -53,11 +55,41 @@ struct Lane {
 }
 
 impl Lane {
+    /// True if frames may go over as they are, with nothing known about them.
+    fn takes_untouched(&self) -> bool {
+        self.pool.is_some() && !self.receiver_hashes()
+    }
+
+    fn receiver_hashes(&self) -> bool {
+        self.granted.contains(Features::RSS_HASH)
+    }
+
+    /// Takes a whole burst of frames that go as they are, by handing its memory over; gives their
+    /// bytes. `None`, and nothing done, if one of them is another.
+    fn take_whole(&mut self, burst: &mut TxBurst, link: Link, room: usize) -> Option<u64> {
+        let count = burst.len();
+        if !self.takes_untouched() || !(1..=room.min(BURST_FRAMES)).contains(&count) {
+            return None;
+        }
+        let mut bytes = 0;
+        for (frame, segments) in burst.iter() {
+            if !offload::untouched(frame, segments, link) {
+                return None;
+            }
+            bytes += u64::from(frame.len);
+        }
+        let mut batch = self.spare.pop().unwrap_or_default();
+        burst.move_to(&mut batch);
+        self.batches.push_back(batch);
+        self.frames += count;
+        Some(bytes)
+    }
+
     /// Takes up to `room` frames from the front over that go as they are: no segment is counted up
     /// and down again. What comes behind the first other frame has to wait for it. Says how many
     /// went, and their bytes.
     fn take_untouched(&mut self, burst: &mut TxBurst, link: Link, room: usize) -> (usize, u64) {
-        if self.pool.is_none() || link.receiver.contains(Features::RSS_HASH) {
+        if !self.takes_untouched() {
             return (0, 0);
         }
         let untouched = |(frame, segments): &(&TxFrame, &[PacketSlice])| {
@@ -65,14 +97,6 @@ impl Lane {
         };
         let count = burst.iter().take(room).take_while(untouched).count();
         let mut bytes = 0;
-        if count == burst.len() && (1..=BURST_FRAMES).contains(&count) {
-            let mut batch = self.spare.pop().unwrap_or_default();
-            burst.move_to(&mut batch);
-            bytes = batch.frames().iter().map(|frame| u64::from(frame.len)).sum();
-            self.batches.push_back(batch);
-            self.frames += count;
-            return (count, bytes);
-        }
         burst.drain_front(count, |frame, segments| {
             bytes += u64::from(frame.len);
             self.push(segments, RxFrame::default());
@@ -149,6 +173,7 @@ impl Lane {
 /// One end of a cable within a thread; see [`local`].
 pub struct LocalQueue {
     config: CableConfig,
+    hash: Rc<FlowHash>,
     granted: Features,
     started: bool,
     inbound: Rc<RefCell<Lane>>,
@@ -173,8 +198,12 @@ impl Queue for LocalQueue {
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
         let before = burst.len();
         let mut inbound = self.inbound.borrow_mut();
-        while burst.len() - before < max && inbound.take(burst, max - (burst.len() - before)) > 0 {}
-        let count = burst.len() - before;
+        let mut count = 0;
+        while inbound.frames > 0 && count < max {
+            let taken = inbound.take(burst, max - count);
+            debug_assert!(taken > 0, "frames lie in batches");
+            count += taken;
+        }
         self.counters.rx_bytes +=
             burst.frames()[before..].iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         self.counters.rx_frames += count as u64;
@@ -188,6 +217,12 @@ impl Queue for LocalQueue {
         let mut outbound = self.outbound.borrow_mut();
         let link = Link { sender: self.granted, receiver: outbound.granted, mtu: self.config.mtu };
         let room = self.config.ring_len.saturating_sub(outbound.frames);
+        let count = burst.len();
+        if let Some(bytes) = outbound.take_whole(burst, link, room) {
+            self.counters.tx_frames += count as u64;
+            self.counters.tx_bytes += bytes;
+            return Ok(count);
+        }
         let (mut sent, bytes) = outbound.take_untouched(burst, link, room);
         self.counters.tx_frames += sent as u64;
         self.counters.tx_bytes += bytes;
@@ -198,9 +233,8 @@ impl Queue for LocalQueue {
                 self.counters.tx_full += 1;
                 break;
             }
-            let receiver = outbound.granted;
-            let hash = if receiver.contains(Features::RSS_HASH) {
-                segments.first().and_then(|first| rss::hash_frame(first))
+            let hash = if outbound.receiver_hashes() {
+                segments.first().and_then(|first| self.hash.frame(first))
             } else {
                 None
             };

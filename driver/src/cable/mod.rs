@@ -9,7 +9,7 @@
 //!   the receiver posts empty slots of its own pool, the sender's frame is copied into them (the
 //!   DMA; it does not count in `bytes_copied`), and a frame that finds no posted slot is lost and
 //!   counted in the receiver's `rx_no_buffer`. Frames are dealt out to the receiver's queues by
-//!   [`crate::rss::hash_frame`] and [`crate::rss::queue_of`]; frames without a hash go to queue 0.
+//!   the hash of [`crate::rss`] under [`CableConfig::rss_key`], and frames without one go to queue 0.
 //! * [`local()`] gives two queues for one thread, which hand slices over without a copy and hold the
 //!   sender back (`tx_full`) instead of losing frames.
 //! * [`open_named`] finds the other end by a name, for `cable:NAME`.
@@ -28,6 +28,7 @@ pub use pair::{CableDevice, pair};
 pub use registry::{MAX_NAMES, open_named};
 
 use crate::device::{Capabilities, DeviceError, Features};
+use crate::rss::DEFAULT_KEY;
 
 /// Most queue pairs of one end.
 pub const MAX_QUEUES: u16 = 16;
@@ -62,10 +63,12 @@ pub struct CableConfig {
     pub mtu: u16,
     /// Slots that a queue posts, or frames that a local queue holds; at most [`MAX_RING_LEN`].
     pub ring_len: usize,
+    /// The key under which flows are dealt out to the queues.
+    pub rss_key: [u8; 40],
 }
 
 impl CableConfig {
-    /// One queue, all offloads, an MTU of 1,500 and rings of 512.
+    /// One queue, all offloads, an MTU of 1,500, rings of 512 and the key that most cards have.
     pub fn new(name: &str) -> CableConfig {
         CableConfig {
             name: name.to_owned(),
@@ -73,6 +76,7 @@ impl CableConfig {
             features: FEATURES,
             mtu: 1500,
             ring_len: 512,
+            rss_key: DEFAULT_KEY,
         }
     }
 

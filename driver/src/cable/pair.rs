@@ -15,11 +15,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 
 use super::CableConfig;
 use super::offload::{self, Link, WireFrame};
@@ -28,7 +29,7 @@ use crate::device::{
     QueueCounters, QueueError, QueueId, QueueSeed, RxBurst, RxFrame, TxBurst,
 };
 use crate::mem::{PacketSlice, Pool, RemoteBuf};
-use crate::rss;
+use crate::rss::{FlowHash, Steering, queue_of};
 use crate::sys::{Clock, EventFd};
 
 /// How long a stopping receiver waits for senders to finish the burst that they are copying. They
@@ -93,14 +94,16 @@ impl Inbox {
 /// One end of the cable.
 struct End {
     mac: MacAddr,
-    inboxes: Box<[Inbox]>,
+    inboxes: Box<[CachePadded<Inbox>]>,
     taken: Box<[AtomicBool]>,
-    /// Bursts that are being copied into this end's slots at this moment.
-    copying: AtomicUsize,
+    /// Whether the other end's queues, each for itself, are copying a burst into this end's slots
+    /// at this moment. One count for all of them would be what they wait for each other at.
+    copying: Box<[CachePadded<AtomicBool>]>,
 }
 
 struct Wire {
     config: CableConfig,
+    hash: FlowHash,
     ends: [End; 2],
 }
 
@@ -120,9 +123,11 @@ pub fn pair(config: CableConfig) -> Result<(CableDevice, CableDevice), DeviceErr
     let end = |letter: char| -> io::Result<End> {
         Ok(End {
             mac: MacAddr::from_name(&format!("cable:{}/{letter}", config.name)),
-            inboxes: (0..config.queues).map(|_| Inbox::new(&config)).collect::<Result<_, _>>()?,
+            inboxes: (0..config.queues)
+                .map(|_| Inbox::new(&config).map(CachePadded::new))
+                .collect::<Result<_, _>>()?,
             taken: (0..config.queues).map(|_| AtomicBool::new(false)).collect(),
-            copying: AtomicUsize::new(0),
+            copying: (0..config.queues).map(|_| CachePadded::default()).collect(),
         })
     };
     let ends = end('a').and_then(|a| Ok([a, end('b')?])).map_err(|source| DeviceError::Os {
@@ -130,7 +135,8 @@ pub fn pair(config: CableConfig) -> Result<(CableDevice, CableDevice), DeviceErr
         source,
         fix: Some("ulimit -n 4096".into()),
     })?;
-    let wire = Arc::new(Wire { config, ends });
+    let hash = FlowHash::new(&config.rss_key);
+    let wire = Arc::new(Wire { config, hash, ends });
     Ok((CableDevice { wire: Arc::clone(&wire), end: 0 }, CableDevice { wire, end: 1 }))
 }
 
@@ -184,12 +190,17 @@ impl Device for CableDevice {
     fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
         let hash = match (remote, local) {
             (SocketAddr::V4(remote), SocketAddr::V4(local)) => {
-                rss::hash_v4(*remote.ip(), *local.ip(), Some((remote.port(), local.port())))
+                let ports = Some((remote.port(), local.port()));
+                self.wire.hash.v4(*remote.ip(), *local.ip(), ports)
             }
-            // `rss::hash_frame` has no hash for IPv6.
+            // No frame over IPv6 has a hash.
             _ => 0,
         };
-        Some(QueueId(rss::queue_of(hash, self.queues())))
+        Some(QueueId(queue_of(hash, self.queues())))
+    }
+
+    fn steering(&self) -> Option<Steering> {
+        Some(Steering::in_turn(&self.wire.config.rss_key, self.queues()))
     }
 
     fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
@@ -376,19 +387,20 @@ impl Queue for CableQueue {
             return Ok(0);
         }
         let (peer, mtu) = (&wire.ends[1 - self.end], wire.config.mtu);
+        let (hasher, copying) = (&wire.hash, &peer.copying[*index]);
         let hashing = peer.inboxes.len() > 1;
         let (mut sent, mut touched) = (0, 0u32);
-        // Pairs with `stop`: it closes the inbox, then waits for this to become zero; we raise it,
+        // Pairs with `stop`: it closes the inbox, then waits for this to be taken down; we raise it,
         // then look whether the inbox is open. One of the two sees the other's store.
-        peer.copying.fetch_add(1, Ordering::SeqCst);
+        copying.store(true, Ordering::SeqCst);
         while let Some((frame, segments)) = burst.front() {
             let first = segments.first().map_or(&[][..], |segment| segment);
             let hash = if hashing || granted.contains(Features::RSS_HASH) {
-                rss::hash_frame(first)
+                hasher.frame(first)
             } else {
                 None
             };
-            let queue = rss::queue_of(hash.unwrap_or(0), peer.inboxes.len() as u16);
+            let queue = queue_of(hash.unwrap_or(0), peer.inboxes.len() as u16);
             let inbox = &peer.inboxes[usize::from(queue)];
             let receiver = Features::from_bits_retain(inbox.granted.load(Ordering::Relaxed));
             let hash = hash.filter(|_| receiver.contains(Features::RSS_HASH));
@@ -412,7 +424,7 @@ impl Queue for CableQueue {
             }
             burst.take_front();
         }
-        peer.copying.fetch_sub(1, Ordering::SeqCst);
+        copying.store(false, Ordering::Release);
         burst.clear_taken();
         for (i, inbox) in peer.inboxes.iter().enumerate() {
             if touched & 1 << i != 0 {
@@ -471,9 +483,8 @@ impl Queue for CableQueue {
         let inbox = self.inbox();
         inbox.open.store(false, Ordering::SeqCst);
         let deadline = Instant::now() + STOP_WAIT;
-        while self.wire.ends[self.end].copying.load(Ordering::SeqCst) > 0
-            && Instant::now() < deadline
-        {
+        let copying = &self.wire.ends[self.end].copying;
+        while copying.iter().any(|flag| flag.load(Ordering::SeqCst)) && Instant::now() < deadline {
             std::thread::yield_now();
         }
         while inbox.posted.pop().is_some() {}

@@ -84,14 +84,16 @@ fn flows_find_their_queue() {
     let mut qa = open(&a, 1, &pool_a, Features::empty());
     let mut queues: Vec<_> = (0..4).map(|i| open(&b, i, &pool_b, Features::RSS_HASH)).collect();
     let mut burst = TxBurst::new();
-    let mut expected = vec![0; 4];
+    let (mut expected, steering) = (vec![0; 4], b.steering().unwrap());
     for port in 0..100 {
         let mut bytes = Vec::new();
         let headers =
             PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         headers.udp(port, 9).write(&mut bytes, b"x").unwrap();
         let (remote, local) = (([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], 9).into());
-        expected[usize::from(b.flow_queue(remote, local).unwrap().0)] += 1;
+        let queue = b.flow_queue(remote, local).unwrap().0;
+        assert_eq!(steering.queue_of_frame(&bytes), queue);
+        expected[usize::from(queue)] += 1;
         push(&mut burst, &pool_a, &bytes);
     }
     assert_eq!(qa.tx_burst(&mut burst).unwrap(), 100);
@@ -100,8 +102,9 @@ fn flows_find_their_queue() {
         assert_eq!(queue.rx_burst(&mut rx, 100).unwrap(), *expected);
         assert!(*expected > 0);
     }
+    let hash = FlowHash::new(&b.config().rss_key);
     for frame in rx.frames() {
-        assert_eq!(frame.rss_hash.get(), rss::hash_frame(&rx.segments(frame)[0]));
+        assert_eq!(frame.rss_hash.get(), hash.frame(&rx.segments(frame)[0]));
     }
     rx.clear();
     drop((qa, queues));

@@ -184,13 +184,7 @@ pub(crate) fn rx_done(status: u64) -> bool {
     status & rx::DD != 0
 }
 
-/// True if the device has finished with a receive descriptor that holds a frame of its own,
-/// undamaged.
-#[inline]
-pub(crate) fn rx_whole(status: u64) -> bool {
-    status & WHOLE_MASK == WHOLE
-}
-
+/// Finished, the frame's end, and undamaged: what tells that a descriptor holds a frame of its own.
 const WHOLE_MASK: u64 = rx::DD | rx::EOP | rx::RXE;
 const WHOLE: u64 = rx::DD | rx::EOP;
 
@@ -239,18 +233,24 @@ impl RxMask {
         }
     }
 
-    /// True for what most descriptors hold: a whole, undamaged frame without a tag, its checksum
-    /// found right if the device looks at checksums at all.
+    /// How the second word differs from that of a plain frame, which is what most descriptors hold:
+    /// whole, undamaged, without a tag, its checksum found right if the device looks at checksums at
+    /// all. The length, which may be any, is in the difference as it is.
     #[inline]
-    pub(crate) fn is_plain(&self, status: u64) -> bool {
-        status & self.telling == self.plain
+    pub(crate) fn difference(&self, status: u64) -> u64 {
+        status ^ self.plain
     }
 
-    /// Metadata of a plain frame, of which nothing but the hash is its own.
+    /// True if the difference is that of a whole, undamaged frame in one descriptor.
     #[inline]
-    pub(crate) fn plain_meta(&self, first_word: u64) -> RxFrame {
-        let rss_hash = RssHash::from_word(first_word & self.believed[0]);
-        RxFrame { checksum: self.verdict, rss_hash, ..RxFrame::default() }
+    pub(crate) fn is_whole(difference: u64) -> bool {
+        difference & WHOLE_MASK == 0
+    }
+
+    /// True if the difference is that of a plain frame.
+    #[inline]
+    pub(crate) fn is_plain(&self, difference: u64) -> bool {
+        difference & self.telling == 0
     }
 
     /// The verdict on every plain frame.
@@ -258,14 +258,25 @@ impl RxMask {
     pub(crate) fn plain_verdict(&self) -> RxChecksum {
         self.verdict
     }
+
+    /// Metadata of a plain frame, given the verdict, of which nothing but the hash is its own.
+    #[inline]
+    pub(crate) fn plain_meta(&self, checksum: RxChecksum, first_word: u64) -> RxFrame {
+        RxFrame { checksum, rss_hash: self.hash(first_word), ..RxFrame::default() }
+    }
+
+    #[inline]
+    fn hash(&self, first_word: u64) -> RssHash {
+        RssHash::from_word(first_word & self.believed[0])
+    }
 }
 
 /// Metadata of a frame from its last descriptor.
 pub(crate) fn rx_meta(descriptor: [u64; 2], mask: &RxMask) -> RxFrame {
     let status = descriptor[1] & mask.believed[1];
-    let rss_hash = RssHash::from_word(descriptor[0] & mask.believed[0]);
+    let rss_hash = mask.hash(descriptor[0]);
     let vlan = (status & rx::VP != 0).then_some((status >> 48) as u16);
-    RxFrame { checksum: rx_verdict(status), rss_hash, vlan, ..RxFrame::default() }
+    RxFrame { checksum: rx_verdict(status), rss_hash, vlan: vlan.into(), ..RxFrame::default() }
 }
 
 fn rx_verdict(status: u64) -> RxChecksum {

@@ -92,7 +92,7 @@ fn a_checksum_is_bad_only_where_the_device_can_know() {
 fn hash_and_tag_are_read_from_the_descriptor() {
     let descriptor = [0xdead_beef << 32 | 1, rx::VP | 0x2005 << 48 | 60 << 32];
     let meta = rx_meta(descriptor, &RxMask::of(Features::all()));
-    assert_eq!((meta.rss_hash.get(), meta.vlan), (Some(0xdead_beef), Some(0x2005)));
+    assert_eq!((meta.rss_hash.get(), meta.vlan.get()), (Some(0xdead_beef), Some(0x2005)));
     assert_eq!(rx_len(descriptor[1]), 60);
     assert_eq!(
         rx_meta([0xdead_beef << 32, 0], &RxMask::of(Features::all())).rss_hash.get(),
@@ -109,14 +109,19 @@ fn a_plain_frame_is_one_of_which_only_the_hash_is_its_own() {
     for choice in 0..1 << offloads.len() {
         let chosen = offloads.iter().enumerate().filter(|(n, _)| choice >> n & 1 != 0);
         let mask = RxMask::of(chosen.map(|(_, feature)| *feature).collect());
-        assert!(!mask.is_plain(rx::EOP | rx::L4CS), "not finished");
+        let is_plain = |status| mask.is_plain(mask.difference(status));
+        assert!(!is_plain(rx::EOP | rx::L4CS), "not finished");
         for set in 0..1 << bits.len() {
             let is_set = |(n, bit): (usize, &u64)| if set >> n & 1 != 0 { *bit } else { 0 };
-            let status = rx::DD | bits.iter().enumerate().map(is_set).sum::<u64>();
+            let status = rx::DD | bits.iter().enumerate().map(is_set).sum::<u64>() | 60 << 32;
+            let difference = mask.difference(status);
+            let whole = status & (rx::EOP | rx::RXE) == rx::EOP;
+            assert_eq!((RxMask::is_whole(difference), rx_len(difference)), (whole, 60));
             for hash in [0, 0xdead_beef << 32 | 1, 0xdead_beef << 32 | 0xfff0] {
-                if mask.is_plain(status) {
-                    assert!(rx_whole(status), "{status:x}");
-                    assert_eq!(mask.plain_meta(hash), rx_meta([hash, status], &mask), "{status:x}");
+                if is_plain(status) {
+                    assert!(whole, "{status:x}");
+                    let meta = mask.plain_meta(mask.plain_verdict(), hash);
+                    assert_eq!(meta, rx_meta([hash, status], &mask), "{status:x}");
                     plain += 1;
                 }
             }

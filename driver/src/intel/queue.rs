@@ -8,7 +8,7 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use super::hw::Hw;
+use super::hw::{Hw, Reg};
 use super::nic::{Core, Family, RingPlaces};
 use super::regs::{RxQueueRegs, TxQueueRegs};
 use super::rx::RxRing;
@@ -52,6 +52,7 @@ impl<F: Family> QueueSeed for NicSeed<F> {
     fn open(self: Box<Self>) -> Box<dyn Queue> {
         Box::new(NicQueue {
             hw: self.core.family.hw().clone(),
+            tails: [RxQueueRegs(self.queue).rdt(), TxQueueRegs(self.queue).tdt()],
             core: self.core,
             queue: self.queue,
             running: None,
@@ -77,6 +78,8 @@ struct NicQueue<F: Family> {
     hw: Hw,
     core: Arc<Core<F>>,
     queue: u16,
+    /// Where RDT and TDT are.
+    tails: [Reg; 2],
     running: Option<Running<F>>,
     stopped: bool,
     armed: bool,
@@ -148,13 +151,13 @@ impl<F: Family> NicQueue<F> {
     fn ring_rx(&self, tail: u16) {
         // Orders the descriptors' stores before the tail's: the device reads what it names.
         barrier::publish();
-        self.hw.write(RxQueueRegs(self.queue).rdt(), u32::from(tail));
+        self.hw.write(self.tails[0], u32::from(tail));
     }
 
     fn ring_tx(&self, tail: u16) {
         // As in `ring_rx`, and the packets' bytes with them.
         barrier::publish();
-        self.hw.write(TxQueueRegs(self.queue).tdt(), u32::from(tail));
+        self.hw.write(self.tails[1], u32::from(tail));
     }
 }
 

@@ -19,7 +19,8 @@ use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
 use crate::mem::{PacketSlice, Pool, PostedSlots};
 use crate::ring::{Descriptors, Run};
 
-/// Free descriptors from which on the ring is filled again: a tail write is worth a burst.
+/// Free descriptors from which on a ring is filled again, if it is long enough: a tail write is
+/// worth a burst.
 const REFILL_BATCH: u16 = 32;
 
 /// Most descriptors that one frame may span: 9,234 bytes (the largest frame of these families) in
@@ -46,6 +47,8 @@ pub(crate) struct RxRing<F> {
     skipping: bool,
     /// One of the two: `next` is not where a frame begins.
     amid: bool,
+    /// Free descriptors from which on the ring is filled again.
+    refill_from: usize,
     /// The last attempt to fill the ring found the pool empty.
     starved: bool,
     format: PhantomData<F>,
@@ -55,6 +58,7 @@ impl<F: Format> RxRing<F> {
     pub(crate) fn new(ring: Descriptors, pool: &Pool, pool_iova: Iova, granted: Features) -> Self {
         RxRing {
             posted: PostedSlots::new(pool, ring.len()),
+            refill_from: usize::from(REFILL_BATCH.min(ring.len() / 2)),
             ring,
             pool_iova: pool_iova.0,
             buffer_len: pool.slot_len() as u16,
@@ -87,20 +91,30 @@ impl<F: Format> RxRing<F> {
         counters: &mut QueueCounters,
     ) -> usize {
         let before = burst.len();
-        loop {
-            let left = max - (burst.len() - before);
-            if left > 0 && !self.amid {
-                self.receive_run(burst, left, counters);
-            }
-            // What ended the run: the end of all, or a descriptor that is not a frame by itself.
-            if burst.len() - before == max || !self.ready() {
-                break;
-            }
-            self.receive_part(burst, counters);
+        if max > 0 && !self.amid {
+            self.receive_run(burst, max, counters);
+        }
+        if burst.len() - before < max && self.ready() {
+            self.receive_rest(burst, before + max, counters);
         }
         let received = burst.len() - before;
         counters.rx_frames += received as u64;
         received
+    }
+
+    /// Goes on behind a run that something else ended than the last finished descriptor: the ring's
+    /// end, or a descriptor that is not a frame by itself. At most up to `full` frames in the burst.
+    #[inline(never)]
+    fn receive_rest(&mut self, burst: &mut RxBurst, full: usize, counters: &mut QueueCounters) {
+        while burst.len() < full && self.ready() {
+            let before = self.next;
+            if !self.amid {
+                self.receive_run(burst, full - burst.len(), counters);
+            }
+            if self.next == before {
+                self.receive_part(burst, counters);
+            }
+        }
     }
 
     /// Takes descriptors that are each a sound frame, as long as the next one is, up to the ring's
@@ -113,45 +127,41 @@ impl<F: Format> RxRing<F> {
         let run = self.posted.complete(descriptors, lens, burst.segments_mut(), |descriptor| {
             // DD and the length are in the same word, which is loaded once: an aligned word is
             // written and read as a whole, so that no barrier is due between the two.
-            let status = descriptor.status();
-            if !mask.is_plain(status) {
+            let difference = mask.difference(descriptor.status());
+            if !mask.is_plain(difference) {
                 cold_path();
-                if !format::rx_whole(status) {
+                if !RxMask::is_whole(difference) {
                     return None;
                 }
                 all_plain = false;
             }
-            Some(format::rx_len(status))
+            Some(format::rx_len(difference))
         });
         // The device stores packet and descriptor first and DD last (82576 §7.1.5): orders the loads
         // of DD above, all of them, before the loads of the first words below and of the packets.
         barrier::acquire_descriptor();
-        let bytes = self.describe(burst, run, all_plain, counters);
+        // What is read here decides about nothing but itself: the lengths are settled.
+        let descriptors = self.ring.run(self.next, run);
+        // Each verdict has a loop of its own, in which it is a constant as the other fields are.
+        let bytes = match mask.plain_verdict() {
+            _ if !all_plain => Self::describe_mixed(burst, descriptors, &mask, counters),
+            RxChecksum::Good => {
+                counters.rx_checksum_good += run as u64;
+                burst.finish_singles(descriptors, |descriptor| {
+                    mask.plain_meta(RxChecksum::Good, descriptor.first())
+                })
+            }
+            RxChecksum::Unknown | RxChecksum::Bad => burst
+                .finish_singles(descriptors, |descriptor| {
+                    mask.plain_meta(RxChecksum::Unknown, descriptor.first())
+                }),
+        };
         counters.rx_bytes += bytes;
         self.next = self.next.wrapping_add(run as u16);
     }
 
-    /// Ends the frames that the next `run` descriptors hold, one each, and gives their bytes. What is
-    /// read here decides about nothing but itself: the lengths are settled.
-    #[inline]
-    fn describe(
-        &self,
-        burst: &mut RxBurst,
-        run: usize,
-        all_plain: bool,
-        counters: &mut QueueCounters,
-    ) -> u64 {
-        let (descriptors, mask) = (self.ring.run(self.next, run), self.mask);
-        if !all_plain {
-            return Self::describe_mixed(burst, descriptors, &mask, counters);
-        }
-        if mask.plain_verdict() == RxChecksum::Good {
-            counters.rx_checksum_good += run as u64;
-        }
-        burst.finish_singles(descriptors, |descriptor| mask.plain_meta(descriptor.first()))
-    }
-
-    /// The same where not all frames are plain.
+    /// Ends the frames that have been taken from these descriptors, one each, not all of them plain;
+    /// gives their bytes.
     #[inline(never)]
     fn describe_mixed(
         burst: &mut RxBurst,
@@ -215,31 +225,38 @@ impl<F: Format> RxRing<F> {
 
     /// Posts slots if a batch of descriptors is free; gives the new tail if there is one. A pool
     /// without slots leaves descriptors empty, and is counted.
+    #[inline]
     pub(crate) fn refill(&mut self, counters: &mut QueueCounters) -> Option<u16> {
         // One descriptor stays empty: with RDT = RDH the ring is empty, not full (82576 §7.1.9).
-        let owned = self.posted.len() as u16;
-        let free = self.ring.len() - 1 - owned;
-        if free < REFILL_BATCH.min(self.ring.len() / 2) && !self.starved || free == 0 {
+        let free = usize::from(self.ring.len()) - 1 - self.posted.len();
+        if free < self.refill_from && (!self.starved || free == 0) {
             return None;
         }
-        let (tail, pool_iova) = (self.next.wrapping_add(owned), self.pool_iova);
-        let mut posted = 0;
-        while posted < usize::from(free) {
-            // Around the ring's end it goes on at its beginning.
-            let at = tail.wrapping_add(posted as u16);
-            let descriptors = self.ring.run(at, usize::from(free) - posted);
-            let wanted = descriptors.len();
-            let given = self.posted.post(descriptors, |descriptor, offset| {
-                descriptor.write(F::rx_free(pool_iova + offset as u64));
-            });
-            posted += given;
-            if given < wanted {
-                break;
-            }
+        self.fill(free, counters)
+    }
+
+    /// Posts slots for all of the free descriptors.
+    #[inline(never)]
+    fn fill(&mut self, free: usize, counters: &mut QueueCounters) -> Option<u16> {
+        let tail = self.next.wrapping_add(self.posted.len() as u16);
+        let straight = self.ring.run(tail, free).len();
+        let mut posted = self.fill_run(tail, straight);
+        if posted == straight && posted < free {
+            // Behind the ring's end it goes on at its beginning.
+            posted += self.fill_run(tail.wrapping_add(posted as u16), free - posted);
         }
-        self.starved = posted < usize::from(free);
+        self.starved = posted < free;
         counters.rx_no_buffer += u64::from(self.starved);
         (posted > 0).then(|| tail.wrapping_add(posted as u16) & (self.ring.len() - 1))
+    }
+
+    /// Posts slots for at most `most` descriptors from `at` on, up to the ring's end.
+    #[inline]
+    fn fill_run(&mut self, at: u16, most: usize) -> usize {
+        let pool_iova = self.pool_iova;
+        self.posted.post(self.ring.run(at, most), |descriptor, offset| {
+            descriptor.write(F::rx_free(pool_iova + offset as u64));
+        })
     }
 
     /// Takes every slot back. Only when the device has been stopped.

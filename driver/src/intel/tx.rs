@@ -21,6 +21,9 @@ use crate::device::{Features, QueueCounters, Segments, TxBurst, TxChecksum, TxFr
 use crate::mem::{PacketSlice, Pool, QueuedSlots};
 use crate::ring::{Descriptors, HeaderArea};
 
+/// Shortest frame of one segment.
+const SIMPLE_MIN: u16 = MIN_TX_FRAME as u16;
+
 /// Most segments in one sent frame.
 const MAX_SEGMENTS: u16 = 40;
 
@@ -58,6 +61,11 @@ pub(crate) struct TxRing<F> {
     /// Most bytes of a frame that is not cut up, and of one that is.
     max_frame: u32,
     max_tso: u32,
+    /// The same for a frame of one segment.
+    simple_max: u16,
+    /// The second word of a descriptor that holds a frame to be sent as it is: without its length,
+    /// and what each of its bytes adds.
+    simple: [u64; 2],
     /// Which of the device's contexts is this queue's.
     context_index: u8,
     /// What the device's context holds.
@@ -94,6 +102,7 @@ impl<F: Format> TxRing<F> {
     ) -> Self {
         let (headers, base) = headers;
         let headers_iova = base.0 + headers.offset_of(0) as u64;
+        let plain = F::template(&Offload::default(), 0, limits.context_index);
         TxRing {
             headers_iova,
             headers,
@@ -104,6 +113,8 @@ impl<F: Format> TxRing<F> {
             granted,
             max_frame: limits.max_frame,
             max_tso: limits.max_tso,
+            simple_max: u16::try_from(limits.max_frame).unwrap_or(u16::MAX),
+            simple: [plain | tx::EOP, F::PLAIN_BYTE],
             context_index: limits.context_index,
             context: None,
             next: 0,
@@ -137,27 +148,14 @@ impl<F: Format> TxRing<F> {
         counters: &mut QueueCounters,
     ) -> (usize, Option<u16>) {
         let (before, sent_before) = (self.next, self.sent);
-        let mut fitting = self.fitting(burst);
-        if fitting < burst.len() && self.reclaim() > 0 {
-            fitting = self.fitting(burst);
-        }
-        counters.tx_full += u64::from(fitting < burst.len());
+        let fitting = match self.surely_fits(burst) {
+            true => burst.len(),
+            false => self.make_room(burst, counters),
+        };
         let simple = fitting.min(burst.simple_len());
-        let mut bytes = 0;
-        let mut left = simple;
-        while left > 0 {
-            // A run ends where a report is due, and at the ring's end.
-            let due = REPORT_EVERY - self.next.wrapping_sub(self.marked);
-            let run = self.ring.run(self.next, left.min(usize::from(due))).len();
-            bytes += self.send_simple(burst.take_simple(run), run);
-            left -= run;
-        }
+        let mut bytes = self.send_simple(burst, simple);
         if fitting > simple {
-            burst.drain_front(fitting - simple, |frame, segments| {
-                if self.send_frame(frame, segments).is_ok() {
-                    bytes += u64::from(frame.len);
-                }
-            });
+            bytes += self.send_others(burst, fitting - simple);
         }
         let sent = self.sent.wrapping_sub(sent_before);
         counters.tx_frames += sent as u64;
@@ -172,12 +170,28 @@ impl<F: Format> TxRing<F> {
         (sent, Some(self.next & (self.ring.len() - 1)))
     }
 
-    /// How many frames from the front of the burst the ring has room for.
+    /// True if the ring has room for the whole burst, whatever its frames need.
+    #[inline]
+    fn surely_fits(&self, burst: &TxBurst) -> bool {
+        let most = burst.segments_len() + burst.len() * usize::from(EXTRA_DESCRIPTORS);
+        most <= usize::from(self.free())
+    }
+
+    /// How many frames from the front of the burst the ring has room for, once it has let go of what
+    /// it can; counts if not all have.
+    #[inline(never)]
+    fn make_room(&mut self, burst: &TxBurst, counters: &mut QueueCounters) -> usize {
+        let mut fitting = self.fitting(burst);
+        if fitting < burst.len() && self.reclaim() > 0 {
+            fitting = self.fitting(burst);
+        }
+        counters.tx_full += u64::from(fitting < burst.len());
+        fitting
+    }
+
+    /// How many frames from the front of the burst the ring has room for now.
     fn fitting(&self, burst: &TxBurst) -> usize {
         let mut free = usize::from(self.free());
-        if burst.segments_len() + burst.len() * usize::from(EXTRA_DESCRIPTORS) <= free {
-            return burst.len();
-        }
         let fits = |(frame, _): &(&TxFrame, &[PacketSlice])| {
             let context = frame.checksum != TxChecksum::Complete || frame.vlan.is_some();
             let extra = usize::from(context) + usize::from(frame.tso_mss > 0);
@@ -188,20 +202,38 @@ impl<F: Format> TxRing<F> {
         burst.iter().take_while(fits).count()
     }
 
-    /// Puts the first `count` segments on the ring, which has room for them before its end, each a
-    /// frame to be sent as it is; gives their bytes.
+    /// Puts the first `count` frames on the ring, which has room for them, of which each is one
+    /// segment, to be sent as it is; gives their bytes.
     #[inline]
-    fn send_simple(&mut self, segments: &mut Vec<PacketSlice>, count: usize) -> u64 {
-        let (descriptors, pool_iova) = (self.ring.run(self.next, count), self.pool_iova);
-        let lens = MIN_TX_FRAME as u16..=u16::try_from(self.max_frame).unwrap_or(u16::MAX);
-        let command = F::template(&Offload::default(), 0, self.context_index) | tx::EOP;
+    fn send_simple(&mut self, burst: &mut TxBurst, count: usize) -> u64 {
+        let (pool_iova, [command, byte]) = (self.pool_iova, self.simple);
+        let (mut left, mut bytes) = (count, 0);
+        while left > 0 {
+            // A run ends where a report is due, and at the ring's end.
+            let due = REPORT_EVERY - self.next.wrapping_sub(self.marked);
+            let run = self.ring.run(self.next, left.min(usize::from(due)));
+            let (segments, lens) = (burst.take_simple(run.len()), SIMPLE_MIN..=self.simple_max);
+            let put = self.queued.put_front(segments, run, lens, |descriptor, offset, len| {
+                bytes += len;
+                descriptor.write([pool_iova + offset as u64, command + len * byte]);
+            });
+            left -= run.len();
+            self.next = self.next.wrapping_add(put as u16);
+            self.end_frames(put);
+        }
+        bytes
+    }
+
+    /// Puts the first `count` frames of any kind on the ring, which has room for them; gives the
+    /// bytes of those that are not refused.
+    #[inline(never)]
+    fn send_others(&mut self, burst: &mut TxBurst, count: usize) -> u64 {
         let mut bytes = 0;
-        let put = self.queued.put_front(segments, descriptors, lens, |descriptor, offset, len| {
-            descriptor.write([pool_iova + offset as u64, command + len * F::PLAIN_BYTE]);
-            bytes += len;
+        burst.drain_front(count, |frame, segments| {
+            if self.send_frame(frame, segments).is_ok() {
+                bytes += u64::from(frame.len);
+            }
         });
-        self.next = self.next.wrapping_add(put as u16);
-        self.end_frames(put);
         bytes
     }
 
@@ -274,16 +306,18 @@ impl<F: Format> TxRing<F> {
 
     /// Lets go of what the device has reported; gives the number of frames.
     pub(crate) fn reclaim(&mut self) -> usize {
-        let before = self.reported;
+        let mut last = None;
         // A report speaks for all before it, so that one that got lost does not stop the ring.
         while self.is_reported(0) || self.is_reported(1) {
-            let Some(mark) = self.marks.pop_front() else { break };
-            // Orders the load of DD before the reuse of what it speaks for.
-            barrier::acquire_descriptor();
-            self.queued.release_to(mark.slices);
-            (self.clean, self.reported) = (mark.end, mark.frames);
+            last = self.marks.pop_front();
         }
-        self.reported.wrapping_sub(before)
+        let Some(mark) = last else { return 0 };
+        // Orders the loads of DD before the reuse of what they speak for.
+        barrier::acquire_descriptor();
+        self.queued.release_to(mark.slices);
+        let before = std::mem::replace(&mut self.reported, mark.frames);
+        self.clean = mark.end;
+        mark.frames.wrapping_sub(before)
     }
 
     /// Lets go of everything. Only when the device has been stopped.

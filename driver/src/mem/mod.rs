@@ -27,6 +27,7 @@ mod pool;
 mod prefetch;
 mod region;
 mod remote;
+mod row;
 mod tables;
 
 pub use buf::{PacketBuf, PacketSlice};
@@ -35,5 +36,6 @@ pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolE
 pub use prefetch::prefetch_read;
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;
-pub(crate) use tables::describe;
-pub use tables::{PostedSlots, QueuedSlots, Row};
+pub use row::Row;
+pub(crate) use row::describe;
+pub use tables::{PostedSlots, QueuedSlots};

@@ -253,6 +253,11 @@ impl Pool {
         self.inner().slots()
     }
 
+    /// All header cells, free or not.
+    pub fn total_cells(&self) -> usize {
+        self.inner().total() - self.inner().slots()
+    }
+
     /// Header cells that are free now.
     pub fn free_cells(&self) -> usize {
         self.inner().free_cells.len()

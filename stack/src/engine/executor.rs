@@ -230,6 +230,9 @@ impl Executor {
     }
 
     fn collect_remote(&self) {
+        if self.remote.woken.is_empty() {
+            return;
+        }
         // What is pushed while this runs waits for the next turn.
         for _ in 0..self.remote.woken.len() {
             let Some(header) = self.remote.woken.pop() else { break };

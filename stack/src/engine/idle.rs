@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use barewire_driver::sys::{EventFd, poll_readable};
@@ -43,18 +44,30 @@ impl Default for Idle {
 pub(crate) struct Doorbell {
     sleeping: SleepFlag,
     event: EventFd,
+    /// Times that it took a system call to wake the engine.
+    signals: AtomicU64,
 }
 
 impl Doorbell {
     pub(crate) fn new() -> io::Result<Doorbell> {
-        Ok(Doorbell { sleeping: SleepFlag::default(), event: EventFd::new()? })
+        Ok(Doorbell {
+            sleeping: SleepFlag::default(),
+            event: EventFd::new()?,
+            signals: AtomicU64::new(0),
+        })
     }
 
     /// Wakes the engine if it sleeps. Call it after the work has been put down.
     pub(crate) fn ring(&self) {
         if self.sleeping.must_wake() {
+            self.signals.fetch_add(1, Ordering::Relaxed);
             self.event.signal();
         }
+    }
+
+    /// Times that it took a system call to wake the engine.
+    pub(crate) fn signals(&self) -> u64 {
+        self.signals.load(Ordering::Relaxed)
     }
 
     /// The engine: it is about to sleep and will look for work once more.

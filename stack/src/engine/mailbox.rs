@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use barewire_driver::RemoteBuf;
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 
 use super::core::Core;
 use super::executor::on_engine_thread;
@@ -128,10 +129,17 @@ pub(crate) struct Mailbox {
     forwarded: ArrayQueue<Forwarded>,
     /// Frames dropped because `forwarded` was full.
     pub(crate) forward_full: AtomicU64,
-    /// Payload bytes that threads copied into or out of packet memory.
-    pub(crate) thread_bytes_copied: AtomicU64,
     /// Datagrams that could not be handed to the threads that read them.
     pub(crate) datagrams_lost: AtomicU64,
+    /// Times that it took a system call to wake a thread that slept at a socket.
+    pub(crate) thread_wakeups: AtomicU64,
+    /// Read in every turn of the engine's loop: on a cache line that nobody writes to meanwhile.
+    end: CachePadded<End>,
+}
+
+/// How far an engine's end is.
+#[derive(Default)]
+struct End {
     stopping: AtomicBool,
     dead: AtomicBool,
 }
@@ -146,10 +154,9 @@ impl Mailbox {
             posts: ArrayQueue::new(portals.max(1)),
             forwarded: ArrayQueue::new(MAX_FORWARDED),
             forward_full: AtomicU64::new(0),
-            thread_bytes_copied: AtomicU64::new(0),
             datagrams_lost: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
+            thread_wakeups: AtomicU64::new(0),
+            end: CachePadded::default(),
         })
     }
 
@@ -198,21 +205,28 @@ impl Mailbox {
         true
     }
 
+    /// Engine: counts a ring that a sleeping thread was woken by.
+    pub(crate) fn count_wakeups(&self, woken: bool) {
+        if woken {
+            self.thread_wakeups.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Engine: the next control call.
     pub(crate) fn next_request(&self) -> Option<Request> {
-        let request = self.requests.pop()?;
+        let request = pop(&self.requests)?;
         self.request_room.ring();
         Some(request)
     }
 
     /// Engine: the key of the next portal that has something.
     pub(crate) fn next_post(&self) -> Option<u32> {
-        self.posts.pop()
+        pop(&self.posts)
     }
 
     /// Engine: the next frame from another engine.
     pub(crate) fn next_forwarded(&self) -> Option<Forwarded> {
-        self.forwarded.pop()
+        pop(&self.forwarded)
     }
 
     /// Engine: true if anything waits here.
@@ -222,23 +236,23 @@ impl Mailbox {
 
     /// Asks the engine to stop.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.end.stopping.store(true, Ordering::Release);
         self.doorbell.ring();
     }
 
     /// True once somebody has asked it to stop.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.end.stopping.load(Ordering::Acquire)
     }
 
     /// True once it takes no more calls.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.end.dead.load(Ordering::Acquire)
     }
 
     /// Engine: takes no more calls; those that wait fail.
     pub(crate) fn die(&self) {
-        self.dead.store(true, Ordering::Release);
+        self.end.dead.store(true, Ordering::Release);
         // See `call`.
         fence(Ordering::SeqCst);
         self.refuse_requests();
@@ -250,6 +264,12 @@ impl Mailbox {
         while self.requests.pop().is_some() {}
         self.request_room.ring();
     }
+}
+
+/// Looks before it pops: a pop that finds nothing has a fence in it, and an engine looks here in
+/// every turn.
+fn pop<T>(queue: &ArrayQueue<T>) -> Option<T> {
+    if queue.is_empty() { None } else { queue.pop() }
 }
 
 impl fmt::Debug for Mailbox {

@@ -18,12 +18,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use barewire_driver::RemoteBuf;
 use bitflags::bitflags;
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 
 use super::mailbox::Mailbox;
 use super::remote::RemoteStream;
@@ -108,12 +109,28 @@ pub(crate) struct Endpoint {
     status: AtomicU32,
     error: Mutex<Option<SocketError>>,
     rx: ArrayQueue<Parcel>,
-    /// Slots in `rx` and `inbox` together.
-    rx_slots: AtomicUsize,
-    /// What readers have taken from `rx` and not yet consumed: peeking needs more than the front.
-    inbox: Mutex<VecDeque<Parcel>>,
+    filled: CachePadded<Filled>,
+    readers: CachePadded<Readers>,
     pub(crate) readable: Bell,
     pub(crate) writable: Bell,
+}
+
+/// What the engines that fill an endpoint write: on a cache line that readers leave alone.
+#[derive(Debug, Default)]
+struct Filled {
+    /// Slots that have been put into `rx` so far.
+    slots: AtomicUsize,
+    /// What `Readers::consumed` was at least; looked up again only when that is not enough.
+    consumed: AtomicUsize,
+}
+
+/// What readers write: on a cache line that engines rarely look at.
+#[derive(Debug, Default)]
+struct Readers {
+    /// What readers have taken from `rx` and not yet consumed: peeking needs more than the front.
+    inbox: Mutex<VecDeque<Parcel>>,
+    /// Slots that have been let go of so far.
+    consumed: AtomicUsize,
 }
 
 impl Endpoint {
@@ -122,8 +139,8 @@ impl Endpoint {
             status: AtomicU32::new(status.bits()),
             error: Mutex::default(),
             rx: ArrayQueue::new(RX_RING_SLOTS),
-            rx_slots: AtomicUsize::new(0),
-            inbox: Mutex::default(),
+            filled: CachePadded::default(),
+            readers: CachePadded::default(),
             readable: Bell::default(),
             writable: Bell::default(),
         }
@@ -167,7 +184,15 @@ impl Endpoint {
 
     /// Engine: true if `slots` more slots fit into `rx`.
     pub(crate) fn has_rx_room(&self, slots: usize) -> bool {
-        !self.rx.is_full() && self.rx_slots.load(Ordering::Acquire) + slots <= RX_RING_SLOTS
+        let filled = self.filled.slots.load(Ordering::Relaxed).wrapping_add(slots);
+        let fits = |consumed: usize| filled.wrapping_sub(consumed) <= RX_RING_SLOTS;
+        if fits(self.filled.consumed.load(Ordering::Relaxed)) {
+            return true;
+        }
+        // Acquire: the places in `rx` are free that were let go of before.
+        let consumed = self.readers.consumed.load(Ordering::Acquire);
+        self.filled.consumed.store(consumed, Ordering::Relaxed);
+        fits(consumed)
     }
 
     /// Engine: as [`Endpoint::has_rx_room`], and if not, the next reader that makes room says so.
@@ -184,9 +209,10 @@ impl Endpoint {
     /// Engine: puts a parcel down for the readers. It comes back if there is no room.
     pub(crate) fn push_rx(&self, parcel: Parcel) -> Result<(), Parcel> {
         let slots = parcel.slots();
-        self.rx_slots.fetch_add(slots, Ordering::AcqRel);
+        // Before the push: what is consumed is never more than what has been filled.
+        self.filled.slots.fetch_add(slots, Ordering::Relaxed);
         self.rx.push(parcel).inspect_err(|_| {
-            self.rx_slots.fetch_sub(slots, Ordering::AcqRel);
+            self.filled.slots.fetch_sub(slots, Ordering::Relaxed);
         })
     }
 
@@ -209,7 +235,7 @@ impl Endpoint {
     }
 
     fn locked_inbox(&self) -> MutexGuard<'_, VecDeque<Parcel>> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.readers.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reader: everything that has arrived, in order. What is taken off the front is told to
@@ -224,7 +250,7 @@ impl Endpoint {
 
     /// Reader: `slots` slots of parcels have been let go of.
     pub(crate) fn consumed(&self, slots: usize) {
-        self.rx_slots.fetch_sub(slots, Ordering::AcqRel);
+        self.readers.consumed.fetch_add(slots, Ordering::AcqRel);
     }
 
     /// Engine: it lets go of the socket; unless that was asked for, everybody who waits fails.
@@ -251,12 +277,23 @@ pub(crate) struct Portal {
     pub(crate) peer: Option<SocketAddr>,
     queued: QueuedFlag,
     wishes: AtomicU32,
-    tx: ArrayQueue<Parcel>,
-    tx_slots: AtomicUsize,
-    grants: ArrayQueue<RemoteBuf>,
     wanted: AtomicUsize,
+    tx: ArrayQueue<Parcel>,
+    grants: ArrayQueue<RemoteBuf>,
+    /// Buffers granted that have not come back: they lie in `grants` or in `tx`, or a thread is
+    /// filling them. There are at most as many as either ring holds, so neither is ever full. Only
+    /// the engine looks here.
+    granted: CachePadded<AtomicUsize>,
+    pub(crate) writers: CachePadded<Writers>,
+}
+
+/// What threads write: on a cache line that the engine leaves alone.
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    /// Payload bytes that threads copied into or out of packet memory.
+    pub(crate) bytes_copied: AtomicU64,
     /// Keeps two writers' buffers from mixing within one call.
-    pub(crate) writer: Mutex<()>,
+    pub(crate) turn: Mutex<()>,
 }
 
 impl Portal {
@@ -275,11 +312,11 @@ impl Portal {
             peer,
             queued: QueuedFlag::default(),
             wishes: AtomicU32::new(0),
-            tx: ArrayQueue::new(TX_RING_SLOTS),
-            tx_slots: AtomicUsize::new(0),
-            grants: ArrayQueue::new(TX_RING_SLOTS),
             wanted: AtomicUsize::new(0),
-            writer: Mutex::new(()),
+            tx: ArrayQueue::new(TX_RING_SLOTS),
+            grants: ArrayQueue::new(TX_RING_SLOTS),
+            granted: CachePadded::default(),
+            writers: CachePadded::default(),
         }
     }
 
@@ -289,6 +326,16 @@ impl Portal {
         if self.endpoint.push_rx(datagram).is_err() {
             self.lost_datagram();
         }
+    }
+
+    /// Engine: wakes who waits to read.
+    pub(crate) fn ring_readable(&self) {
+        self.mailbox.count_wakeups(self.endpoint.readable.ring());
+    }
+
+    /// Engine: wakes who waits to write.
+    pub(crate) fn ring_writable(&self) {
+        self.mailbox.count_wakeups(self.endpoint.writable.ring());
     }
 
     /// Engine: counts a datagram that could not be handed to its readers.
@@ -330,8 +377,8 @@ impl Portal {
 
     /// Thread: gives back grants that it did not use.
     pub(crate) fn return_grant(&self, buf: RemoteBuf) {
-        // No room means that the engine has granted others meanwhile; this one goes home.
-        let _ = self.grants.push(buf);
+        let pushed = self.grants.push(buf);
+        debug_assert!(pushed.is_ok(), "there are no more grants than have a place");
     }
 
     /// Thread: asks for empty buffers.
@@ -346,38 +393,36 @@ impl Portal {
 
     /// Engine: how many more buffers the writers may have.
     pub(crate) fn grant_room(&self) -> usize {
-        let used = self.tx_slots.load(Ordering::Acquire) + self.grants.len();
-        TX_RING_SLOTS.saturating_sub(used)
+        TX_RING_SLOTS.saturating_sub(self.granted.load(Ordering::Relaxed))
     }
 
     /// Engine: grants an empty buffer.
     pub(crate) fn grant(&self, buf: RemoteBuf) {
-        let _ = self.grants.push(buf);
-        let less = |wanted: usize| wanted.checked_sub(1);
-        let _ = self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let pushed = self.grants.push(buf);
+        debug_assert!(pushed.is_ok(), "there are no more grants than have a place");
+        self.granted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Engine: so many of the buffers that were asked for have been granted.
+    pub(crate) fn served(&self, slots: usize) {
+        // Threads only ever ask for more.
+        self.wanted.fetch_sub(slots, Ordering::AcqRel);
     }
 
     pub(crate) fn grants(&self) -> usize {
         self.grants.len()
     }
 
-    /// Thread: puts a parcel down for the engine. It comes back if there is no room.
-    pub(crate) fn push_tx(&self, parcel: Parcel) -> Result<(), Parcel> {
-        let slots = parcel.slots();
-        self.tx_slots.fetch_add(slots, Ordering::AcqRel);
-        self.tx.push(parcel).inspect_err(|_| {
-            self.tx_slots.fetch_sub(slots, Ordering::AcqRel);
-        })
-    }
-
-    pub(crate) fn has_tx_room(&self) -> bool {
-        !self.tx.is_full()
+    /// Thread: puts a parcel of granted buffers down for the engine.
+    pub(crate) fn push_tx(&self, parcel: Parcel) {
+        let pushed = self.tx.push(parcel);
+        debug_assert!(pushed.is_ok(), "there are no more grants than have a place");
     }
 
     /// Engine: the next parcel to send.
     pub(crate) fn pop_tx(&self) -> Option<Parcel> {
         let parcel = self.tx.pop()?;
-        self.tx_slots.fetch_sub(parcel.slots(), Ordering::AcqRel);
+        self.granted.fetch_sub(parcel.slots(), Ordering::Relaxed);
         Some(parcel)
     }
 
@@ -438,8 +483,9 @@ impl AcceptQueue {
 
     /// Engine: adds a connection, or gives it back if another engine took the last place.
     pub(crate) fn push(&self, stream: RemoteStream) -> Result<(), RemoteStream> {
+        let mailbox = stream.mailbox().clone();
         self.ready.push(stream)?;
-        self.endpoint.readable.ring();
+        mailbox.count_wakeups(self.endpoint.readable.ring());
         Ok(())
     }
 

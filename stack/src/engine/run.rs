@@ -87,6 +87,8 @@ pub(super) struct Engine {
     phase: Phase,
     last_work: Instant,
     idle_turns: u32,
+    /// The last turn took as many frames as it may.
+    behind: bool,
     counters: LoopCounters,
     failure: Option<String>,
 }
@@ -126,6 +128,7 @@ impl Engine {
             phase: Phase::Running,
             last_work,
             idle_turns: 0,
+            behind: false,
             counters: LoopCounters::default(),
             failure: None,
         }
@@ -197,6 +200,11 @@ impl Engine {
             if n < BURST_FRAMES {
                 break;
             }
+        }
+        let behind = frames >= RX_BURSTS * BURST_FRAMES;
+        if behind != self.behind {
+            self.behind = behind;
+            self.core.with_stack(|stack| stack.set_behind(behind));
         }
         Ok(frames)
     }
@@ -349,7 +357,7 @@ impl Engine {
         let stack = core.stack();
         let portals = &self.remotes.counters;
         let mut pool = core.pool().counters();
-        pool.bytes_copied += mailbox.thread_bytes_copied.load(Ordering::Relaxed);
+        pool.bytes_copied += self.remotes.bytes_copied();
         EngineStats {
             index: core.index() as u16,
             run: LoopCounters {
@@ -358,6 +366,8 @@ impl Engine {
                 portals_starved: portals.portals_starved,
                 closes_expired: portals.closes_expired,
                 datagrams_lost: mailbox.datagrams_lost.load(Ordering::Relaxed),
+                engine_wakeups: mailbox.doorbell.signals(),
+                thread_wakeups: mailbox.thread_wakeups.load(Ordering::Relaxed),
                 ..self.counters
             },
             tasks: core.executor().counters(),

@@ -15,6 +15,10 @@ pub struct LoopCounters {
     pub busy_turns: u64,
     /// Times it slept.
     pub sleeps: u64,
+    /// Times that others made a system call to wake it.
+    pub engine_wakeups: u64,
+    /// Times that a thread which slept at a socket was woken by a system call.
+    pub thread_wakeups: u64,
     /// Control calls answered.
     pub requests: u64,
     /// Looks at sockets of other threads.

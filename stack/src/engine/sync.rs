@@ -12,7 +12,7 @@
 //! atomics, and the tests in `model` try every order of its steps.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
@@ -82,14 +82,14 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// Waits until `ready` holds: true, or false if `deadline` passed first. `ready` is called
-    /// with the bell's lock held and must not ring it.
+    /// Waits until `ready` holds: true, or false if `deadline` passed first. It spins for a while
+    /// and sleeps after that. `ready` is called with the bell's lock held and must not ring it.
     pub(crate) fn wait_until(
         &self,
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> bool,
     ) -> bool {
-        if ready() {
+        if ready() || spin_until(deadline, &mut ready) {
             return true;
         }
         let mut guard = self.locked();
@@ -117,20 +117,64 @@ impl Bell {
         outcome
     }
 
-    /// Wakes all who wait, after what they wait for has been put down.
-    pub(crate) fn ring(&self) {
+    /// Wakes all who wait, after what they wait for has been put down; true if anybody slept.
+    pub(crate) fn ring(&self) -> bool {
         // See `wait_until`.
         fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        let asleep = self.waiting.load(Ordering::Relaxed) > 0;
+        if asleep {
             // Taken and let go: a waiter that has looked but does not sleep yet still holds it.
             drop(self.locked());
             self.condition.notify_all();
         }
+        asleep
     }
 
     fn locked(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long a thread spins before it sleeps: what a busy engine needs for a few turns, and less than
+/// falling asleep and waking up costs it and its engine together.
+#[cfg(not(loom))]
+const SPIN: Duration = Duration::from_micros(20);
+
+/// How long it keeps the processor to itself meanwhile. After that it offers it to others: where a
+/// thread has to share it with its engine, the engine is who it waits for.
+#[cfg(not(loom))]
+const SPIN_ALONE: Duration = Duration::from_micros(5);
+
+/// Looks between two at the clock.
+#[cfg(not(loom))]
+const SPIN_LOOKS: u32 = 16;
+
+/// Looks at `ready` for a while; true once it holds.
+#[cfg(not(loom))]
+fn spin_until(deadline: Option<Instant>, ready: &mut impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..SPIN_LOOKS {
+            std::hint::spin_loop();
+            if ready() {
+                return true;
+            }
+        }
+        let now = Instant::now();
+        let spun = now - start;
+        if spun >= SPIN || deadline.is_some_and(|deadline| now >= deadline) {
+            return false;
+        }
+        if spun >= SPIN_ALONE {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The model has every order of steps without it.
+#[cfg(loom)]
+fn spin_until(_: Option<Instant>, _: &mut impl FnMut() -> bool) -> bool {
+    false
 }
 
 #[cfg(all(test, loom))]
@@ -208,7 +252,6 @@ mod model {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     use super::*;
 

@@ -132,7 +132,7 @@ impl Egress {
     }
 
     fn emit_whole(&mut self, hop: Hop, mut datagram: Datagram, len: usize) {
-        let Some(mut cell) = self.header_cell() else { return };
+        let Some(mut cell) = self.data_cell() else { return };
         let Some(iface) = self.iface(hop.iface()) else { return };
         let link_len = iface.link_len();
         let offload = iface.config.features.contains(Features::TX_CHECKSUM)
@@ -154,7 +154,7 @@ impl Egress {
         ip.ident = self.rng.next_u32() as u16;
         let mut payload = datagram.payload.into_iter().collect::<std::collections::VecDeque<_>>();
         for fragment in reassembly::fragment(len as u16, (room + Ipv4Header::LEN) as u16) {
-            let Some(mut cell) = self.header_cell() else { return };
+            let Some(mut cell) = self.data_cell() else { return };
             let header = link_len + Ipv4Header::LEN;
             let own = if fragment.offset == 0 { TRANSPORT_LEN } else { 0 };
             ip.fragment_offset = fragment.offset;

@@ -47,6 +47,9 @@ pub const REPLY_BACKLOG_FRAMES: usize = 4 * BURST_FRAMES;
 /// Frames in an interface's burst beyond which `send_to` answers `WouldBlock`.
 pub const DATAGRAM_BACKLOG_FRAMES: usize = 2 * BURST_FRAMES;
 
+/// One header cell in this many is never taken for data.
+const CONTROL_RESERVE_PART: usize = 16;
+
 /// Destinations whose way is remembered apart from connections and sockets.
 const RECENT_WAYS: usize = 16;
 
@@ -169,6 +172,8 @@ pub(crate) enum Resolution {
 pub(crate) struct Egress {
     pub(crate) now: Instant,
     pub(crate) pool: Pool,
+    /// Header cells that data leaves to control traffic.
+    reserved_cells: usize,
     pub(crate) rng: Rng,
     pub(crate) ifaces: Vec<Interface>,
     routes: route::Table,
@@ -194,6 +199,7 @@ impl Egress {
     pub(crate) fn new(pool: Pool, rng: Rng) -> Egress {
         Egress {
             now: Instant::ZERO,
+            reserved_cells: pool.total_cells() / CONTROL_RESERVE_PART,
             pool,
             rng,
             ifaces: Vec::new(),
@@ -280,13 +286,39 @@ impl Egress {
 
     /// As [`Egress::route`], for those who keep no way of their own: the ways of the last few
     /// destinations are remembered here.
+    #[inline]
     pub(crate) fn hop_recent(&mut self, dst: Ipv4Addr) -> Option<Hop> {
+        let way = &self.recent[recent_place(dst)];
+        match way.path.hop {
+            Some((changes, hop)) if way.dst == dst && changes == self.routing_changes => Some(hop),
+            Some(_) | None => self.hop_anew(dst),
+        }
+    }
+
+    #[cold]
+    fn hop_anew(&mut self, dst: Ipv4Addr) -> Option<Hop> {
         let mut way = self.recent[recent_place(dst)];
         if !self.find_way(dst, &mut way) {
             return self.route(dst);
         }
         self.recent[recent_place(dst)] = way;
         way.path.hop.map(|(_, hop)| hop)
+    }
+
+    /// What is remembered of the way to `dst`, for a connection to begin with.
+    pub(crate) fn path_recent(&self, dst: Ipv4Addr) -> PathCache {
+        let way = &self.recent[recent_place(dst)];
+        if way.dst == dst { way.path } else { PathCache::default() }
+    }
+
+    /// A connection has found where its neighbour is in the cache: the next one to `dst` need not
+    /// look for it.
+    #[cold]
+    pub(crate) fn note_place(&mut self, dst: Ipv4Addr, place: u32) {
+        let way = &mut self.recent[recent_place(dst)];
+        if way.dst == dst {
+            way.path.neighbor = place;
+        }
     }
 
     /// The same with the neighbour's link address, where it is known.
@@ -339,7 +371,7 @@ impl Egress {
     }
 
     /// The same, with the place in the neighbour cache to look at first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resolve_at(&mut self, hop: Hop, place: &mut u32) -> Resolution {
         let now = self.now;
         let Some(iface) = self.iface_mut(hop.iface()) else { return Resolution::Failed };
@@ -363,6 +395,21 @@ impl Egress {
             self.counters.tx_reply_overflow += 1;
         }
         room
+    }
+
+    /// A header cell for data, or `None`, counted: the last of them are kept for what overload is
+    /// ended by, ACKs, RSTs, handshakes and neighbours.
+    fn data_cell(&mut self) -> Option<PacketBuf> {
+        if self.pool.free_cells() > self.reserved_cells {
+            return self.header_cell();
+        }
+        // Those that other threads have let go of may be enough.
+        self.pool.collect_returns();
+        if self.pool.free_cells() > self.reserved_cells {
+            return self.header_cell();
+        }
+        self.counters.tx_no_buffer += 1;
+        None
     }
 
     /// A header cell with room for the link header in front, or `None`, counted.

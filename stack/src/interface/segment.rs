@@ -59,7 +59,7 @@ impl Egress {
     ) {
         let path = &TcpPath { tos: segment.ecn.in_tos(path.tos), ..*path };
         if let (0, Some(mac)) = (segment.payload_len, path.mac) {
-            return self.emit_small_tcp(path, mac, segment.header, &[]);
+            return self.emit_bare_tcp(path, mac, &segment.header);
         }
         let mut header = segment.header;
         header.src_port = path.key.local_port;
@@ -114,7 +114,8 @@ impl Egress {
         len: u32,
         tso_mss: u16,
     ) {
-        let Some(mut cell) = self.header_cell() else { return payload.skip(len) };
+        let cell = if len == 0 { self.header_cell() } else { self.data_cell() };
+        let Some(mut cell) = cell else { return payload.skip(len) };
         let Some(iface) = self.iface(path.hop.iface()) else { return };
         let link_len = iface.link_len();
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);
@@ -315,10 +316,15 @@ impl Egress {
         if !self.has_reply_room(hop.iface()) {
             return;
         }
-        let path = TcpPath { key, ttl, tos, hop, mac };
         let ecn = Ecn::NotEct;
-        let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
-        self.emit_tcp(&path, &segment, &mut Vec::new());
+        let path = TcpPath { key, ttl, tos: ecn.in_tos(tos), hop, mac };
+        match mac {
+            Some(mac) => self.emit_bare_tcp(&path, mac, &header),
+            None => {
+                let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
+                self.emit_tcp(&path, &segment, &mut Vec::new());
+            }
+        }
     }
 
     /// The most payload that a TCP segment without options may have towards `remote`: what the MSS

@@ -17,7 +17,7 @@ use super::{Egress, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, TcpPath};
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, PlainTcp, TcpHeader};
 use crate::wire::udp::{self, UdpHeader};
 
 impl Egress {
@@ -27,18 +27,46 @@ impl Egress {
         &mut self,
         path: &TcpPath,
         mac: MacAddr,
-        mut header: TcpHeader,
+        header: PlainTcp,
         payload: &[u8],
     ) {
+        let (src_port, dst_port) = (path.key.local_port, path.key.remote_port);
+        let header = PlainTcp { src_port, dst_port, ..header };
+        self.emit_small_with(path, mac, payload, |out, sum| header.emit_summed(out, sum));
+    }
+
+    /// Sends a segment without payload to the neighbour `mac`, whatever its options are.
+    pub(crate) fn emit_bare_tcp(&mut self, path: &TcpPath, mac: MacAddr, header: &TcpHeader) {
+        if let Some(plain) = PlainTcp::of(header) {
+            return self.emit_small_tcp(path, mac, plain, &[]);
+        }
+        let (src_port, dst_port) = (path.key.local_port, path.key.remote_port);
+        let header = TcpHeader { src_port, dst_port, ..*header };
+        self.emit_small_with(path, mac, &[], |out, sum| {
+            let len = header.emit(out);
+            sum.add(&out[..len]);
+            len
+        });
+    }
+
+    /// `write` writes the TCP header, with a checksum of zero, and adds it to the sum.
+    #[inline]
+    fn emit_small_with(
+        &mut self,
+        path: &TcpPath,
+        mac: MacAddr,
+        payload: &[u8],
+        write: impl FnOnce(&mut [u8], &mut Checksum) -> usize,
+    ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small segment");
-        let Some(mut cell) = self.header_cell() else { return };
+        let cell = if payload.is_empty() { self.header_cell() } else { self.data_cell() };
+        let Some(mut cell) = cell else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
-        (header.src_port, header.dst_port) = (path.key.local_port, path.key.remote_port);
         let bytes: &mut [u8] = &mut cell;
         let link_len = write_link(iface, mac, bytes);
         let tcp_at = link_len + PlainIpv4::LEN;
         let mut sum = Checksum::new();
-        let header_len = header.emit_summed(&mut bytes[tcp_at..], &mut sum);
+        let header_len = write(&mut bytes[tcp_at..], &mut sum);
         let payload_at = tcp_at + header_len;
         let end = payload_at + payload.len();
         bytes[payload_at..end].copy_from_slice(payload);
@@ -100,7 +128,7 @@ impl Egress {
         payload: &[u8],
     ) {
         debug_assert!(payload.len() <= INLINE_PAYLOAD_BYTES, "not a small datagram");
-        let Some(mut cell) = self.header_cell() else { return };
+        let Some(mut cell) = self.data_cell() else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(iface.0)) else { return };
         let bytes: &mut [u8] = &mut cell;
         let link_len = write_link(iface, mac, bytes);

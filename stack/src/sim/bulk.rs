@@ -19,7 +19,7 @@ use super::world::World;
 use crate::error::SocketError;
 use crate::rng::Rng;
 use crate::socket::{Family, SocketId, SocketKind};
-use crate::tcp::{Algorithm, TcpConfig};
+use crate::tcp::{Algorithm, EcnMode, TcpConfig};
 use crate::time::Instant;
 
 const PORT: u16 = 80;
@@ -32,6 +32,12 @@ const ETHERNET_OVERHEAD_BYTES: usize = 24;
 
 /// Senders begin at random within this time, as real ones do.
 const START: Duration = Duration::from_millis(200);
+
+/// Longest that the handshakes may take; every lost ARP request or SYN costs one a second or more.
+const OPENING_MAX: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether all have connected.
+const OPENING_STEP: Duration = Duration::from_millis(1);
 
 /// Rounds at one moment after which the hosts are taken to talk for ever.
 const MAX_ROUNDS_AT_ONCE: u32 = 100_000;
@@ -51,11 +57,15 @@ pub struct Bulk {
     pub rate_bps: u64,
     /// Bytes that wait before it.
     pub queue_bytes: usize,
+    /// Frames that find more bytes than this waiting are marked (RFC 3168 §5), and senders ask for
+    /// ECN.
+    pub mark_bytes: Option<usize>,
     /// Share of data frames that are lost.
     pub loss: f64,
     /// Time to the receiver and back without waiting.
     pub rtt: Duration,
-    /// Time that passes before anything is counted, and time that is counted.
+    /// Time that passes before anything is counted, from the moment that all flows are connected:
+    /// a SYN that was lost is not what is measured. Then the time that is counted.
     pub warm_up: Duration,
     /// See there.
     pub measured: Duration,
@@ -91,7 +101,8 @@ impl Bulk {
     /// What kept the network from being made, or a call that failed.
     pub fn run(&self) -> Result<BulkReport, BulkError> {
         let mut run = Run::new(self)?;
-        let start = Instant::ZERO + self.warm_up;
+        run.open()?;
+        let start = run.world.now() + self.warm_up;
         run.until(start)?;
         let before = run.received.clone();
         run.until(start + self.measured)?;
@@ -118,6 +129,9 @@ pub enum BulkError {
     /// The hosts exchange frames for ever at one moment.
     #[error("time stands still at {0:?}")]
     Stuck(Instant),
+    /// Some flow did not get through its handshake.
+    #[error("not all flows are connected after {0:?}")]
+    Unconnected(Duration),
 }
 
 struct Run {
@@ -144,6 +158,7 @@ impl Run {
         let bottleneck = LinkConfig {
             rate_bps: Some(bulk.rate_bps),
             queue_bytes: Some(bulk.queue_bytes),
+            mark_bytes: bulk.mark_bytes,
             loss: bulk.loss,
             ..way(half)
         };
@@ -164,6 +179,18 @@ impl Run {
             received: vec![0; usize::from(bulk.flows)],
             bytes: vec![0; CALL_BYTES],
         })
+    }
+
+    /// Goes on until every flow is connected.
+    fn open(&mut self) -> Result<(), BulkError> {
+        while self.receivers.len() < self.senders.len() {
+            let step = self.world.now() + OPENING_STEP;
+            if step > Instant::ZERO + OPENING_MAX {
+                return Err(BulkError::Unconnected(OPENING_MAX));
+            }
+            self.until(step)?;
+        }
+        Ok(())
     }
 
     fn until(&mut self, end: Instant) -> Result<(), BulkError> {
@@ -264,6 +291,7 @@ impl Bulk {
             recv_buffer_bytes: self.buffer_bytes,
             send_autotune: false,
             recv_autotune: false,
+            ecn: if self.mark_bytes.is_some() { EcnMode::Request } else { EcnMode::default() },
             ..TcpConfig::default()
         };
         // Scarce memory is not what is measured.
@@ -306,6 +334,7 @@ mod tests {
             buffer_bytes: 256 << 10,
             rate_bps: 10_000_000,
             queue_bytes: 64 << 10,
+            mark_bytes: None,
             loss: 0.0,
             rtt: Duration::from_millis(1),
             warm_up: Duration::from_secs(1),

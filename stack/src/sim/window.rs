@@ -56,6 +56,20 @@ impl Seen {
             _ => (0, 0),
         }
     }
+
+    /// Notes what a segment with this ACK and window offers; true if that is less than was offered
+    /// before (RFC 9293 §3.8.6.2.1, SHLD-14), but for what scaling rounds away.
+    fn offers_less(&mut self, ack: u32, window: u16, syn: bool) -> bool {
+        let shift = if syn { 0 } else { self.shifts().0 };
+        let edge = ack.wrapping_add(u32::from(window) << shift);
+        let back = self.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
+        if back < 0 || self.advertised.is_none() {
+            self.advertised = Some(edge);
+        }
+        // RFC 7323 §2.2: a SYN that leaves again cannot say more, whatever was offered since.
+        let says_all = !syn || window < u16::MAX;
+        says_all && back >= 1 << shift && self.peer_fin != Some(ack)
+    }
 }
 
 /// A TCP segment as it lies in a frame.
@@ -185,19 +199,8 @@ impl WireCheck {
         if len > 0 && !syn && each + options_len > u32::from(seen.peer_mss.unwrap_or(536)) {
             wrong.push("larger than the peer's MSS");
         }
-        if flags.contains(TcpFlags::ACK) {
-            let shift = if flags.contains(TcpFlags::SYN) { 0 } else { seen.shifts().0 };
-            let edge = ack.wrapping_add(u32::from(window) << shift);
-            let back = seen.advertised.map_or(0, |old| old.wrapping_sub(edge) as i32);
-            // RFC 9293 §3.8.6.2.1 (SHLD-14), but for what scaling rounds away.
-            // RFC 7323 §2.2: a SYN that leaves again cannot say more, whatever was offered since.
-            let says_all = !syn || window < u16::MAX;
-            if says_all && back >= 1 << shift && seen.peer_fin != Some(ack) {
-                wrong.push("the window was taken back");
-            }
-            if back < 0 || seen.advertised.is_none() {
-                seen.advertised = Some(edge);
-            }
+        if flags.contains(TcpFlags::ACK) && seen.offers_less(ack, window, syn) {
+            wrong.push("the window was taken back");
         }
         for what in wrong {
             self.complain(now, flow, what, segment);

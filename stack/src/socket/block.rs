@@ -1,7 +1,15 @@
 //! Where a connection's control block is: whole while something happens, or what remains of it at
 //! rest.
+//!
+//! ```text
+//!   Blocks::take ──▶ Block::Whole ◀──▶ Block::AtRest
+//!        ▲                │ the connection is over
+//!        └── spare ◀──────┘
+//! ```
 
-use crate::tcp::{AtRest, Tcb, TcpConfig};
+use std::rc::Rc;
+
+use crate::tcp::{AtRest, Open, Tcb, TcpConfig};
 use crate::time::Instant;
 
 /// The control block of a connection. Whole, it lies beside the socket table, so that the table is
@@ -14,10 +22,6 @@ pub(crate) enum Block {
 }
 
 impl Block {
-    pub(crate) fn new(tcb: Tcb) -> Block {
-        Block::Whole(Box::new(tcb))
-    }
-
     /// The whole block, for something happens.
     #[inline]
     pub(crate) fn wake(&mut self) -> &mut Tcb {
@@ -62,6 +66,38 @@ impl Block {
             && let Some(rest) = tcb.to_rest()
         {
             *self = Block::AtRest(rest);
+        }
+    }
+}
+
+/// Blocks of connections that are over and kept for new ones; those beyond are freed.
+const SPARE_BLOCKS: usize = 64;
+
+/// Where whole blocks come from and go back to: connections that come and go use the same few again,
+/// with the memory of their queues.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    #[allow(clippy::vec_box, reason = "a block goes from hand to hand in its box")]
+    spare: Vec<Box<Tcb>>,
+}
+
+impl Blocks {
+    /// A block in CLOSED with nothing negotiated.
+    pub(crate) fn take(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) -> Box<Tcb> {
+        match self.spare.pop() {
+            Some(mut tcb) => {
+                tcb.renew(config, open, now);
+                tcb
+            }
+            None => Box::new(Tcb::new(config, open, now)),
+        }
+    }
+
+    /// Takes back the block of a connection that is over.
+    pub(crate) fn put_back(&mut self, mut tcb: Box<Tcb>) {
+        if self.spare.len() < SPARE_BLOCKS {
+            tcb.let_go();
+            self.spare.push(tcb);
         }
     }
 }

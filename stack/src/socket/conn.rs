@@ -33,8 +33,10 @@ impl LazyTimer {
     }
 
     fn move_to(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
-        self.cancel(wheel);
-        *self = LazyTimer { key: Some(wheel.insert(at, token)), at };
+        self.at = at;
+        if !self.key.is_some_and(|key| wheel.reschedule(key, at)) {
+            self.key = Some(wheel.insert(at, token));
+        }
     }
 
     /// The entry has fired.
@@ -122,12 +124,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(key: FlowKey, tcb: Tcb, holder: Holder, ttl: u8, tos: u8) -> Connection {
+    pub(crate) fn new(
+        key: FlowKey,
+        tcb: Box<Tcb>,
+        holder: Holder,
+        way: (PathCache, u8, u8),
+    ) -> Connection {
+        let (path, ttl, tos) = way;
         Connection {
             key,
-            tcb: Block::new(tcb),
+            tcb: Block::Whole(tcb),
             timer: LazyTimer::default(),
-            path: PathCache::default(),
+            path,
             holder,
             told: Readiness::empty(),
             ttl,

@@ -91,6 +91,20 @@ const SHRINK_PART: usize = 8;
 /// Tag bits of no flow: of a kind that there is not.
 const NO_TAG: u32 = u32::MAX;
 
+/// A flow and its secret hash, which the same flow does not have to be hashed for again.
+#[derive(Clone, Copy, Debug)]
+struct Hashed {
+    key: FlowKey,
+    hash: u64,
+}
+
+/// A flow that a packet was of, and where its state is.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    flow: Hashed,
+    tag: u32,
+}
+
 /// All flows of a stack. Its size is bounded by the limits of the tables that it points to.
 ///
 /// In front of the table lie the flows found last, at places that a multiplication gives: that a
@@ -99,7 +113,9 @@ const NO_TAG: u32 = u32::MAX;
 pub struct FlowTable {
     table: HashTable<(FlowKey, u32)>,
     secret: (u64, u64),
-    recent: Box<[(FlowKey, u32); RECENT_LEN]>,
+    recent: Box<[Recent; RECENT_LEN]>,
+    /// The flow hashed last: one that was not found, and is set next.
+    last: Hashed,
 }
 
 impl FlowTable {
@@ -107,26 +123,39 @@ impl FlowTable {
     pub fn new(secret: (u64, u64)) -> FlowTable {
         let nowhere = Ipv4Addr::UNSPECIFIED;
         let key = FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 };
-        FlowTable { table: HashTable::new(), secret, recent: Box::new([(key, NO_TAG); RECENT_LEN]) }
+        let last = Hashed { key, hash: key.hash(secret) };
+        let recent = Box::new([Recent { flow: last, tag: NO_TAG }; RECENT_LEN]);
+        FlowTable { table: HashTable::new(), secret, recent, last }
     }
 
     /// As [`FlowTable::get`], and the same flow is found faster the next time.
     #[inline]
     pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
-        let (recent, tag) = self.recent[recent_place(key)];
-        if tag != NO_TAG && recent == *key {
-            return Some(Tag::from_bits(tag));
+        let recent = &self.recent[recent_place(key)];
+        if recent.tag != NO_TAG && recent.flow.key == *key {
+            return Some(Tag::from_bits(recent.tag));
         }
-        let tag = self.get(key)?;
-        self.recent[recent_place(key)] = (*key, tag.to_bits());
-        Some(tag)
+        self.find_anew(key)
     }
 
-    fn forget_recent(&mut self, key: &FlowKey) {
-        let recent = &mut self.recent[recent_place(key)];
-        if recent.0 == *key {
-            recent.1 = NO_TAG;
+    fn find_anew(&mut self, key: &FlowKey) -> Option<Tag> {
+        let flow = self.hashed(key);
+        let tag = self.table.find(flow.hash, |entry| entry.0 == *key)?.1;
+        self.recent[recent_place(key)] = Recent { flow, tag };
+        Some(Tag::from_bits(tag))
+    }
+
+    /// The flow with its secret hash.
+    #[inline]
+    fn hashed(&mut self, key: &FlowKey) -> Hashed {
+        let recent = &self.recent[recent_place(key)].flow;
+        if recent.key == *key {
+            return *recent;
         }
+        if self.last.key != *key {
+            self.last = Hashed { key: *key, hash: key.hash(self.secret) };
+        }
+        self.last
     }
 
     /// Where the state of `key` is.
@@ -137,22 +166,25 @@ impl FlowTable {
 
     /// Says where the state of `key` is from now on.
     pub fn set(&mut self, key: FlowKey, tag: Tag) {
+        let (flow, tag) = (self.hashed(&key), tag.to_bits());
         // Its next packet is not far.
-        self.recent[recent_place(&key)] = (key, tag.to_bits());
-        let (hash, secret) = (key.hash(self.secret), self.secret);
-        let rehash = |entry: &(FlowKey, u32)| entry.0.hash(secret);
-        match self.table.entry(hash, |entry| entry.0 == key, rehash) {
-            hashbrown::hash_table::Entry::Occupied(mut entry) => entry.get_mut().1 = tag.to_bits(),
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                entry.insert((key, tag.to_bits()));
+        self.recent[recent_place(&key)] = Recent { flow, tag };
+        match self.table.find_mut(flow.hash, |entry| entry.0 == key) {
+            Some(entry) => entry.1 = tag,
+            None => {
+                let secret = self.secret;
+                self.table.insert_unique(flow.hash, (key, tag), |entry| entry.0.hash(secret));
             }
         }
     }
 
     /// Forgets `key` if its state is `tag`'s. A flow that has moved on is left alone.
     pub fn remove(&mut self, key: &FlowKey, tag: Tag) {
-        self.forget_recent(key);
-        let hash = key.hash(self.secret);
+        let hash = self.hashed(key).hash;
+        let recent = &mut self.recent[recent_place(key)];
+        if recent.flow.key == *key {
+            recent.tag = NO_TAG;
+        }
         let found = |entry: &(FlowKey, u32)| entry.0 == *key && entry.1 == tag.to_bits();
         if let Ok(entry) = self.table.find_entry(hash, found) {
             entry.remove();

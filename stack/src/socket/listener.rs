@@ -19,6 +19,7 @@ pub(crate) struct Template {
     pub(crate) reuse: Reuse,
     pub(crate) ttl: u8,
     pub(crate) tos: u8,
+    pub(crate) priority: u8,
 }
 
 /// A TCP socket that neither listens nor connects yet.

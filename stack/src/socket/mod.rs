@@ -20,7 +20,7 @@ pub(crate) mod udp;
 
 use std::fmt;
 
-pub use options::{OptionName, SocketOption};
+pub use options::{OPERATOR_PRIORITY, OptionName, SocketOption};
 
 /// Names an open socket of one stack. A handle that has been closed never names a later socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

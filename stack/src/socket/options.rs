@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::tcp::Algorithm;
 
+/// The least `SO_PRIORITY` of listeners that an operator reaches an overloaded host by: Linux's
+/// `TC_PRIO_INTERACTIVE`.
+pub const OPERATOR_PRIORITY: u8 = 6;
+
 /// An option and its value. Setting takes effect on live sockets; sockets that a listener accepts
 /// inherit its options.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +38,9 @@ pub enum SocketOption {
     SendTimeout(Option<Duration>),
     /// `SO_BROADCAST`.
     Broadcast(bool),
+    /// `SO_PRIORITY`: a listener's new connections are heard even while the stack is
+    /// [behind](crate::Stack::set_behind) if it is [`OPERATOR_PRIORITY`] or more.
+    Priority(u8),
     /// `TCP_NODELAY`.
     NoDelay(bool),
     /// `TCP_CORK`.
@@ -84,6 +91,7 @@ pub enum OptionName {
     RecvTimeout,
     SendTimeout,
     Broadcast,
+    Priority,
     NoDelay,
     Cork,
     QuickAck,

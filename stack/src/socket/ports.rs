@@ -1,10 +1,24 @@
-//! Who may use which port: one registry for all engines of a host.
+//! Who may use which port: one registry for all engines of a host, touched by bind, connect and
+//! close, never per packet.
 //!
-//! It is locked, and touched only by bind, connect and close, never per packet.
+//! ```text
+//!   bind, listen, release      ─▶ bindings, one lock ──── sets ──▶ bound: a bit a TCP port
+//!          └── counts of the port's connections, all ◀─┐            ▲
+//!   connect, accept, close ─▶ connections of the engine ┘── reads ──┘
+//! ```
+//!
+//! Connections come and go by the hundred thousand a second, so each engine counts its own, under a
+//! lock that only a bind on another engine ever contends. Whoever binds sets the port's bit before
+//! it looks at the counts; whoever opens a connection holds its engine's lock while it looks at the
+//! bit and counts. One of the two sees the other.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam::utils::CachePadded;
 
 use super::demux::PortMap;
 use crate::error::SocketError;
@@ -69,35 +83,87 @@ impl Binding {
     }
 }
 
-#[derive(Debug, Default)]
-struct Port {
-    bindings: Vec<Binding>,
-    /// Connections that use the port without a binding of their own: accepted ones, ones in
-    /// TIME-WAIT, and outgoing ones on an ephemeral port.
-    connections: u32,
-}
+/// All that there are.
+const PORTS: usize = 1 << 16;
+
+/// Ports that a bit of each word stands for.
+const WORD_PORTS: u16 = 64;
+
+/// Words with a bit for every port.
+const WORDS: usize = PORTS / WORD_PORTS as usize;
 
 #[derive(Debug, Default)]
-struct Inner {
-    ports: PortMap<(Protocol, u16), Port>,
+struct Bindings {
+    ports: PortMap<(Protocol, u16), Vec<Binding>>,
     next_id: u64,
 }
 
+/// TCP ports, each with the number of connections that use it without a binding of their own:
+/// accepted ones, ones in TIME-WAIT, and outgoing ones on an ephemeral port. They may use every port
+/// there is, so each has its place: no search and no allocation. Memory is touched only where a port
+/// is.
+struct Counts(Box<[u32]>);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts(vec![0; PORTS].into_boxed_slice())
+    }
+}
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.used()).finish()
+    }
+}
+
+impl Counts {
+    fn on(&mut self, port: u16) -> &mut u32 {
+        &mut self.0[usize::from(port)]
+    }
+
+    /// Ports with connections.
+    fn used(&self) -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).zip(&self.0).filter(|&(_, &count)| count > 0).map(|(port, _)| port)
+    }
+}
+
 /// The ports of one host, shared by its engines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PortRegistry {
-    inner: Mutex<Inner>,
+    bindings: Mutex<Bindings>,
+    /// TCP ports that a socket has bound. Changed under the lock of `bindings`.
+    bound: Box<[AtomicU64]>,
+    /// By engine.
+    connections: Box<[CachePadded<Mutex<Counts>>]>,
+}
+
+/// What is behind a lock. Every change is complete when the lock is let go, so a poisoned one is
+/// still right.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PortRegistry {
-    /// A registry with every port free.
-    pub fn new() -> PortRegistry {
-        PortRegistry::default()
+    /// A registry with every port free, for so many engines.
+    pub fn new(engines: u16) -> PortRegistry {
+        PortRegistry {
+            bindings: Mutex::default(),
+            bound: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+            connections: (0..engines.max(1)).map(|_| CachePadded::default()).collect(),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change is complete when the lock is let go, so a poisoned lock is still right.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn engine(&self, engine: u16) -> MutexGuard<'_, Counts> {
+        locked(&self.connections[usize::from(engine)])
+    }
+
+    fn bound_bit(&self, port: u16) -> (&AtomicU64, u64) {
+        (&self.bound[usize::from(port / WORD_PORTS)], 1 << (port % WORD_PORTS))
+    }
+
+    /// True if any engine has a connection on `port`.
+    fn has_connections(&self, port: u16) -> bool {
+        self.connections.iter().any(|counts| *locked(counts).on(port) > 0)
     }
 
     /// Takes `port` on `addr` (`None` is the wildcard).
@@ -111,7 +177,46 @@ impl PortRegistry {
         port: u16,
         reuse: Reuse,
     ) -> Result<Lease, SocketError> {
-        self.lock().bind(protocol, addr, port, reuse)
+        self.bind_among(&mut locked(&self.bindings), protocol, (addr, port), reuse)
+    }
+
+    fn bind_among(
+        &self,
+        bindings: &mut Bindings,
+        protocol: Protocol,
+        (addr, port): (Option<IpAddr>, u16),
+        reuse: Reuse,
+    ) -> Result<Lease, SocketError> {
+        let id = bindings.next_id;
+        let others = bindings.ports.entry((protocol, port)).or_default();
+        let mut blocked = others.iter().any(|other| other.conflicts(addr, reuse));
+        if others.is_empty() && protocol == Protocol::Tcp {
+            let (word, bit) = self.bound_bit(port);
+            // The locks of the engines order it: see the head of this file.
+            word.fetch_or(bit, Ordering::Relaxed);
+            blocked = !reuse.addr && !reuse.port && self.has_connections(port);
+        }
+        if blocked {
+            self.forget_if_unbound(bindings, protocol, port);
+            return Err(SocketError::AddrInUse);
+        }
+        bindings.next_id += 1;
+        others.push(Binding { id, addr, reuse, listening: false });
+        Ok(Lease { protocol, port, id })
+    }
+
+    fn forget_if_unbound(&self, bindings: &mut Bindings, protocol: Protocol, port: u16) {
+        if bindings.ports.get(&(protocol, port)).is_some_and(Vec::is_empty) {
+            bindings.ports.remove(&(protocol, port));
+            let (len, capacity) = (bindings.ports.len(), bindings.ports.capacity());
+            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
+                bindings.ports.shrink_to(2 * len);
+            }
+            if protocol == Protocol::Tcp {
+                let (word, bit) = self.bound_bit(port);
+                word.fetch_and(!bit, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes a free port of `range`, searching from `start` (a random number: RFC 6056 §3.3.1).
@@ -126,11 +231,16 @@ impl PortRegistry {
         start: u64,
         mut allowed: impl FnMut(u16) -> bool,
     ) -> Result<Lease, SocketError> {
-        let mut inner = self.lock();
+        let mut bindings = locked(&self.bindings);
         for port in ports_from(range, start) {
-            let free = !inner.ports.contains_key(&(protocol, port));
-            if free && allowed(port) {
-                return inner.bind(protocol, addr, port, Reuse::default());
+            let bound = bindings.ports.contains_key(&(protocol, port));
+            if bound || !allowed(port) {
+                continue;
+            }
+            // One that connections use is refused, and the next one tried.
+            let lease = self.bind_among(&mut bindings, protocol, (addr, port), Reuse::default());
+            if lease.is_ok() {
+                return lease;
             }
         }
         Err(SocketError::AddrInUse)
@@ -142,93 +252,60 @@ impl PortRegistry {
     /// [`SocketError::AddrInUse`] if another socket listens there and they do not both have
     /// `SO_REUSEPORT`.
     pub fn listen(&self, lease: &Lease) -> Result<(), SocketError> {
-        let mut inner = self.lock();
-        let Some(port) = inner.ports.get_mut(&(lease.protocol, lease.port)) else {
+        let mut bindings = locked(&self.bindings);
+        let Some(port) = bindings.ports.get_mut(&(lease.protocol, lease.port)) else {
             return Err(SocketError::InvalidInput);
         };
-        let Some(own) = port.bindings.iter().position(|b| b.id == lease.id) else {
+        let Some(own) = port.iter().position(|b| b.id == lease.id) else {
             return Err(SocketError::InvalidInput);
         };
-        let (addr, reuse) = (port.bindings[own].addr, port.bindings[own].reuse);
-        let blocked = port
-            .bindings
-            .iter()
-            .any(|b| b.id != lease.id && b.listening && b.conflicts(addr, reuse));
+        let (addr, reuse) = (port[own].addr, port[own].reuse);
+        let blocked =
+            port.iter().any(|b| b.id != lease.id && b.listening && b.conflicts(addr, reuse));
         if blocked {
             return Err(SocketError::AddrInUse);
         }
-        port.bindings[own].listening = true;
+        port[own].listening = true;
         Ok(())
     }
 
     /// Gives a port back.
     pub fn release(&self, lease: Lease) {
-        let mut inner = self.lock();
-        if let Some(port) = inner.ports.get_mut(&(lease.protocol, lease.port)) {
-            port.bindings.retain(|binding| binding.id != lease.id);
+        let mut bindings = locked(&self.bindings);
+        if let Some(port) = bindings.ports.get_mut(&(lease.protocol, lease.port)) {
+            port.retain(|binding| binding.id != lease.id);
         }
-        inner.forget_if_unused(lease.protocol, lease.port);
+        self.forget_if_unbound(&mut bindings, lease.protocol, lease.port);
     }
 
-    /// Counts a connection on `port`; with `unbound`, only if no socket has bound the port
-    /// (connections of ephemeral ports keep clear of those). Says whether it did.
-    pub fn open_connection(&self, port: u16, unbound: bool) -> bool {
-        let mut inner = self.lock();
-        let entry = inner.ports.entry((Protocol::Tcp, port)).or_default();
-        if unbound && !entry.bindings.is_empty() {
+    /// Counts a connection of `engine` on `port`; with `unbound`, only if no socket has bound the
+    /// port (connections of ephemeral ports keep clear of those). Says whether it did.
+    pub fn open_connection(&self, engine: u16, port: u16, unbound: bool) -> bool {
+        let mut counts = self.engine(engine);
+        let (word, bit) = self.bound_bit(port);
+        if unbound && word.load(Ordering::Relaxed) & bit != 0 {
             return false;
         }
-        entry.connections += 1;
+        *counts.on(port) += 1;
         true
     }
 
-    /// Uncounts a connection on `port`.
-    pub fn close_connection(&self, port: u16) {
-        let mut inner = self.lock();
-        if let Some(entry) = inner.ports.get_mut(&(Protocol::Tcp, port)) {
-            debug_assert!(entry.connections > 0, "a connection was closed twice");
-            entry.connections = entry.connections.saturating_sub(1);
-        }
-        inner.forget_if_unused(Protocol::Tcp, port);
+    /// Uncounts a connection of `engine` on `port`.
+    pub fn close_connection(&self, engine: u16, port: u16) {
+        let mut counts = self.engine(engine);
+        let count = counts.on(port);
+        debug_assert!(*count > 0, "a connection was closed twice");
+        *count = count.saturating_sub(1);
     }
 
-    /// Ports that something uses.
+    /// Ports that something uses. It looks at all of them.
     pub fn in_use(&self) -> usize {
-        self.lock().ports.len()
-    }
-}
-
-impl Inner {
-    fn bind(
-        &mut self,
-        protocol: Protocol,
-        addr: Option<IpAddr>,
-        port: u16,
-        reuse: Reuse,
-    ) -> Result<Lease, SocketError> {
-        let id = self.next_id;
-        if let Some(entry) = self.ports.get(&(protocol, port)) {
-            let blocked = entry.bindings.iter().any(|b| b.conflicts(addr, reuse));
-            let lingering = entry.bindings.is_empty() && entry.connections > 0;
-            if blocked || lingering && !reuse.addr && !reuse.port {
-                return Err(SocketError::AddrInUse);
-            }
+        let bindings = locked(&self.bindings);
+        let mut ports: HashSet<(Protocol, u16)> = bindings.ports.keys().copied().collect();
+        for counts in &self.connections {
+            ports.extend(locked(counts).used().map(|port| (Protocol::Tcp, port)));
         }
-        self.next_id += 1;
-        let entry = self.ports.entry((protocol, port)).or_default();
-        entry.bindings.push(Binding { id, addr, reuse, listening: false });
-        Ok(Lease { protocol, port, id })
-    }
-
-    fn forget_if_unused(&mut self, protocol: Protocol, port: u16) {
-        let unused = |p: &Port| p.bindings.is_empty() && p.connections == 0;
-        if self.ports.get(&(protocol, port)).is_some_and(unused) {
-            self.ports.remove(&(protocol, port));
-            let (len, capacity) = (self.ports.len(), self.ports.capacity());
-            if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-                self.ports.shrink_to(2 * len);
-            }
-        }
+        ports.len()
     }
 }
 
@@ -256,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_refused_and_free_again_after_release() {
-        let ports = PortRegistry::new();
+        let ports = PortRegistry::new(1);
         let lease = bind(&ports, A, NONE).unwrap();
         assert_eq!(bind(&ports, A, NONE), Err(SocketError::AddrInUse));
         assert_eq!(bind(&ports, None, NONE), Err(SocketError::AddrInUse));
@@ -271,7 +348,7 @@ mod tests {
 
     #[test]
     fn reuse_addr_shares_until_somebody_listens() {
-        let ports = PortRegistry::new();
+        let ports = PortRegistry::new(1);
         let first = bind(&ports, A, ADDR).unwrap();
         let second = bind(&ports, None, ADDR).unwrap();
         ports.listen(&first).unwrap();
@@ -281,7 +358,7 @@ mod tests {
 
     #[test]
     fn reuse_port_shares_even_a_listener() {
-        let ports = PortRegistry::new();
+        let ports = PortRegistry::new(1);
         let first = bind(&ports, A, PORT).unwrap();
         ports.listen(&first).unwrap();
         let second = bind(&ports, A, PORT).unwrap();
@@ -291,19 +368,19 @@ mod tests {
 
     #[test]
     fn lingering_connections_hold_a_port_unless_reuse_is_asked_for() {
-        let ports = PortRegistry::new();
-        assert!(ports.open_connection(80, true));
+        let ports = PortRegistry::new(1);
+        assert!(ports.open_connection(0, 80, true));
         assert_eq!(bind(&ports, A, NONE), Err(SocketError::AddrInUse));
         let lease = bind(&ports, A, ADDR).unwrap();
-        assert!(!ports.open_connection(80, true), "ephemeral connections avoid bound ports");
-        ports.close_connection(80);
+        assert!(!ports.open_connection(0, 80, true), "ephemeral connections avoid bound ports");
+        ports.close_connection(0, 80);
         ports.release(lease);
         assert_eq!(ports.in_use(), 0);
     }
 
     #[test]
     fn an_ephemeral_port_is_found_anywhere_in_the_range_and_runs_out() {
-        let ports = PortRegistry::new();
+        let ports = PortRegistry::new(1);
         let range = 1000..=1003;
         let mut got: Vec<_> = (0..4)
             .map(|_| ports.bind_ephemeral(Protocol::Udp, A, &range, 7, |_| true).unwrap().port())
@@ -314,5 +391,45 @@ mod tests {
         let full = ports.bind_ephemeral(Protocol::Udp, A, &range, 7, |_| true);
         assert_eq!(full, Err(SocketError::AddrInUse));
         assert_eq!(ports_from(&(65535..=65535), 9).collect::<Vec<_>>(), [65535]);
+    }
+
+    #[test]
+    fn connections_of_any_engine_hold_a_port() {
+        let ports = PortRegistry::new(3);
+        assert!(ports.open_connection(2, 80, true) && ports.open_connection(1, 80, true));
+        assert_eq!(bind(&ports, A, NONE), Err(SocketError::AddrInUse));
+        assert!(ports.open_connection(0, 80, true), "a refused bind leaves nothing behind");
+        let taken = ports.bind_ephemeral(Protocol::Tcp, A, &(80..=81), 0, |_| true).unwrap();
+        assert_eq!(taken.port(), 81);
+        (0..3).for_each(|engine| ports.close_connection(engine, 80));
+        ports.release(bind(&ports, A, NONE).unwrap());
+        ports.release(taken);
+        assert_eq!(ports.in_use(), 0);
+    }
+
+    #[test]
+    fn of_a_bind_and_a_connection_at_once_one_sees_the_other() {
+        const ROUNDS: usize = 2_000;
+        let ports = PortRegistry::new(2);
+        let start = std::sync::Barrier::new(2);
+        for _ in 0..ROUNDS {
+            let (bound, opened) = std::thread::scope(|scope| {
+                let binder = scope.spawn(|| {
+                    start.wait();
+                    bind(&ports, A, NONE)
+                });
+                start.wait();
+                let opened = ports.open_connection(1, 80, true);
+                (binder.join().unwrap(), opened)
+            });
+            assert!(!(bound.is_ok() && opened), "both have the port");
+            if opened {
+                ports.close_connection(1, 80);
+            }
+            if let Ok(lease) = bound {
+                ports.release(lease);
+            }
+        }
+        assert_eq!(ports.in_use(), 0);
     }
 }

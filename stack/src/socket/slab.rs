@@ -73,6 +73,7 @@ impl<T> Slab<T> {
     }
 
     /// Stores `value` and gives its index and generation, or gives it back if the limit is reached.
+    #[inline(always)]
     pub fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
         if self.is_full() {
             return Err(value);
@@ -149,6 +150,7 @@ impl<T> Slab<T> {
     }
 
     /// Takes the entry out; the index will be used again, with another generation.
+    #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slot_mut(index)?;
         // Handed on as it is: every look inside may be another copy of a large entry.
@@ -161,16 +163,17 @@ impl<T> Slab<T> {
         value
     }
 
-    /// As [`Slab::remove`], where nobody wants the entry: it is dropped where it lies.
-    pub fn discard(&mut self, index: u32) {
-        if let Some(slot) = self.slot_mut(index)
-            && slot.value.is_some()
-        {
-            slot.value = None;
-            slot.generation = slot.generation.wrapping_add(1);
-            self.len -= 1;
-            self.free(index);
-        }
+    /// As [`Slab::remove`], where only a part of the entry is wanted: `f` gets it without another
+    /// copy of it on the way.
+    #[inline(always)]
+    pub fn remove_with<R>(&mut self, index: u32, f: impl FnOnce(T) -> R) -> Option<R> {
+        let slot = self.slot_mut(index)?;
+        let value = slot.value.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        let wanted = f(value);
+        self.len -= 1;
+        self.free(index);
+        Some(wanted)
     }
 
     fn free(&mut self, index: u32) {
@@ -229,17 +232,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_dropped_once_when_it_is_discarded() {
+    fn an_entry_is_given_out_once() {
         let mut slab = Slab::new(10);
         let entry = std::rc::Rc::new(());
         let (index, generation) = slab.insert(entry.clone()).unwrap();
-        for _ in 0..2 {
-            slab.discard(index);
+        for given in [Some(2), None] {
+            let count = slab.remove_with(index, |entry| std::rc::Rc::strong_count(&entry));
+            assert_eq!(count, given);
             assert_eq!((std::rc::Rc::strong_count(&entry), slab.len()), (1, 0));
         }
         let again = slab.insert(entry).unwrap();
         assert_eq!(again, (index, generation + 1));
-        slab.discard(u32::MAX);
+        assert_eq!(slab.remove_with(u32::MAX, drop), None);
         assert_eq!(slab.len(), 1);
     }
 

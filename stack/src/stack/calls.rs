@@ -42,7 +42,7 @@ impl Stack {
             return Err(not_a_stream(self.get(id)));
         };
         let read = connection.tcb.wake().read(out);
-        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
+        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
         }
@@ -105,7 +105,7 @@ impl Stack {
         let tcb = connection.tcb.wake();
         tcb.expect_more(more);
         let written = tcb.write(pool, &data[..most]);
-        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
+        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
         written
     }
 

@@ -98,13 +98,13 @@ pub struct Share {
 impl Share {
     /// For a stack that is its host's only one.
     pub fn alone(seed: u128) -> Share {
-        Share::new(seed, Arc::new(PortRegistry::new()), 0, 1)
+        Share::new(seed, Arc::new(PortRegistry::new(1)), 0, 1)
     }
 
     /// For each of a host's `engines` stacks, in order; at least one.
     pub fn group(seed: u128, engines: u16) -> Vec<Share> {
         let engines = engines.max(1);
-        let ports = Arc::new(PortRegistry::new());
+        let ports = Arc::new(PortRegistry::new(engines));
         (0..engines).map(|engine| Share::new(seed, Arc::clone(&ports), engine, engines)).collect()
     }
 
@@ -138,6 +138,16 @@ impl Share {
     /// told the same.
     pub fn steered_by(self, steering: Option<Arc<Steering>>) -> Share {
         Share { steering, ..self }
+    }
+
+    /// As [`PortRegistry::open_connection`], for this stack.
+    pub(crate) fn open_connection(&self, port: u16, unbound: bool) -> bool {
+        self.ports.open_connection(self.engine, port, unbound)
+    }
+
+    /// As [`PortRegistry::close_connection`], for this stack.
+    pub(crate) fn close_connection(&self, port: u16) {
+        self.ports.close_connection(self.engine, port);
     }
 
     /// This stack's place among its host's.

@@ -20,15 +20,17 @@ use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
 use super::input::wire_segments;
+use super::settle::follow_up_held;
 use super::{Socket, Stack};
 use crate::interface::{IfaceId, Interface, Medium};
+use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::{SocketId, SocketKind, udp};
-use crate::tcp::{Memory, Outcome, Segment};
+use crate::tcp::{Memory, Text};
 use crate::time::Instant;
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::{self, PlainIpv4};
-use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::tcp::{PlainTcp, TcpHeader};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{ethernet, protocol};
 
@@ -73,11 +75,23 @@ impl Stack {
         let packet = Plain { ip, bytes, others, checksum: meta.checksum };
         match ip.protocol {
             protocol::TCP => {
-                let mut header = TcpHeader::default();
-                let end = at + bytes.len();
-                let Some(found) = self.find_expected(&packet, &mut header) else { return false };
-                take_payload(segments, at + found.header_len, end, &mut self.scratch);
-                self.deliver_expected(&found, &header, meta.gso_bytes);
+                let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
+                if let Some((index, header, header_len)) = self.find_connection(&packet) {
+                    let text = self.admit(&packet, header_len, gso_bytes);
+                    let Some(text) = text else { return false };
+                    let pieces = payload(segments, at + header_len..end);
+                    self.deliver_expected(index, &header, &text, pieces);
+                } else {
+                    // By reference: the header is large enough for its copies to be seen in
+                    // profiles.
+                    let mut header = TcpHeader::default();
+                    let found = self.find_other(id, &packet, &mut header);
+                    let Some((key, header_len)) = found else { return false };
+                    let text = self.admit(&packet, header_len, gso_bytes);
+                    let Some(text) = text else { return false };
+                    let pieces = payload(segments, at + header_len..end);
+                    self.deliver_other(key, &header, &text, pieces);
+                }
             }
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
@@ -89,50 +103,105 @@ impl Stack {
         true
     }
 
-    /// The connection that a segment is for.
+    /// The connection that a segment is for, its header and the length of that.
     #[inline]
-    fn find_expected(&mut self, packet: &Plain<'_>, header: &mut TcpHeader) -> Option<Found> {
-        let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
-        if header.flags.contains(TcpFlags::SYN) {
-            // It may be a new connection's, for which an old one makes room.
-            return None;
-        }
+    fn find_connection(&mut self, packet: &Plain<'_>) -> Option<(u32, PlainTcp, usize)> {
+        // A SYN, which is not plain, may be a new connection's for which an old one makes room.
+        let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
-        let Some(Tag::Connection(index)) = self.flows.find(&key) else { return None };
-        let memory = self.memory();
-        if memory == Memory::Exhausted {
-            // The long way chooses what to keep.
-            return None;
+        match self.flows.find(&key) {
+            Some(Tag::Connection(index)) => Some((index, header, header_len)),
+            Some(Tag::HalfOpen(_) | Tag::TimeWait(_)) | None => None,
         }
-        if !packet.is_right() {
-            return None;
-        }
-        let payload_len = (packet.ip.payload_len - header_len) as u32;
-        let ecn = Ecn::of_tos(packet.ip.tos);
-        Some(Found { index, header_len, payload_len, ecn, memory })
     }
 
-    /// Gives a connection a segment whose payload is in `scratch`.
-    fn deliver_expected(&mut self, found: &Found, header: &TcpHeader, gso_bytes: u16) {
-        let &Found { index, payload_len, ecn, memory, .. } = found;
-        let wire_segments = wire_segments(payload_len, gso_bytes);
+    /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
+    /// the length of its header, if it is between addresses that may talk, and this engine's.
+    #[inline(never)]
+    fn find_other(
+        &self,
+        iface: IfaceId,
+        packet: &Plain<'_>,
+        header: &mut TcpHeader,
+    ) -> Option<(FlowKey, usize)> {
+        let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
+        let key = packet.key(header.dst_port, header.src_port);
+        let usual = self.egress.owner_of(key.local).is_some()
+            && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
+            && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
+        usual.then_some((key, header_len))
+    }
+
+    /// Gives a segment to whatever is there of its flow: that opens and ends connections.
+    #[inline(never)]
+    fn deliver_other(
+        &mut self,
+        key: FlowKey,
+        header: &TcpHeader,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+    ) {
+        let mut payload = std::mem::take(&mut self.scratch);
+        payload.clear();
+        if text.len > 0 {
+            payload.extend(pieces);
+        }
+        self.deliver_tcp(key, text.segment(header, &mut payload));
+        payload.clear();
+        self.scratch = payload;
+    }
+
+    /// The last checks, of memory and checksum: then the segment is counted, and taken.
+    #[inline]
+    fn admit(&mut self, packet: &Plain<'_>, header_len: usize, gso_bytes: u16) -> Option<Text> {
+        let memory = self.memory();
+        // Where it is exhausted, the long way chooses what to keep.
+        if memory == Memory::Exhausted || !packet.is_right() {
+            return None;
+        }
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
-            return self.scratch.clear();
+        let len = (packet.ip.payload_len - header_len) as u32;
+        let wire_segments = wire_segments(len, gso_bytes);
+        Some(Text { len, wire_segments, ecn: Ecn::of_tos(packet.ip.tos), memory })
+    }
+
+    /// Gives a connection its segment.
+    #[inline]
+    fn deliver_expected(
+        &mut self,
+        index: u32,
+        header: &PlainTcp,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+    ) {
+        let now = self.egress.now;
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
         };
-        let payload = &mut self.scratch;
-        let segment = Segment { header, payload, payload_len, wire_segments, ecn, memory };
         let tcb = connection.tcb.wake();
-        let outcome = tcb.handle_segment(self.egress.now, segment);
+        if tcb.expects(header, text) {
+            tcb.take_expected(now, header, text, pieces);
+            debug_assert_ne!(connection.holder, Holder::Nobody, "an orphan expects nothing");
+            let id = SocketId { index, generation };
+            let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+            if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
+                self.release_held_back(index);
+            }
+            return;
+        }
+        self.scratch.clear();
+        if text.len > 0 {
+            self.scratch.extend(pieces);
+        }
+        let header = TcpHeader::from(*header);
+        let outcome = tcb.handle_segment(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
         }
         self.scratch.clear();
-        match outcome {
-            Outcome::Continue => self.follow_up(index),
-            Outcome::Reset(_) | Outcome::Closed | Outcome::TimeWait => self.settle(index, outcome),
-        }
+        self.settle(index, outcome);
     }
 
     /// The UDP socket that a datagram in one piece is for, and its sender.
@@ -191,15 +260,6 @@ struct Plain<'a> {
     checksum: RxChecksum,
 }
 
-/// What a segment is found to be.
-struct Found {
-    index: u32,
-    header_len: usize,
-    payload_len: u32,
-    ecn: Ecn,
-    memory: Memory,
-}
-
 impl Plain<'_> {
     #[inline]
     fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
@@ -225,23 +285,16 @@ impl Plain<'_> {
     }
 }
 
-/// Moves a frame's payload out of a burst: bytes `from..to` of its first piece, and the others.
+/// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
-fn take_payload(
+fn payload(
     segments: &mut Segments<'_, '_>,
-    from: usize,
-    to: usize,
-    out: &mut Vec<PacketSlice>,
-) {
-    out.clear();
-    if let Some(mut first) = segments.next() {
-        first.truncate(to);
-        first.advance(from);
-        if !first.is_empty() {
-            out.push(first);
-        }
-    }
-    for piece in segments.filter(|piece| !piece.is_empty()) {
-        out.push(piece);
-    }
+    range: Range<usize>,
+) -> impl Iterator<Item = PacketSlice> {
+    let first = segments.next().map(|mut first| {
+        first.truncate(range.end);
+        first.advance(range.start);
+        first
+    });
+    first.into_iter().chain(segments).filter(|piece| !piece.is_empty())
 }

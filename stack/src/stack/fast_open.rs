@@ -112,7 +112,7 @@ impl Stack {
         let (tcb, mut syn_ack) = state.into_fast_open(now, config, segment, place);
         syn_ack.options.fast_open = cookie;
         self.egress.counters.fast_open_accepted += 1;
-        let Some(index) = self.enqueue_accepted(id, key, tcb) else { return };
+        let Some(index) = self.enqueue_accepted(id, key, Box::new(tcb)) else { return };
         self.answer_for(id, key, syn_ack);
         self.settle(index, Outcome::Continue);
     }

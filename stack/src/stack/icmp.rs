@@ -12,6 +12,7 @@ use crate::reassembly::Expired;
 use crate::socket::SocketKind;
 use crate::socket::demux::{FlowKey, Tag};
 use crate::tcp::IcmpError;
+use crate::time::Instant;
 use crate::wire::icmpv4::{Icmpv4Message, TimeExceeded, Unreachable};
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::protocol;
@@ -208,11 +209,16 @@ impl Stack {
 
     /// Reassemblies that took too long are reported to the sender, if their first fragment came
     /// (RFC 1122 §3.3.2).
+    #[inline]
     pub(super) fn reassembly_timeouts(&mut self) {
         let now = self.egress.now;
-        if self.reassembler.poll_at().is_none_or(|at| at > now) {
-            return;
+        if self.reassembler.poll_at().is_some_and(|at| at <= now) {
+            self.reassembly_timeouts_now(now);
         }
+    }
+
+    #[cold]
+    fn reassembly_timeouts_now(&mut self, now: Instant) {
         let mut expired = Vec::new();
         self.reassembler.handle_timeout(now, &mut expired);
         self.egress.counters.reassembly_expired = self.reassembler.counters().timed_out;
@@ -226,8 +232,16 @@ impl Stack {
     }
 
     /// Neighbours that nobody answered for: who waits for them is told.
+    #[inline]
     pub(super) fn neighbor_timeouts(&mut self) {
         let now = self.egress.now;
+        if self.egress.ifaces.iter().any(|iface| iface.neighbors.is_due(now)) {
+            self.neighbor_timeouts_now(now);
+        }
+    }
+
+    #[inline(never)]
+    fn neighbor_timeouts_now(&mut self, now: Instant) {
         for at in 0..self.egress.ifaces.len() {
             if !self.egress.ifaces[at].neighbors.is_due(now) {
                 continue;

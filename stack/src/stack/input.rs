@@ -342,9 +342,8 @@ impl Stack {
                 return;
             };
             self.egress.counters.reassembled += 1;
-            pieces.extend(datagram);
-            header.fragment_offset = 0;
-            header.more_fragments = false;
+            pieces.extend(datagram.payload);
+            header = datagram.header;
             // What the device said about one fragment says nothing about the whole.
             checksum = RxChecksum::Unknown;
         }
@@ -433,11 +432,11 @@ impl Stack {
         self.deliver_tcp(key, segment);
     }
 
-    fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
+    pub(super) fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
         let mut iss_above = None;
         match self.flows.find(&key) {
             Some(Tag::Connection(index))
-                if segment.header.flags.contains(TcpFlags::SYN)
+                if segment.header.flags & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
                     && self.makes_room_for(index, &key, segment.header, &mut iss_above) => {}
             Some(Tag::Connection(index)) => {
                 let memory = if segment.payload_len > 0 {

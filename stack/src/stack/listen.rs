@@ -1,5 +1,7 @@
 //! Listening: the queue of half-open connections, the queue of completed ones, and SYN cookies.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Socket, Stack};
@@ -9,11 +11,10 @@ use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
 use crate::tcp::{
-    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, cookie,
-    cookie::Worth, reset_for,
+    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, TcpConfig,
+    cookie, cookie::Worth, reset_for,
 };
 use crate::wire::tcp::TcpHeader;
-use std::net::SocketAddr;
 
 /// How long after a listener sent its last cookie an ACK may still bring one back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
@@ -127,6 +128,10 @@ impl Stack {
     /// one port (`SO_REUSEPORT`) share by the flow's hash.
     pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
         let ids = self.listeners.get(&key.local_port)?;
+        if let [only] = ids[..] {
+            let Some(Socket::Listener(listener)) = self.get(only) else { return None };
+            return listener.bound.addr.is_none_or(|addr| addr == key.local).then_some(only);
+        }
         let names = |id: &SocketId, exact: bool| match self.get(*id) {
             Some(Socket::Listener(listener)) => match listener.bound.addr {
                 Some(addr) => exact && addr == key.local,
@@ -160,7 +165,8 @@ impl Stack {
     }
 
     /// A SYN for a listener (RFC 9293 §3.10.7.2). A full accept queue makes it unheard, so that the
-    /// client tries again; a full half-open queue is answered with a cookie. `iss_above` is the
+    /// client tries again, and so does a stack that is behind; a full half-open queue is answered
+    /// with a cookie. `iss_above` is the
     /// last sequence number of the same flow's TIME-WAIT (RFC 6191).
     pub(super) fn handle_syn(
         &mut self,
@@ -169,6 +175,11 @@ impl Stack {
         segment: Segment<'_>,
         iss_above: Option<u32>,
     ) {
+        // Before it has cost anything.
+        if self.behind && self.may_shed(id) {
+            self.egress.counters.listen_shed += 1;
+            return;
+        }
         let header = segment.header;
         let (now, mut open) = (self.egress.now, self.open_values(&key));
         if let Some(last) = iss_above {
@@ -287,7 +298,7 @@ impl Stack {
             return true;
         }
         self.egress.counters.cookies_accepted += 1;
-        self.establish(id, key, state.into_tcb(now, config), segment);
+        self.establish(id, key, &state, config, segment);
         true
     }
 
@@ -322,15 +333,24 @@ impl Stack {
                 }
                 if let Some(entry) = self.take_half_open(index) {
                     // The flow stays counted at its port.
-                    self.establish(id, key, entry.state.into_tcb(now, config), segment);
+                    self.establish(id, key, &entry.state, config, segment);
                 }
             }
         }
     }
 
     /// Moves a connection whose handshake ends with `segment` into the accept queue.
-    fn establish(&mut self, id: SocketId, key: FlowKey, tcb: Tcb, segment: Segment<'_>) {
+    fn establish(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        state: &HalfOpen,
+        config: Rc<TcpConfig>,
+        segment: Segment<'_>,
+    ) {
         let now = self.egress.now;
+        let mut tcb = self.blocks.take(config, state.open(), now);
+        state.complete(&mut tcb, now);
         if let Some(index) = self.enqueue_accepted(id, key, tcb) {
             self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
         }
@@ -338,15 +358,21 @@ impl Stack {
 
     /// Puts a new connection into the socket table and at the end of its listener's accept queue;
     /// gives its index.
-    pub(super) fn enqueue_accepted(&mut self, id: SocketId, key: FlowKey, tcb: Tcb) -> Option<u32> {
+    pub(super) fn enqueue_accepted(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        tcb: Box<Tcb>,
+    ) -> Option<u32> {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
-        let connection = Connection::new(key, tcb, Holder::Listener(id), ttl, tos);
+        let way = (self.egress.path_recent(key.remote), ttl, tos);
+        let connection = Connection::new(key, tcb, Holder::Listener(id), way);
         let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
             self.egress.counters.sockets_full += 1;
             return None;
         };
-        self.share.ports.open_connection(key.local_port, false);
+        self.share.open_connection(key.local_port, false);
         self.flows.set(key, Tag::Connection(index));
         if let Some(listener) = self.listener_mut(id) {
             listener.accept_queue.push_back(SocketId { index, generation });

@@ -27,6 +27,7 @@ mod input;
 mod listen;
 mod open;
 mod options;
+mod overload;
 mod pacing;
 mod poll_flags;
 mod raw;
@@ -50,6 +51,7 @@ use crate::error::SocketError;
 use crate::interface::{Egress, IfaceId, InterfaceConfig};
 use crate::reassembly::Reassembler;
 use crate::rng::Rng;
+use crate::socket::block::Blocks;
 use crate::socket::conn::Connection;
 use crate::socket::demux::{FlowTable, PortMap, Tag};
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
@@ -96,7 +98,7 @@ const FIRED_KEPT: usize = 4096;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every entry is a connection")]
 pub(crate) enum Socket {
-    Fresh(Box<Fresh>),
+    Fresh(Fresh),
     Listener(Box<Listener>),
     Connection(Connection),
     Datagram(Box<DatagramSocket>),
@@ -115,13 +117,13 @@ pub struct Event {
 #[derive(Debug)]
 pub struct Stack {
     pub(crate) egress: Egress,
-    pub(crate) tcp: crate::tcp::TcpConfig,
-    /// The same as it was when the last socket was made.
-    shared_tcp: Rc<crate::tcp::TcpConfig>,
+    /// The settings that sockets start with.
+    pub(crate) tcp: Rc<crate::tcp::TcpConfig>,
     pub(crate) limits: Limits,
     pub(crate) ephemeral: std::ops::RangeInclusive<u16>,
     pub(crate) share: Share,
     pub(crate) sockets: Slab<Socket>,
+    pub(crate) blocks: Blocks,
     pub(crate) half_open: Slab<HalfOpenEntry>,
     pub(crate) time_wait: Slab<TimeWaitEntry>,
     pub(crate) flows: FlowTable,
@@ -138,6 +140,8 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
+    /// More arrives than can be worked on: see `overload`.
+    behind: bool,
     resets: resets::ResetLimit,
     /// Where the search for stalled connections goes on.
     shed_hand: u32,
@@ -147,6 +151,8 @@ pub struct Stack {
     spent_cookies: crate::tcp::cookie::Spent,
     /// Count up with each ephemeral port chosen (RFC 6056 §3.3.4).
     port_counters: Box<[u32; open::PORT_COUNTERS]>,
+    /// Where the last connection went, and the hash that its port was chosen by.
+    last_destination: Option<(open::Destination, u64)>,
     scratch: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
@@ -158,9 +164,9 @@ impl Stack {
         let StackConfig { seed, tcp, limits, ephemeral_ports, share } = config;
         Stack {
             egress: Egress::new(pool, Rng::new(seed)),
-            shared_tcp: Rc::new(tcp.clone()),
-            tcp,
+            tcp: Rc::new(tcp),
             sockets: Slab::new(limits.sockets),
+            blocks: Blocks::default(),
             half_open: Slab::new(limits.half_open),
             time_wait: Slab::new(limits.time_wait),
             flows: FlowTable::new(share.secrets.flows),
@@ -176,11 +182,13 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
+            behind: false,
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             spent_cookies: crate::tcp::cookie::Spent::new(limits.spent_cookies),
             port_counters: Box::new([0; open::PORT_COUNTERS]),
+            last_destination: None,
             share,
             scratch: Vec::new(),
             fired: Vec::new(),
@@ -242,6 +250,7 @@ impl Stack {
         self.drain_loopback();
     }
 
+    #[inline(never)]
     fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.egress.now, &mut fired);

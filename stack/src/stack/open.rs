@@ -16,21 +16,16 @@ use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
 use crate::tcp::fast_open::FastConnect;
-use crate::tcp::{Open, Outcome, Tcb, TcpConfig, isn, timestamp_offset};
+use crate::tcp::{FlowNumbers, Open, Outcome};
 use crate::wire::ipv4::DEFAULT_TTL;
+
+/// What ephemeral ports are chosen by: own address, the peer's, and its port.
+pub(super) type Destination = (Ipv4Addr, Ipv4Addr, u16);
 
 /// Counters of ephemeral ports.
 pub(super) const PORT_COUNTERS: usize = 256;
 
 impl Stack {
-    /// The settings that sockets start with: one copy for all that were made since they changed.
-    fn shared_tcp(&mut self) -> Rc<TcpConfig> {
-        if *self.shared_tcp != self.tcp {
-            self.shared_tcp = Rc::new(self.tcp.clone());
-        }
-        Rc::clone(&self.shared_tcp)
-    }
-
     /// Makes a socket.
     ///
     /// # Errors
@@ -40,15 +35,16 @@ impl Stack {
             return Err(SocketError::AddressFamily);
         }
         let socket = match kind {
-            SocketKind::Tcp => Socket::Fresh(Box::new(Fresh {
+            SocketKind::Tcp => Socket::Fresh(Fresh {
                 template: Template {
-                    config: self.shared_tcp(),
+                    config: Rc::clone(&self.tcp),
                     reuse: Reuse::default(),
                     ttl: DEFAULT_TTL,
                     tos: 0,
+                    priority: 0,
                 },
                 bound: None,
-            })),
+            }),
             SocketKind::Udp | SocketKind::Ping => {
                 Socket::Datagram(Box::new(DatagramSocket::new(kind)))
             }
@@ -189,10 +185,12 @@ impl Stack {
         };
         let template = fresh.template.clone();
         let lease = fresh.bound.take().map(|bound| bound.lease);
-        let mut tcb = Tcb::connect(template.config, open, now);
+        let mut tcb = self.blocks.take(template.config, open, now);
+        tcb.begin_connect();
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
-        let connection = Connection::new(key, tcb, holder, template.ttl, template.tos);
+        let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
+        let connection = Connection::new(key, tcb, holder, way);
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Connection(connection);
         }
@@ -242,25 +240,20 @@ impl Stack {
         let key_with = |local_port| FlowKey { local, remote, local_port, remote_port };
         if let Some(port) = given {
             let key = key_with(port);
-            if self.flow_is_taken(&key) {
+            if self.flows.find(&key).is_some() {
                 return Err(SocketError::AddrNotAvailable);
             }
-            self.share.ports.open_connection(port, false);
+            self.share.open_connection(port, false);
             return Ok(key);
         }
-        let mut hasher =
-            SipHasher13::new_with_keys(self.share.secrets.ports.0, self.share.secrets.ports.1);
-        hasher.write_u32(local.to_bits());
-        hasher.write_u32(remote.to_bits());
-        hasher.write_u16(remote_port);
-        let hash = hasher.finish();
+        let hash = self.destination_hash(local, remote, remote_port);
         // The counter is picked by bits that the range of ports does not see.
         let counter = (hash >> 56) as usize % PORT_COUNTERS;
         let start = (hash & 0xffff_ffff) + u64::from(self.port_counters[counter]);
         for (tried, port) in ports_from(&self.ephemeral, start).enumerate() {
             let key = key_with(port);
-            let ours = self.owner(&key) == self.share.engine && !self.flow_is_taken(&key);
-            if ours && self.share.ports.open_connection(port, true) {
+            let ours = self.owner(&key) == self.share.engine && self.flows.find(&key).is_none();
+            if ours && self.share.open_connection(port, true) {
                 let counter = &mut self.port_counters[counter];
                 *counter = counter.wrapping_add(tried as u32 + 1);
                 return Ok(key);
@@ -269,8 +262,27 @@ impl Stack {
         Err(SocketError::AddrNotAvailable)
     }
 
-    fn flow_is_taken(&self, key: &FlowKey) -> bool {
-        self.flows.get(key).is_some()
+    /// The keyed hash of RFC 6056; that of the last destination is remembered.
+    #[inline]
+    fn destination_hash(&mut self, local: Ipv4Addr, remote: Ipv4Addr, remote_port: u16) -> u64 {
+        let destination = (local, remote, remote_port);
+        match self.last_destination {
+            Some((last, hash)) if last == destination => hash,
+            Some(_) | None => self.hash_destination(destination),
+        }
+    }
+
+    #[inline(never)]
+    fn hash_destination(&mut self, destination: Destination) -> u64 {
+        let (local, remote, remote_port) = destination;
+        let secret = self.share.secrets.ports;
+        let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
+        hasher.write_u32(local.to_bits());
+        hasher.write_u32(remote.to_bits());
+        hasher.write_u16(remote_port);
+        let hash = hasher.finish();
+        self.last_destination = Some((destination, hash));
+        hash
     }
 
     /// The engine that a flow belongs to: every engine computes the same.
@@ -288,15 +300,15 @@ impl Stack {
 
     /// The numbers that a new connection starts with (RFC 6528, RFC 7323 §5.4).
     pub(super) fn open_values(&mut self, key: &FlowKey) -> Open {
-        let (secret, now) = (self.share.secrets.isn, self.egress.now);
-        let iss = isn(secret, key.local_addr(), key.remote_addr(), now);
+        let now = self.egress.now;
+        let numbers = FlowNumbers::new(self.share.secrets.isn, key.local_addr(), key.remote_addr());
+        let iss = numbers.isn(now);
         #[cfg(feature = "sim")]
         let iss = self.share.isn_below.map_or(iss, |below| {
             // RFC 6528's clock without its hash: still no number twice for one 4-tuple.
             below.wrapping_sub(256 << 10).wrapping_add((now.as_micros() / 4) as u32)
         });
-        let ts_offset = timestamp_offset(secret, key.local_addr(), key.remote_addr());
-        Open { iss, ts_offset, mss: self.egress.tcp_mss(key.remote) }
+        Open { iss, ts_offset: numbers.ts_offset(), mss: self.egress.tcp_mss(key.remote) }
     }
 
     fn connect_datagram(

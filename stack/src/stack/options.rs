@@ -81,6 +81,7 @@ fn set_template(template: &mut Template, option: SocketOption) -> Result<(), Soc
         SocketOption::ReusePort(on) => template.reuse.port = on,
         SocketOption::Ttl(ttl) => template.ttl = check_ttl(ttl)?,
         SocketOption::Tos(tos) => template.tos = tos,
+        SocketOption::Priority(priority) => template.priority = priority,
         option => return set_tcp(Rc::make_mut(&mut template.config), option),
     }
     Ok(())
@@ -92,6 +93,7 @@ fn get_template(template: &Template, name: OptionName) -> Result<SocketOption, S
         OptionName::ReusePort => SocketOption::ReusePort(template.reuse.port),
         OptionName::Ttl => SocketOption::Ttl(template.ttl),
         OptionName::Tos => SocketOption::Tos(template.tos),
+        OptionName::Priority => SocketOption::Priority(template.priority),
         name => return get_tcp(&template.config, name),
     })
 }
@@ -148,6 +150,7 @@ fn set_tcp(config: &mut TcpConfig, option: SocketOption) -> Result<(), SocketErr
         | SocketOption::ReusePort(_)
         | SocketOption::Ttl(_)
         | SocketOption::Tos(_)
+        | SocketOption::Priority(_)
         | SocketOption::Broadcast(_)
         | SocketOption::DontFragment(_) => return Err(SocketError::NoProtocolOption),
     }
@@ -199,6 +202,7 @@ fn get_tcp(config: &TcpConfig, name: OptionName) -> Result<SocketOption, SocketE
         | OptionName::ReusePort
         | OptionName::Ttl
         | OptionName::Tos
+        | OptionName::Priority
         | OptionName::Broadcast
         | OptionName::DontFragment => return Err(SocketError::NoProtocolOption),
     })
@@ -225,6 +229,7 @@ fn set_datagram(socket: &mut DatagramSocket, option: SocketOption) -> Result<(),
         | SocketOption::KeepInterval(_)
         | SocketOption::KeepCount(_)
         | SocketOption::Linger(_)
+        | SocketOption::Priority(_)
         | SocketOption::NoDelay(_)
         | SocketOption::Cork(_)
         | SocketOption::QuickAck(_)
@@ -255,6 +260,7 @@ fn get_datagram(socket: &DatagramSocket, name: OptionName) -> Result<SocketOptio
         | OptionName::KeepIdle
         | OptionName::KeepInterval
         | OptionName::KeepCount
+        | OptionName::Priority
         | OptionName::Linger
         | OptionName::NoDelay
         | OptionName::Cork

@@ -39,8 +39,16 @@ impl PacingQueue {
 
 impl Stack {
     /// Lets the connections send again whose time has come.
+    #[inline]
     pub(super) fn release_paced(&mut self) {
         let now = self.egress.now;
+        if self.pacing.next().is_some_and(|at| at <= now) {
+            self.release_paced_now(now);
+        }
+    }
+
+    #[inline(never)]
+    fn release_paced_now(&mut self, now: Instant) {
         while let Some(id) = self.pacing.pop_due(now) {
             // The entry may have become another socket's.
             if let Some((generation, Socket::Connection(connection))) =

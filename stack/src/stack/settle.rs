@@ -7,6 +7,7 @@ use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
+use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
@@ -43,34 +44,28 @@ impl Stack {
         if connection.holder == Holder::Nobody {
             return self.follow_up_orphan(index);
         }
-        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
-        pace(&mut self.pacing, SocketId { index, generation }, connection);
-        let ready = connection.tcb.look(|tcb| tcb.readiness());
-        if ready != connection.told {
-            let grown = !(ready - connection.told).is_empty();
-            // What is gone may come again, and is then news.
-            connection.told &= ready;
-            if grown && connection.holder == Holder::Application && !connection.in_event_list {
-                connection.in_event_list = true;
-                self.events.push_back(SocketId { index, generation });
-            }
-        }
-        if connection.held_back {
+        let id = SocketId { index, generation };
+        let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+        if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
             self.release_held_back(index);
         }
     }
 
-    /// The same after a call of the application that cannot make the socket readier nor end its
-    /// connection: nobody needs to be told.
+    /// The same after a call of the application that cannot make the socket readier, end its
+    /// connection or set a timer: nobody needs to be told.
     #[inline]
     pub(super) fn follow_up_call(
         list: &mut VecDeque<u32>,
-        wheel: &mut Wheel,
         index: u32,
         connection: &mut Connection,
     ) {
-        schedule(list, wheel, index, connection);
-        connection.told &= connection.tcb.look(|tcb| tcb.readiness());
+        let tcb = connection.tcb.wake();
+        connection.told &= tcb.readiness();
+        // Whether anything may leave is found out once, when it is its turn.
+        if !connection.in_tx_list && tcb.may_want_transmit() {
+            connection.in_tx_list = true;
+            list.push_back(index);
+        }
     }
 
     /// The same without anybody to tell: a connection that is over is let go.
@@ -139,7 +134,7 @@ impl Stack {
         }
         let key = connection.key;
         self.flows.remove(&key, Tag::Connection(index));
-        self.share.ports.close_connection(key.local_port);
+        self.share.close_connection(key.local_port);
     }
 
     /// Frees the entry if nobody holds it and its connection is over: CLOSED with nothing left to
@@ -178,7 +173,16 @@ impl Stack {
     fn free_connection(&mut self, index: u32) {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
         connection.timer.cancel(&mut self.wheel);
-        self.sockets.discard(index);
+        let block = self.sockets.remove_with(index, |socket| match socket {
+            Socket::Connection(Connection { tcb: Block::Whole(tcb), .. }) => Some(tcb),
+            Socket::Connection(_)
+            | Socket::Fresh(_)
+            | Socket::Listener(_)
+            | Socket::Datagram(_) => None,
+        });
+        if let Some(Some(tcb)) = block {
+            self.blocks.put_back(tcb);
+        }
         // Its index may still stand in `tx_list` or among those that wait for a neighbour: whoever
         // has it by then is looked at once more than needed.
         self.orphans -= 1;
@@ -233,7 +237,7 @@ impl Stack {
         let Some(mut entry) = self.time_wait.remove(index) else { return };
         entry.timer.cancel(&mut self.wheel);
         self.flows.remove(&entry.key, Tag::TimeWait(index));
-        self.share.ports.close_connection(entry.key.local_port);
+        self.share.close_connection(entry.key.local_port);
     }
 
     /// Gives one connection its turn to send through `only`. True if the turn was used up, false
@@ -250,7 +254,11 @@ impl Stack {
             self.tx_list.push_back(index);
             return false;
         }
+        let place = connection.path.neighbor;
         let resolution = self.egress.resolve_at(hop, &mut connection.path.neighbor);
+        if connection.path.neighbor != place {
+            self.egress.note_place(key.remote, connection.path.neighbor);
+        }
         let mac = match (hop, resolution) {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),
@@ -326,6 +334,32 @@ impl Stack {
             self.tx_list.extend(indices);
         }
     }
+}
+
+/// What follows a change of a connection that somebody holds. True if a writer may be waiting for
+/// memory that the connection has let go of.
+#[inline]
+pub(super) fn follow_up_held(
+    list: &mut VecDeque<u32>,
+    wheel: &mut Wheel,
+    pacing: &mut PacingQueue,
+    events: &mut VecDeque<SocketId>,
+    id: SocketId,
+    connection: &mut Connection,
+) -> bool {
+    schedule(list, wheel, id.index, connection);
+    pace(pacing, id, connection);
+    let ready = connection.tcb.look(|tcb| tcb.readiness());
+    if ready != connection.told {
+        let grown = !(ready - connection.told).is_empty();
+        // What is gone may come again, and is then news.
+        connection.told &= ready;
+        if grown && connection.holder == Holder::Application && !connection.in_event_list {
+            connection.in_event_list = true;
+            events.push_back(id);
+        }
+    }
+    connection.held_back
 }
 
 /// Queues the connection if it wants to send, and makes sure that the wheel fires no later than it

@@ -37,7 +37,7 @@ impl Tcb {
                 return Step::Done(Outcome::Reset(reset_with_seq(h.ack)));
             }
             self.establish(now);
-            self.set_window(h, self.snd.scale.bytes(h.window));
+            self.set_window(SeqNum::new(h.seq), ack, self.snd.scale.bytes(h.window));
         }
         // RFC 5961 §5.2: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT.
         if ack.after(self.snd_max()) || ack.before(self.snd.una - self.snd.max_wnd) {
@@ -45,6 +45,24 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        let plain = good && h.options.sack.is_empty() && self.recovery.is_quiet();
+        if !(plain && self.take_plain_ack(now, ack, self.ecn_is_echo(flags))) {
+            self.take_any_ack(now, h, flags, len, good);
+        }
+        if self.ecn_is_echo(flags) {
+            self.ecn_take_echo(now);
+        }
+        self.update_window(SeqNum::new(h.seq), ack, h.window);
+        self.answered();
+        if !self.fin_acked() {
+            return Step::Next;
+        }
+        self.take_fin_ack(now)
+    }
+
+    /// An ACK of whatever kind; a good one acknowledges something new.
+    fn take_any_ack(&mut self, now: Instant, h: &TcpHeader, flags: TcpFlags, len: u32, good: bool) {
+        let ack = SeqNum::new(h.ack);
         let news = self.take_sack(h);
         if good {
             self.take_new_ack(now, ack, h, news);
@@ -53,19 +71,12 @@ impl Tcb {
         } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
-                self.ecn_reduced();
+                if !f.answered {
+                    self.ecn_reduced();
+                }
                 self.pending |= Pending::FAST;
             }
         }
-        if self.ecn_is_echo(flags) {
-            self.ecn_take_echo(now);
-        }
-        self.update_window(h);
-        self.answered();
-        if !self.fin_acked() {
-            return Step::Next;
-        }
-        self.take_fin_ack(now)
     }
 
     /// RFC 5681 §2: data is outstanding, no data, no SYN or FIN, the same window.
@@ -216,6 +227,7 @@ impl Tcb {
             rate: seen.rate,
             rtt,
             in_flight,
+            lost: self.sendq.records.lost_ever(),
             mss: self.mss(),
         });
         if self.controller.holds_back() {
@@ -234,8 +246,8 @@ impl Tcb {
         let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
         self.tell_delivery(now, &news.delivery);
-        if self.sendq.records.sacked() > 0 {
-            self.timers.clear(Timer::Probe);
+        if news.delivery.bytes > 0 {
+            self.schedule_probe(now);
         }
     }
 
@@ -258,22 +270,22 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
-    pub(super) fn update_window(&mut self, h: &TcpHeader) {
-        let (seq, ack, wl1) = (SeqNum::new(h.seq), SeqNum::new(h.ack), self.snd.wl1);
+    #[inline]
+    pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
+        let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);
         let newer = wl1.before(seq) || (wl1 == seq && self.snd.wl2.before_eq(ack));
         if (newer || acks_more) && ack.after_eq(self.snd.una) {
-            self.set_window(h, self.snd.scale.bytes(h.window));
-            self.snd.wl1 = wl1.later(seq);
+            self.set_window(wl1.later(seq), ack, self.snd.scale.bytes(field));
         }
     }
 
-    pub(super) fn set_window(&mut self, h: &TcpHeader, window: u32) {
+    #[inline]
+    pub(super) fn set_window(&mut self, seq: SeqNum, ack: SeqNum, window: u32) {
         let opened = self.snd.wnd < window;
         self.snd.wnd = window;
         self.snd.max_wnd = self.snd.max_wnd.max(window);
-        self.snd.wl1 = SeqNum::new(h.seq);
-        self.snd.wl2 = SeqNum::new(h.ack);
+        (self.snd.wl1, self.snd.wl2) = (seq, ack);
         if opened && self.timers.is_set(Timer::Persist) {
             // If even this is too small, the next poll sets the timer again, from its first value.
             self.timers.clear(Timer::Persist);

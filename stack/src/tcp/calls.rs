@@ -46,7 +46,7 @@ impl Tcb {
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
     #[inline]
-    fn is_roomy(&self) -> bool {
+    pub(super) fn is_roomy(&self) -> bool {
         if self.sendq.len() == 0 {
             return self.snd.buffer > 0;
         }

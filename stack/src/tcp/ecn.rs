@@ -51,6 +51,8 @@ pub(super) struct EcnState {
     cwr_due: bool,
     /// snd.nxt when the window was last reduced: marks of what was sent before are one event.
     reduced_at: SeqNum,
+    /// It was a mark that reduced it then.
+    by_mark: bool,
 }
 
 impl Tcb {
@@ -124,10 +126,13 @@ impl Tcb {
     /// flight when it was reduced last, by a mark or by a loss.
     pub(super) fn ecn_take_echo(&mut self, now: Instant) {
         if self.snd.una.before_eq(self.ecn.reduced_at) {
+            // Were the loss that reduced it found to be none, the mark would still ask for it.
+            self.recovery.keep_reduction();
             return;
         }
         self.controller.on_mark(now, self.snd.nxt.since(self.snd.una), self.mss());
         self.ecn_reduced();
+        self.ecn.by_mark = true;
     }
 
     /// The window has been reduced, for whatever reason (§6.1.2): marks of what is in flight ask for
@@ -135,6 +140,13 @@ impl Tcb {
     pub(super) fn ecn_reduced(&mut self) {
         self.ecn.reduced_at = self.snd.nxt;
         self.ecn.cwr_due = self.ecn.agreed;
+        self.ecn.by_mark = false;
+    }
+
+    /// A mark has already reduced the window in which snd.una was sent: a loss there asks for
+    /// nothing more (§6.1.2: once for all drops and marks of a window).
+    pub(super) fn ecn_answered(&self) -> bool {
+        self.ecn.by_mark && self.snd.una.before(self.ecn.reduced_at)
     }
 
     /// The flags of new data: CWR once after a reduction. It stands in one wire segment (§6.1.2),

@@ -1,34 +1,115 @@
 //! The short ways through a connection.
 //!
-//! In: text in sequence and the ACK of one transmission, with nothing else going on. Out: a small message that may leave whole, or an
-//! ACK alone. Most segments of a conversation are one of these. The payload of a small message is
-//! lent instead of being counted as slices, for it is copied behind the headers anyway. Whatever
-//! else may have to be sent is left to [`Tcb::poll_transmit`], which is to be asked when
-//! [`Tcb::poll_expected`] says `None`.
+//! In: text in sequence and ACKs of data in flight, with nothing else going on. Out: a small message
+//! that may leave whole, or an ACK alone. Most segments of a conversation are one of these. Their
+//! headers stay in registers ([`PlainTcp`]), and the payload of a small message is lent instead of
+//! being counted as slices, for it is copied behind the headers anyway. Whatever else may arrive is
+//! [`Tcb::handle_segment`]'s, and whatever else may have to be sent is left to
+//! [`Tcb::poll_transmit`], which is to be asked when [`Tcb::poll_expected`] says `None`.
+
+use barewire_driver::PacketSlice;
 
 use super::delivery::SentAt;
+use super::output::Growth;
 use super::recovery::Advance;
 use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
-use super::{Memory, Segment};
+use super::{Memory, Text, input};
 use crate::time::Instant;
-use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
+
+/// A connection with one of these takes no short way in.
+const UNUSUAL: Status = Status::APP_CLOSED.union(Status::READ_SHUT).union(Status::PROBED);
 
 impl Tcb {
+    /// Header prediction: the next data in sequence, or an ACK of data in flight, with nothing else
+    /// going on. Such a segment would pass every check of [`Tcb::handle_segment`].
+    #[inline]
+    pub(crate) fn expects(&self, h: &PlainTcp, text: &Text) -> bool {
+        let timestamps = self.status.contains(Status::TIMESTAMPS);
+        let in_order = match h.timestamps {
+            Some(ts) => timestamps && !input::older(ts.val, self.ts_recent),
+            None => !timestamps,
+        };
+        let (ack, una, nxt) = (SeqNum::new(h.ack), self.snd.una, self.snd.nxt);
+        // ack - una - 1 < nxt - una: after snd.una, and up to snd.nxt.
+        let advances = ack.since(una).wrapping_sub(1) < nxt.since(una);
+        self.state == State::Established
+            && h.flags - TcpFlags::PSH == TcpFlags::ACK
+            && SeqNum::new(h.seq) == self.rcv.nxt
+            && in_order
+            && (advances || (text.len > 0 && ack == una))
+            && !self.status.intersects(UNUSUAL)
+            && self.recovery.is_quiet()
+            && self.sendq.records.sacked() == 0
+            && (text.len == 0 || self.expects_text(text))
+    }
+
+    /// All of the text is new and within the window, nothing waits behind a gap, and there is memory
+    /// to keep it.
+    #[inline]
+    fn expects_text(&self, text: &Text) -> bool {
+        text.len <= self.rcv.edge.since(self.rcv.nxt)
+            && self.assembler.is_none()
+            && self.recvq.pinned() < recvq::pinned_max(self.rcv.buffer)
+            && text.memory != Memory::Exhausted
+    }
+
+    /// Takes an expected segment.
+    #[inline]
+    pub(crate) fn take_expected(
+        &mut self,
+        now: Instant,
+        h: &PlainTcp,
+        text: &Text,
+        payload: impl Iterator<Item = PacketSlice>,
+    ) {
+        self.tally.received(now, text.len, text.wire_segments);
+        self.last_heard = now;
+        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
+        if let Some(ts) = h.timestamps {
+            self.take_timestamp(now, seq, ts);
+        }
+        if ack != self.snd.una && !self.take_plain_ack(now, ack, false) {
+            let news = self.no_news();
+            self.take_new_ack(now, ack, &TcpHeader::from(*h), news);
+        }
+        self.update_window(seq, ack, h.window);
+        if text.len > 0 {
+            self.ecn_arrived(text.ecn, h.flags);
+            self.note_peer_segment(text.len, text.wire_segments);
+            self.status.set(Status::MEMORY_SCARCE, text.memory != Memory::Plenty);
+            for piece in payload {
+                self.recvq.push(piece);
+            }
+            self.rcv.nxt += text.len;
+            self.bytes_received += u64::from(text.len);
+            self.tune_receive(now);
+            self.schedule_ack(now, false);
+        }
+        self.trim_later(now);
+    }
+
     /// Takes the ACK of one transmission, sent once, while nothing is missing: as
     /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
-    /// it is none of these. The segment is an expected one.
-    #[inline]
-    pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, h: &TcpHeader) -> bool {
-        if self.controller.models_path() || !self.status.contains(Status::SYN_ACKED) {
+    /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
+    /// recovery is quiet. `echo`: it echoes a congestion mark.
+    pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, echo: bool) -> bool {
+        if self.controller.models_path() || self.fast_open.is_some() {
             return false;
         }
         let Some(record) = self.sendq.records.ack_first(ack) else { return false };
         let in_flight = self.snd.nxt.since(self.snd.una);
-        let bytes = record.len;
+        let mut bytes = record.len;
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
         self.sendq.ack_bytes(bytes);
         let una = std::mem::replace(&mut self.snd.una, ack);
         self.path_acked(now, una, bytes);
@@ -36,14 +117,23 @@ impl Tcb {
         self.bytes_acked += u64::from(bytes);
         (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
         self.soft_error = None;
+        if fin {
+            // Nothing will be sent any more: what the path is like is of no interest.
+            self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::Reorder);
+            self.timers.clear(Timer::Probe);
+            self.timers.clear(Timer::User);
+            self.note_activity(now);
+            return true;
+        }
         let rtt = now - record.last_sent;
         // RFC 7323 §4.2, as for every sample.
-        let samples = in_flight.div_ceil(2 * self.mss());
+        let two = 2 * self.mss();
+        let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        let echo = self.ecn_is_echo(h.flags);
         let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
-        self.sendq.records.rate.count(now, bytes, record.last_sent, Some(rtt));
+        self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
             // RFC 6298 §5.2; nothing is left to probe for either.
             self.timers.clear(Timer::Retransmit);
@@ -60,47 +150,25 @@ impl Tcb {
         true
     }
 
-    /// Takes the text of an expected segment: all of it is new, within the window and in sequence,
-    /// nothing waits behind a gap, and the application still reads.
-    pub(super) fn take_expected_text(&mut self, now: Instant, segment: Segment<'_>) {
-        let Segment { payload, payload_len, wire_segments, memory, .. } = segment;
-        let full = self.recvq.pinned() >= recvq::pinned_max(self.rcv.buffer);
-        if full || memory == Memory::Exhausted {
-            let segment = Segment { payload, payload_len, wire_segments, memory, ..segment };
-            return self.take_text(now, self.rcv.nxt, segment);
-        }
-        self.note_peer_segment(payload_len, wire_segments);
-        self.status.set(Status::MEMORY_SCARCE, memory != Memory::Plenty);
-        for piece in payload.drain(..) {
-            self.recvq.push(piece);
-        }
-        self.rcv.nxt += payload_len;
-        self.bytes_received += u64::from(payload_len);
-        self.tune_receive(now);
-        self.schedule_ack(now, false);
-    }
-
     /// The next transmission, if it is all that is unsent, at most `most` bytes and in one piece,
     /// or an ACK without data. It counts as sent then.
-    pub(crate) fn poll_expected(
-        &mut self,
-        now: Instant,
-        most: usize,
-    ) -> Option<(TcpHeader, &[u8])> {
-        let calm = self.state == State::Established
+    pub(crate) fn poll_expected(&mut self, now: Instant, most: usize) -> Option<(PlainTcp, &[u8])> {
+        let calm = (self.state.is_live() || self.state == State::TimeWait)
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
             && !self.ecn.agreed
-            && !self.timers.is_set(Timer::Pacing)
-            && !self.status.contains(Status::FIN_QUEUED);
+            && !self.has_reports()
+            && !self.timers.is_set(Timer::Pacing);
         if !calm {
             return None;
         }
         let unsent = self.sendq.unsent();
         if unsent == 0 {
-            let ack_is_due = self.pending.contains(Pending::ACK);
-            return ack_is_due.then(|| (self.header(now, self.snd.nxt, TcpFlags::ACK, 0), &[][..]));
+            return self.poll_bare(now).map(|header| (header, &[][..]));
+        }
+        if self.state != State::Established || self.status.contains(Status::FIN_QUEUED) {
+            return None;
         }
         let fits = unsent as usize <= most && unsent <= self.mss();
         if !fits || self.sendable() != unsent || !self.sendq.has_unsent_piece() {
@@ -113,7 +181,31 @@ impl Tcb {
         let piece = self.sendq.skip_unsent_piece();
         let flags = self.note_sent(now, unsent);
         self.note_what_limits();
-        let header = self.header(now, seq, flags, unsent);
+        let header = self.plain_header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))
+    }
+
+    /// FIN, or an ACK, if one of them is due when nothing is unsent.
+    fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
+        let seq = self.snd.nxt;
+        if self.state.can_transmit_data() && self.fin_due(0) {
+            let flags = self.note_sent(now, 0);
+            self.note_what_limits();
+            return Some(self.plain_header(now, seq, flags, 0));
+        }
+        let ack_is_due = self.pending.contains(Pending::ACK);
+        ack_is_due.then(|| self.plain_header(now, seq, TcpFlags::ACK, 0))
+    }
+
+    /// The header of a segment with an ACK that has no gap to report, ports left zero, and the note
+    /// that the ACK has been sent.
+    #[inline]
+    fn plain_header(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags, len: u32) -> PlainTcp {
+        let window = self.window_field(Growth::Yes);
+        self.pending -= Pending::ACK;
+        self.note_ack_sent(now, len);
+        let timestamps = self.timestamps(now);
+        let (seq, ack) = (seq.get(), self.rcv.nxt.get());
+        PlainTcp { src_port: 0, dst_port: 0, seq, ack, flags, window, timestamps }
     }
 }

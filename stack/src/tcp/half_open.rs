@@ -300,10 +300,20 @@ impl HalfOpen {
         HalfOpenTimeout::Resend(self.syn_ack(now, config))
     }
 
+    /// What it was opened with.
+    pub(crate) fn open(&self) -> Open {
+        Open { iss: self.iss, ts_offset: self.ts_offset, mss: self.our_mss }
+    }
+
     /// The full block, still in SYN-RECEIVED: give it the segment that completed the handshake.
     pub fn into_tcb(self, now: Instant, config: Rc<TcpConfig>) -> Tcb {
-        let open = Open { iss: self.iss, ts_offset: self.ts_offset, mss: self.our_mss };
-        let mut tcb = Tcb::new(config, open, now);
+        let mut tcb = Tcb::new(config, self.open(), now);
+        self.complete(&mut tcb, now);
+        tcb
+    }
+
+    /// Makes a new block, of [`HalfOpen::open`], this connection's.
+    pub(crate) fn complete(&self, tcb: &mut Tcb, now: Instant) {
         tcb.state = State::SynReceived;
         tcb.rcv.scale = self.our_scale;
         tcb.status.set(Status::SYN_LOST, self.retries > 0);
@@ -321,6 +331,5 @@ impl HalfOpen {
         if self.retries > 0 || self.untimed {
             tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
         }
-        tcb
     }
 }

@@ -3,7 +3,6 @@
 //! Only fields that are really kept are here. Counts of segments are of wire segments, also where
 //! several travel as one. Beside them stands what Linux does not tell: why nothing is sent now.
 
-use super::Segment;
 use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
@@ -210,12 +209,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A segment has arrived.
+    /// A segment has arrived, or `wire_segments` joined into one.
     #[inline]
-    pub(super) fn received(&mut self, now: Instant, segment: &Segment<'_>) {
-        let count = u32::from(segment.wire_segments);
+    pub(super) fn received(&mut self, now: Instant, payload_len: u32, wire_segments: u16) {
+        let count = u32::from(wire_segments);
         self.segs_in = self.segs_in.wrapping_add(count);
-        if segment.payload_len > 0 {
+        if payload_len > 0 {
             self.data_segs_in = self.data_segs_in.wrapping_add(count);
             self.data_received_ms = now.as_millis() as u32;
         }

@@ -18,10 +18,10 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::time_wait::TimeWaitOutcome;
 use super::timers::Timer;
-use super::{DropReason, IcmpError, Outcome, Segment, reset_for};
+use super::{DropReason, IcmpError, Outcome, Segment, Text, reset_for};
 use crate::SocketError;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader, Timestamps};
 
 /// RFC 7323 §5.5: after this long without a segment TS.Recent is too old to compare with.
 const TS_RECENT_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
@@ -37,10 +37,14 @@ impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         self.dropped = None;
-        self.tally.received(now, &segment);
-        if self.is_expected(&segment) {
-            return self.take_expected(now, segment);
+        if let Some(plain) = PlainTcp::of(segment.header) {
+            let text = Text::of(&segment);
+            if self.expects(&plain, &text) {
+                self.take_expected(now, &plain, &text, segment.payload.drain(..));
+                return Outcome::Continue;
+            }
         }
+        self.tally.received(now, segment.payload_len, segment.wire_segments);
         match self.state {
             State::Closed | State::Listen => {
                 self.dropped = Some(DropReason::Closed);
@@ -59,50 +63,6 @@ impl Tcb {
             | State::Closing
             | State::LastAck => self.in_synchronized(now, segment),
         }
-    }
-
-    // --- the expected path -----------------------------------------------------------------------
-
-    /// Header prediction: the next data in sequence, or an
-    /// ACK of data in flight, with nothing else going on. Such a segment passes every check below.
-    fn is_expected(&self, segment: &Segment<'_>) -> bool {
-        let h = segment.header;
-        let timestamps = match h.options.timestamps {
-            Some(ts) => self.status.contains(Status::TIMESTAMPS) && !older(ts.val, self.ts_recent),
-            None => !self.status.contains(Status::TIMESTAMPS),
-        };
-        let ack = SeqNum::new(h.ack);
-        let advances = ack.after(self.snd.una) && ack.before_eq(self.snd.nxt);
-        let unusual = Status::APP_CLOSED | Status::READ_SHUT | Status::PROBED;
-        self.state == State::Established
-            && h.flags - TcpFlags::PSH == TcpFlags::ACK
-            && SeqNum::new(h.seq) == self.rcv.nxt
-            && timestamps
-            && (advances || (segment.payload_len > 0 && ack == self.snd.una))
-            && segment.payload_len <= self.rcv.edge.since(self.rcv.nxt)
-            && self.assembler.is_none()
-            && h.options.sack.is_empty()
-            && self.recovery.is_quiet()
-            && self.sendq.records.sacked() == 0
-            && !self.status.intersects(unusual)
-    }
-
-    fn take_expected(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-        let h = segment.header;
-        self.last_heard = now;
-        self.note_timestamp(now, h);
-        let ack = SeqNum::new(h.ack);
-        if ack != self.snd.una && !self.take_plain_ack(now, ack, h) {
-            let news = self.no_news();
-            self.take_new_ack(now, ack, h, news);
-        }
-        self.update_window(h);
-        if segment.payload_len > 0 {
-            self.ecn_arrived(segment.ecn, h.flags);
-            self.take_expected_text(now, segment);
-        }
-        self.trim_later(now);
-        Outcome::Continue
     }
 
     // --- SYN-SENT --------------------------------------------------------------------------------
@@ -142,16 +102,18 @@ impl Tcb {
             // A simultaneous open. What the SYN carries besides is left for the peer to send again.
             self.state = State::SynReceived;
             self.retries = 0;
-            self.set_window(h, u32::from(h.window));
+            self.set_window(irs, ack, u32::from(h.window));
             self.pending |= Pending::SYN;
             return Outcome::Continue;
         }
         self.learn_cookie(h);
-        let news = self.no_news();
-        self.take_new_ack(now, ack, h, news);
+        if !self.take_plain_ack(now, ack, self.ecn_is_echo(h.flags)) {
+            let news = self.no_news();
+            self.take_new_ack(now, ack, h, news);
+        }
         // Data of our SYN that this does not acknowledge leaves again (RFC 7413 §4.2.1).
         self.status -= Status::PROBED;
-        self.set_window(h, u32::from(h.window));
+        self.set_window(irs, ack, u32::from(h.window));
         self.establish(now);
         self.pending |= Pending::ACK;
         self.text_and_fin(now, irs + 1, segment)
@@ -183,7 +145,7 @@ impl Tcb {
 
     /// RFC 9293 §3.10.7.4.
     fn in_synchronized(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-        let h = *segment.header;
+        let h = segment.header;
         let mut seq = SeqNum::new(h.seq);
         let mut flags = h.flags;
         let irs = self.irs_of_opening();
@@ -203,7 +165,7 @@ impl Tcb {
         let len = segment.payload_len
             + u32::from(flags.contains(TcpFlags::SYN))
             + u32::from(flags.contains(TcpFlags::FIN));
-        if let Step::Done(outcome) = self.check_timestamps(now, &h, len) {
+        if let Step::Done(outcome) = self.check_timestamps(now, h, len) {
             return outcome;
         }
         // First, check the sequence number.
@@ -216,7 +178,7 @@ impl Tcb {
             return self.take_reset(now, seq);
         }
         self.last_heard = now;
-        self.note_timestamp(now, &h);
+        self.note_timestamp(now, h);
         // Fourth, check the SYN bit. RFC 5961 §4.2: a challenge ACK, whatever its number.
         if flags.contains(TcpFlags::SYN) {
             self.dropped = Some(DropReason::UnexpectedSyn);
@@ -224,7 +186,7 @@ impl Tcb {
             return Outcome::Continue;
         }
         // Fifth, check the ACK field.
-        if let Step::Done(outcome) = self.take_ack(now, &h, flags, segment.payload_len) {
+        if let Step::Done(outcome) = self.take_ack(now, h, flags, segment.payload_len) {
             return outcome;
         }
         if segment.payload_len > 0 {
@@ -266,8 +228,15 @@ impl Tcb {
         if let Some(ts) = h.options.timestamps
             && self.status.contains(Status::TIMESTAMPS)
             && !older(ts.val, self.ts_recent)
-            && SeqNum::new(h.seq).before_eq(self.rcv.acked)
         {
+            self.take_timestamp(now, SeqNum::new(h.seq), ts);
+        }
+    }
+
+    /// The same of a segment whose timestamp is not older.
+    #[inline]
+    pub(super) fn take_timestamp(&mut self, now: Instant, seq: SeqNum, ts: Timestamps) {
+        if seq.before_eq(self.rcv.acked) {
             self.ts_recent = ts.val;
             self.ts_recent_at = now;
         }

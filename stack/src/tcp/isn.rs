@@ -11,11 +11,10 @@ use crate::time::Instant;
 /// What a hash is for: the same key gives unrelated numbers for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Isn = 1,
-    Timestamp = 2,
-    Cookie = 3,
-    FastOpen = 4,
-    SpentCookie = 5,
+    Opening = 1,
+    Cookie = 2,
+    FastOpen = 3,
+    SpentCookie = 4,
 }
 
 /// Purpose, and twice version, address and port.
@@ -28,6 +27,15 @@ pub(crate) fn flow_hasher(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> SipHasher24 {
+    let mut hasher = SipHasher24::new_with_keys(secret as u64, (secret >> 64) as u64);
+    if let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) {
+        // Two words, as the hash takes them. Their number tells them from what is hashed below.
+        let addrs = [local.ip().to_bits(), remote.ip().to_bits()].map(u64::from);
+        let ports = [local.port(), remote.port()].map(u64::from);
+        hasher.write_u64(addrs[0] << 32 | addrs[1]);
+        hasher.write_u64((purpose as u64) << 32 | ports[0] << 16 | ports[1]);
+        return hasher;
+    }
     // In one piece: the hasher does much for every call, whatever its length.
     let mut input = ArrayVec::<u8, FLOW_BYTES_MAX>::new();
     input.push(purpose as u8);
@@ -44,24 +52,37 @@ pub(crate) fn flow_hasher(
         }
         input.extend(end.port().to_ne_bytes());
     }
-    let mut hasher = SipHasher24::new_with_keys(secret as u64, (secret >> 64) as u64);
     hasher.write(&input);
     hasher
 }
 
-/// RFC 6528 §3: ISN = M + F(4-tuple, secret), where M is a clock that ticks every 4 microseconds
-/// (RFC 9293 §3.4.1). Numbers of one 4-tuple grow, so that a new connection is told from an old one
-/// in TIME-WAIT; those of different ones are unrelated.
-pub fn isn(secret: u128, local: SocketAddr, remote: SocketAddr, now: Instant) -> u32 {
-    let f = flow_hasher(secret, Purpose::Isn, local, remote).finish();
-    ((now.as_micros() / 4) as u32).wrapping_add(f as u32)
+/// What nobody can predict about one flow. Halves of one keyed hash: neither tells of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowNumbers {
+    isn: u32,
+    ts_offset: u32,
 }
 
-/// RFC 7323 §5.4: an offset of the timestamp clock for each flow, so that it tells neither how long
-/// the host has been up nor which flows are of one host. It does not depend on time: the clock of a
-/// 4-tuple never goes back, which RFC 6191 needs.
-pub fn timestamp_offset(secret: u128, local: SocketAddr, remote: SocketAddr) -> u32 {
-    flow_hasher(secret, Purpose::Timestamp, local, remote).finish() as u32
+impl FlowNumbers {
+    /// Those of the flow between these two ends, under `secret`.
+    pub fn new(secret: u128, local: SocketAddr, remote: SocketAddr) -> FlowNumbers {
+        let hash = flow_hasher(secret, Purpose::Opening, local, remote).finish();
+        FlowNumbers { isn: hash as u32, ts_offset: (hash >> 32) as u32 }
+    }
+
+    /// RFC 6528 §3: ISN = M + F(4-tuple, secret), where M is a clock that ticks every 4 microseconds
+    /// (RFC 9293 §3.4.1). Numbers of one 4-tuple grow, so that a new connection is told from an old
+    /// one in TIME-WAIT; those of different ones are unrelated.
+    pub fn isn(&self, now: Instant) -> u32 {
+        ((now.as_micros() / 4) as u32).wrapping_add(self.isn)
+    }
+
+    /// RFC 7323 §5.4: an offset of the timestamp clock for each flow, so that it tells neither how
+    /// long the host has been up nor which flows are of one host. It does not depend on time: the
+    /// clock of a 4-tuple never goes back, which RFC 6191 needs.
+    pub fn ts_offset(&self) -> u32 {
+        self.ts_offset
+    }
 }
 
 #[cfg(test)]
@@ -70,14 +91,25 @@ mod tests {
 
     #[test]
     fn numbers_of_one_flow_grow_with_time_and_those_of_others_are_unrelated() {
-        let at = |port: u16, ms| {
-            let (l, r) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], port).into());
-            isn(7, l, r, Instant::from_millis(ms))
-        };
+        let ends = |port: u16| (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], port).into());
+        let of = |secret, port| FlowNumbers::new(secret, ends(port).0, ends(port).1);
+        let at = |port: u16, ms| of(7, port).isn(Instant::from_millis(ms));
         assert_eq!(at(1, 1000).wrapping_sub(at(1, 0)), 250_000);
         assert_ne!(at(1, 0), at(2, 0));
-        let (l, r) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 1).into());
-        assert_ne!(isn(7, l, r, Instant::ZERO), isn(8, l, r, Instant::ZERO));
-        assert_ne!(isn(7, l, r, Instant::ZERO), timestamp_offset(7, l, r));
+        assert_ne!(of(7, 1).ts_offset(), of(7, 2).ts_offset());
+        assert_ne!(of(7, 1).isn(Instant::ZERO), of(8, 1).isn(Instant::ZERO));
+        assert_ne!(of(7, 1).isn(Instant::ZERO), of(7, 1).ts_offset());
+    }
+
+    #[test]
+    fn what_a_hash_is_for_changes_it_over_either_ip() {
+        let v4 = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 81)));
+        let v6 = (SocketAddr::from(([1u16; 8], 80)), SocketAddr::from(([2u16; 8], 81)));
+        for (local, remote) in [v4, v6] {
+            let hash = |purpose, a, b| flow_hasher(9, purpose, a, b).finish();
+            let opening = hash(Purpose::Opening, local, remote);
+            assert_ne!(opening, hash(Purpose::Cookie, local, remote));
+            assert_ne!(opening, hash(Purpose::Opening, remote, local));
+        }
     }
 }

@@ -61,7 +61,7 @@ pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use info::{
     SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
 };
-pub use isn::{isn, timestamp_offset};
+pub use isn::FlowNumbers;
 pub(crate) use rest::AtRest;
 pub use seq::{SeqNum, WindowScale};
 pub use state::State;
@@ -261,6 +261,34 @@ pub struct Segment<'a> {
     pub memory: Memory,
 }
 
+/// What a segment carries besides its header and its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text {
+    /// As in [`Segment`].
+    pub(crate) len: u32,
+    pub(crate) wire_segments: u16,
+    pub(crate) ecn: Ecn,
+    pub(crate) memory: Memory,
+}
+
+impl Text {
+    #[inline]
+    fn of(segment: &Segment<'_>) -> Text {
+        let &Segment { payload_len: len, wire_segments, ecn, memory, .. } = segment;
+        Text { len, wire_segments, ecn, memory }
+    }
+
+    /// The segment with this header and these bytes.
+    pub(crate) fn segment<'a>(
+        &self,
+        header: &'a TcpHeader,
+        payload: &'a mut Vec<PacketSlice>,
+    ) -> Segment<'a> {
+        let &Text { len: payload_len, wire_segments, ecn, memory } = self;
+        Segment { header, payload, payload_len, wire_segments, ecn, memory }
+    }
+}
+
 /// What packet memory allows a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Memory {
@@ -314,9 +342,9 @@ pub enum Outcome {
 /// What the socket layer chooses for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// The initial sequence number, from [`isn()`].
+    /// The initial sequence number, from [`FlowNumbers::isn`].
     pub iss: u32,
-    /// The offset of the timestamp clock, from [`timestamp_offset`].
+    /// The offset of the timestamp clock, from [`FlowNumbers::ts_offset`].
     pub ts_offset: u32,
     /// The largest segment that our link takes: MTU less IP and TCP headers without options.
     pub mss: u16,

@@ -37,7 +37,7 @@ pub(super) enum Blocked {
 
 /// May the right edge of the receive window move with this segment?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Growth {
+pub(super) enum Growth {
     Yes,
     /// A duplicate ACK: with another window it would not count as one (RFC 5681 §2).
     No,
@@ -55,6 +55,16 @@ impl Tcb {
             return false;
         }
         self.queued_may_leave(unsent, lost)
+    }
+
+    /// False if [`Tcb::wants_transmit`] is; true if that is to be found out.
+    #[inline]
+    pub fn may_want_transmit(&self) -> bool {
+        !self.pending.is_empty()
+            || self.sendq.unsent() > 0
+            || self.rcv.dup_acks > 0
+            || self.sendq.records.lost() > 0
+            || self.status.contains(Status::FIN_QUEUED)
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
@@ -211,7 +221,7 @@ impl Tcb {
         let (mss, peer_room, cwnd_room) = (self.mss(), self.peer_room(), self.cwnd_room());
         let room = peer_room.min(cwnd_room);
         if unsent <= room {
-            let tail = unsent % mss;
+            let tail = if unsent < mss { unsent } else { unsent % mss };
             // (2) of §3.8.6.2.1: all that was written fits; the peer is not waiting in vain for
             // more, so only Nagle and cork may hold the last partial segment back.
             if tail == 0 || self.may_send_tail() { unsent } else { unsent - tail }
@@ -243,7 +253,7 @@ impl Tcb {
 
     /// FIN is to be sent with or after `left` unsent bytes. It ignores the peer's window: FIN takes
     /// no buffer, and peers with a full one still accept it.
-    fn fin_due(&self, left: u32) -> bool {
+    pub(super) fn fin_due(&self, left: u32) -> bool {
         left == 0
             && self.status.contains(Status::FIN_QUEUED)
             && !self.status.contains(Status::FIN_SENT)
@@ -305,7 +315,8 @@ impl Tcb {
     /// Remembers whether the congestion window is what holds data back: only if it was full within
     /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
     /// in that time). If it is the application instead, rates seen from here on are its own,
-    /// which only controllers that look at rates ask about.
+    /// which only controllers that look at rates ask about. An application that the send buffer
+    /// has no room for is not what limits them.
     pub(super) fn note_what_limits(&mut self) {
         let unsent = self.sendq.unsent();
         if unsent > 0 && self.cwnd_room() < self.mss() {
@@ -315,7 +326,8 @@ impl Tcb {
             self.status -= Status::CWND_LIMITED;
         }
         let asked = self.controller.models_path();
-        if asked && unsent < self.mss() && self.sendq.records.lost() == 0 && self.cwnd_room() > 0 {
+        let dry = unsent < self.mss() && self.sendq.records.lost() == 0 && self.is_roomy();
+        if asked && dry && self.cwnd_room() > 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
         }
@@ -325,8 +337,7 @@ impl Tcb {
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
         let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
-        let window = self.initial_window();
-        self.controller.on_idle(now, restart.then_some(window));
+        self.controller.on_idle(now, restart.then(|| self.initial_window()));
     }
 
     // --- segments --------------------------------------------------------------------------------
@@ -391,7 +402,8 @@ impl Tcb {
         self.status -= Status::PROBED;
         self.pending -= Pending::OVERRIDE;
         self.timers.clear(Timer::Cork);
-        if !n.is_multiple_of(self.mss()) {
+        // A division is dear; most messages are less than a segment.
+        if n > 0 && (n < self.mss() || !n.is_multiple_of(self.mss())) {
             self.snd.small_end = self.snd.nxt;
         }
         let first = self.sendq.records.is_empty();
@@ -465,6 +477,9 @@ impl Tcb {
             // The round trip of what the timer waits for begins again.
             self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
         }
+        if self.is_repairing() {
+            self.schedule_probe(now);
+        }
     }
 
     /// RFC 8985 §7.3: a segment of new data, or else the last one again.
@@ -475,18 +490,25 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Option<Transmit> {
         let mss = self.mss();
+        if self.is_repairing() {
+            // What is missing first: its ACK lets all the rest go on.
+            let first = self.sendq.records.first()?;
+            let (from, len) = (first.start, first.len.min(mss));
+            let transmit = self.emit_again(now, from, len, limits, payload);
+            self.note_probe(from + len, true);
+            return Some(transmit);
+        }
         let new = self.sendq.unsent().min(self.peer_room()).min(mss);
         if new > 0 {
             let transmit = self.emit_new(now, new, limits, payload);
-            self.note_probe(false);
-            self.timers.clear(Timer::Probe);
+            self.note_probe(self.snd.nxt, false);
             return Some(transmit);
         }
         let last = self.sendq.records.last()?;
         let len = (last.len - 1) % mss + 1;
         let from = last.end() - len;
         let transmit = self.emit_again(now, from, len, limits, payload);
-        self.note_probe(true);
+        self.note_probe(self.snd.nxt, true);
         Some(transmit)
     }
 
@@ -519,7 +541,7 @@ impl Tcb {
                     .then(|| self.rcv.scale.shift()),
                 sack_permitted: self.config.sack && answering(Status::SACK),
                 timestamps: (self.config.timestamps && answering(Status::TIMESTAMPS))
-                    .then(|| self.timestamps(now)),
+                    .then(|| self.clock(now)),
                 ..TcpOptions::default()
             },
             ..TcpHeader::default()
@@ -590,17 +612,14 @@ impl Tcb {
         payload_len: u32,
         growth: Growth,
     ) -> TcpHeader {
-        let timestamps = self.status.contains(Status::TIMESTAMPS).then(|| self.timestamps(now));
+        let timestamps = self.timestamps(now);
         let window = self.window_field(growth);
-        let reports = self.has_sack() && (self.assembler.is_some() || self.rcv.dsack.is_some());
+        let reports = self.has_reports();
         let sack = if reports { self.sack_blocks(payload_len) } else { SackBlocks::new() };
         if payload_len == 0 || !reports || !sack.is_empty() {
             self.pending -= Pending::ACK;
         }
-        self.timers.clear(Timer::DelayedAck);
-        self.rcv.acked = self.rcv.nxt;
-        self.tally.sent(now, payload_len, self.snd.mss);
-        self.note_activity(now);
+        self.note_ack_sent(now, payload_len);
         TcpHeader {
             seq: seq.get(),
             ack: self.rcv.nxt.get(),
@@ -611,7 +630,28 @@ impl Tcb {
         }
     }
 
-    fn timestamps(&self, now: Instant) -> Timestamps {
+    /// There is something for SACK blocks to tell.
+    #[inline]
+    pub(super) fn has_reports(&self) -> bool {
+        (self.assembler.is_some() || self.rcv.dsack.is_some()) && self.has_sack()
+    }
+
+    /// A segment with the newest ACK and `payload_len` bytes leaves.
+    #[inline]
+    pub(super) fn note_ack_sent(&mut self, now: Instant, payload_len: u32) {
+        self.timers.clear(Timer::DelayedAck);
+        self.rcv.acked = self.rcv.nxt;
+        self.tally.sent(now, payload_len, self.snd.mss);
+        self.note_activity(now);
+    }
+
+    /// The timestamps of a segment, if they were agreed on.
+    #[inline]
+    pub(super) fn timestamps(&self, now: Instant) -> Option<Timestamps> {
+        self.status.contains(Status::TIMESTAMPS).then(|| self.clock(now))
+    }
+
+    fn clock(&self, now: Instant) -> Timestamps {
         Timestamps { val: ts_clock(now, self.ts_offset), ecr: self.ts_recent }
     }
 
@@ -626,7 +666,8 @@ impl Tcb {
 
     /// The window to advertise. The right edge never moves back (RFC 9293 §3.8.6), and forward only
     /// by a step worth sending (§3.8.6.2.2).
-    fn window_field(&mut self, allowed: Growth) -> u16 {
+    #[inline]
+    pub(super) fn window_field(&mut self, allowed: Growth) -> u16 {
         let growth = match allowed {
             Growth::Yes => self.window_growth(),
             Growth::No => 0,

@@ -61,6 +61,8 @@ pub(crate) struct PathSample {
     pub(crate) rtt: Option<Duration>,
     /// Bytes in flight after it.
     pub(crate) in_flight: u32,
+    /// Bytes found lost since the connection began, modulo 2^32.
+    pub(crate) lost: u32,
     /// Payload of a full segment.
     pub(crate) mss: u32,
 }

@@ -25,6 +25,7 @@ use std::collections::VecDeque;
 use super::delivery::{Delivery, SentAt};
 use super::ranges::RangeSet;
 use super::rate::{RateEstimator, Stamp};
+use super::sendq::empty;
 use super::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -107,6 +108,8 @@ pub(crate) struct Records {
     /// Bytes in records that are `Sacked`, and in those that are `Lost`.
     sacked: u32,
     lost: u32,
+    /// Bytes that became `Lost` since the connection began, modulo 2^32.
+    lost_ever: u32,
     /// No `Lost` record begins before this, while there are any.
     lost_from: SeqNum,
     /// No record `InFlight` that was sent only once begins before this and could be found lost.
@@ -129,9 +132,19 @@ impl Records {
         self.records.iter()
     }
 
-    /// None of them; how fast they came through is remembered.
-    pub(crate) fn emptied(&self) -> Records {
-        Records { rate: self.rate, ..Records::default() }
+    /// None of them, without memory; how fast they came through is remembered.
+    pub(crate) fn trimmed(&self) -> Records {
+        Records { rate: self.rate, lost_ever: self.lost_ever, ..Records::default() }
+    }
+
+    /// Forgets them; how fast they came through is remembered.
+    pub(crate) fn clear(&mut self) {
+        let Records { records, board, sacked, lost, lost_ever: _, lost_from, judged_to, rate: _ } =
+            self;
+        empty(records);
+        *board = None;
+        (*sacked, *lost) = (0, 0);
+        (*lost_from, *judged_to) = (SeqNum::default(), SeqNum::default());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -150,6 +163,11 @@ impl Records {
     /// Bytes that are lost and not sent again yet.
     pub(crate) fn lost(&self) -> u32 {
         self.lost
+    }
+
+    /// Bytes found lost since the connection began, modulo 2^32.
+    pub(crate) fn lost_ever(&self) -> u32 {
+        self.lost_ever
     }
 
     /// The end of the highest SACK block.
@@ -522,6 +540,7 @@ impl Records {
                 let start = record.start;
                 self.lost_from = if self.lost == 0 { start } else { self.lost_from.earlier(start) };
                 self.lost += record.len;
+                self.lost_ever = self.lost_ever.wrapping_add(record.len);
             }
             Fate::Sacked | Fate::Lost => {}
         }

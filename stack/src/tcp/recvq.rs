@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use barewire_driver::PacketSlice;
 
+use super::sendq::empty;
+
 /// Packet memory that may be pinned for each byte of the receive buffer. A slice of one byte keeps
 /// a whole slot from being freed, so bytes alone bound nothing: a peer that sends single bytes
 /// would pin 2,048 times the buffer. Full segments in 2 KiB slots pin 1.4 times their length, in
@@ -115,8 +117,11 @@ impl ReceiveQueue {
         Some(slice)
     }
 
+    /// Drops everything. What memory a short conversation needs stays.
     pub(crate) fn clear(&mut self) {
-        *self = ReceiveQueue::default();
+        let ReceiveQueue { slices, len, pinned } = self;
+        empty(slices);
+        (*len, *pinned) = (0, 0);
     }
 
     /// True if [`ReceiveQueue::trim`] would free memory.
@@ -127,7 +132,7 @@ impl ReceiveQueue {
     /// Gives back the memory of an empty deque.
     pub(crate) fn trim(&mut self) {
         if self.has_slack() {
-            self.clear();
+            *self = ReceiveQueue::default();
         }
     }
 }

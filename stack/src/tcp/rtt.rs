@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use super::TcpConfig;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 
 /// G: the clock that deadlines are kept on ticks in milliseconds.
 const GRANULARITY_NS: u64 = 1_000_000;
@@ -69,10 +69,16 @@ impl Rtt {
     pub(crate) fn sample(&mut self, rtt: Duration, samples_per_rtt: u32, config: &TcpConfig) {
         let r = nanos(rtt).max(1);
         if self.measured {
-            let n = u64::from(samples_per_rtt.max(1));
             let error = self.srtt_ns.abs_diff(r);
-            self.rttvar_ns = blend(self.rttvar_ns, error, 4 * n);
-            self.srtt_ns = blend(self.srtt_ns, r, 8 * n);
+            if samples_per_rtt <= 1 {
+                // The same with weights that the compiler knows.
+                self.rttvar_ns = blend(self.rttvar_ns, error, 4);
+                self.srtt_ns = blend(self.srtt_ns, r, 8);
+            } else {
+                let n = u64::from(samples_per_rtt);
+                self.rttvar_ns = blend(self.rttvar_ns, error, 4 * n);
+                self.srtt_ns = blend(self.srtt_ns, r, 8 * n);
+            }
         } else {
             (self.srtt_ns, self.rttvar_ns, self.measured) = (r, r / 2, true);
         }
@@ -155,12 +161,9 @@ impl Rtt {
 }
 
 /// `(1 - 1/weight) * old + 1/weight * new`, without going through negative numbers.
+#[inline]
 fn blend(old: u64, new: u64, weight: u64) -> u64 {
     if new >= old { old + (new - old) / weight } else { old - (old - new) / weight }
-}
-
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@ pub(crate) const CHUNKS_MIN: usize = 1024;
 /// See [`CHUNKS_MIN`].
 pub(crate) const BYTES_PER_CHUNK_MIN: usize = 256;
 
+/// Entries that a queue of a connection that is over keeps memory for: the next connection may have
+/// it.
+pub(crate) const KEPT_ENTRIES: usize = 8;
+
 /// A place in the chunks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor {
@@ -266,10 +270,14 @@ impl SendQueue {
         }
     }
 
-    /// Drops everything: nothing of it will be sent.
+    /// Drops everything: nothing of it will be sent. What memory a short conversation needs stays.
     pub(crate) fn clear(&mut self) {
-        let records = self.records.emptied();
-        *self = SendQueue { records, ..SendQueue::default() };
+        let SendQueue { chunks, open, cursor, len, sent, records, again } = self;
+        empty(chunks);
+        *open = None;
+        (*cursor, *again) = (Cursor::default(), Again::default());
+        (*len, *sent) = (0, 0);
+        records.clear();
     }
 
     /// Nothing is in it, not even memory for what was.
@@ -288,8 +296,19 @@ impl SendQueue {
     /// Gives back the memory of empty deques.
     pub(crate) fn trim(&mut self) {
         if self.has_slack() {
-            self.clear();
+            let records = self.records.trimmed();
+            *self = SendQueue { records, ..SendQueue::default() };
         }
+    }
+}
+
+/// Drops what is in a deque, and its memory if that is much.
+#[inline]
+pub(super) fn empty<T>(deque: &mut VecDeque<T>) {
+    if deque.capacity() > KEPT_ENTRIES {
+        *deque = VecDeque::new();
+    } else if !deque.is_empty() {
+        deque.clear();
     }
 }
 

@@ -109,6 +109,23 @@ bitflags! {
     }
 }
 
+/// What follows from the configuration and the controller that it names.
+const MIRRORED: Status = Status::NODELAY
+    .union(Status::CORK)
+    .union(Status::USER_TIMEOUT)
+    .union(Status::KEEPALIVE)
+    .union(Status::PACED);
+
+fn mirrored(config: &TcpConfig, controller: &Controller) -> Status {
+    let mut status = Status::empty();
+    status.set(Status::NODELAY, config.nodelay);
+    status.set(Status::CORK, config.cork);
+    status.set(Status::USER_TIMEOUT, config.user_timeout.is_some());
+    status.set(Status::KEEPALIVE, config.keepalive.is_some());
+    status.set(Status::PACED, config.pacing || controller.pacing_rate().is_some());
+    status
+}
+
 /// Send sequence variables (RFC 9293 §3.3.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Send {
@@ -135,6 +152,27 @@ pub(super) struct Send {
     pub(super) scale: WindowScale,
 }
 
+impl Send {
+    #[inline(always)]
+    fn new(iss: SeqNum, mss: u16, config: &TcpConfig) -> Send {
+        Send {
+            una: iss,
+            nxt: iss,
+            wnd: 0,
+            max_wnd: 0,
+            wl1: SeqNum::default(),
+            wl2: iss,
+            full_at: iss,
+            small_end: iss,
+            buffer: send_start(config),
+            mss,
+            mss_limit: mss,
+            proven: 0,
+            scale: WindowScale::NONE,
+        }
+    }
+}
+
 /// Receive sequence variables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receive {
@@ -157,6 +195,26 @@ pub(super) struct Receive {
     pub(super) dup_acks: u8,
     /// Something that arrived twice and is to be reported (RFC 2883).
     pub(super) dsack: Option<Range>,
+}
+
+impl Receive {
+    #[inline(always)]
+    fn new(our_mss: u16, config: &TcpConfig) -> Receive {
+        Receive {
+            nxt: SeqNum::default(),
+            edge: SeqNum::default(),
+            acked: SeqNum::default(),
+            buffer: recv_start(config),
+            tuning: Tuning::default(),
+            our_mss,
+            peer_segment: MSS_DEFAULT.min(our_mss),
+            // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
+            scale: WindowScale::for_buffer(config.recv_buffer_bytes),
+            quick_acks: config.quick_acks,
+            dup_acks: 0,
+            dsack: None,
+        }
+    }
 }
 
 /// Challenge ACKs in the current second (RFC 5961 §7).
@@ -231,54 +289,61 @@ impl Tcb {
     /// An active open (RFC 9293 §3.10.1): SYN-SENT, the SYN ready to be polled.
     pub fn connect(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
         let mut tcb = Tcb::new(config, open, now);
-        tcb.state = State::SynSent;
-        tcb.pending = Pending::SYN;
+        tcb.begin_connect();
         tcb
     }
 
+    /// The active open of a new block.
+    pub(crate) fn begin_connect(&mut self) {
+        self.state = State::SynSent;
+        self.pending = Pending::SYN;
+    }
+
     /// A block in CLOSED with nothing negotiated.
-    pub(super) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+    pub(crate) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
+        let (sendq, recvq) = (SendQueue::default(), ReceiveQueue::default());
+        Tcb::blank(config, open, now, sendq, recvq)
+    }
+
+    /// Makes a block that has [let go](Tcb::let_go) a new connection's, as [`Tcb::new`] does. The
+    /// queues keep their memory.
+    pub(crate) fn renew(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) {
+        let (sendq, recvq) = (std::mem::take(&mut self.sendq), std::mem::take(&mut self.recvq));
+        *self = Tcb::blank(config, open, now, sendq, recvq);
+    }
+
+    /// Lets go of whatever the block of a connection that is over still holds, except the memory of
+    /// its queues.
+    pub(crate) fn let_go(&mut self) {
+        self.sendq.clear();
+        self.sendq.records.rate = Default::default();
+        self.recvq.clear();
+        (self.assembler, self.path, self.fast_open) = (None, None, None);
+    }
+
+    #[inline(always)]
+    fn blank(
+        config: Rc<TcpConfig>,
+        open: Open,
+        now: Instant,
+        sendq: SendQueue,
+        recvq: ReceiveQueue,
+    ) -> Tcb {
         let iss = SeqNum::new(open.iss);
         let our_mss = announced_mss(open.mss, &config);
         let mss = MSS_DEFAULT.min(our_mss);
-        let mut tcb = Tcb {
+        let controller = Controller::new(config.congestion, u32::from(mss));
+        Tcb {
             state: State::Closed,
             pending: Pending::empty(),
-            status: Status::empty(),
-            snd: Send {
-                una: iss,
-                nxt: iss,
-                wnd: 0,
-                max_wnd: 0,
-                wl1: SeqNum::default(),
-                wl2: iss,
-                full_at: iss,
-                small_end: iss,
-                buffer: send_start(&config),
-                mss,
-                mss_limit: mss,
-                proven: 0,
-                scale: WindowScale::NONE,
-            },
-            rcv: Receive {
-                nxt: SeqNum::default(),
-                edge: SeqNum::default(),
-                acked: SeqNum::default(),
-                buffer: recv_start(&config),
-                tuning: Tuning::default(),
-                our_mss,
-                peer_segment: MSS_DEFAULT.min(our_mss),
-                // Fixed here: the SYN tells it, and what it told holds whatever the buffer becomes.
-                scale: WindowScale::for_buffer(config.recv_buffer_bytes),
-                quick_acks: config.quick_acks,
-                dup_acks: 0,
-                dsack: None,
-            },
+            status: mirrored(&config, &controller),
+            snd: Send::new(iss, mss, &config),
+            rcv: Receive::new(our_mss, &config),
             ts_recent: 0,
             ts_offset: open.ts_offset,
             recovery: Recovery::new(iss),
             last_heard: now,
-            controller: Controller::new(config.congestion, u32::from(mss)),
+            controller,
             ecn: EcnState::default(),
             pacer: Pacer::default(),
             retries: 0,
@@ -288,8 +353,8 @@ impl Tcb {
             dropped: None,
             error: None,
             soft_error: None,
-            recvq: ReceiveQueue::default(),
-            sendq: SendQueue::default(),
+            recvq,
+            sendq,
             assembler: None,
             timers: Timers::default(),
             rtt: Rtt::new(&config),
@@ -304,9 +369,7 @@ impl Tcb {
             challenges: Challenges::default(),
             path: None,
             fast_open: None,
-        };
-        tcb.mirror_config();
-        tcb
+        }
     }
 
     /// Takes over what the peer's SYN said.
@@ -409,15 +472,10 @@ impl Tcb {
     fn mirror_config(&mut self) {
         self.controller.switch_to(self.config.congestion);
         self.retune();
-        self.status.set(Status::NODELAY, self.config.nodelay);
-        self.status.set(Status::CORK, self.config.cork);
-        let paced = self.config.pacing || self.controller.pacing_rate().is_some();
-        self.status.set(Status::PACED, paced);
-        if !paced {
+        self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
+        if !self.status.contains(Status::PACED) {
             self.timers.clear(Timer::Pacing);
         }
-        self.status.set(Status::USER_TIMEOUT, self.config.user_timeout.is_some());
-        self.status.set(Status::KEEPALIVE, self.config.keepalive.is_some());
     }
 
     pub(super) fn arm_keepalive(&mut self) {
@@ -519,7 +577,8 @@ impl Tcb {
     }
 
     pub(super) fn flight(&self) -> Flight {
-        Flight { una: self.snd.una, nxt: self.snd.nxt, mss: self.mss() }
+        let (una, nxt) = (self.snd.una, self.snd.nxt);
+        Flight { una, nxt, mss: self.mss(), answered: self.ecn_answered() }
     }
 
     /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
@@ -533,12 +592,21 @@ impl Tcb {
         self.status.contains(Status::FIN_SENT) && self.snd.una == self.snd.nxt
     }
 
+    /// Nothing more will be sent. The memory of the queue is of use to the next connection, if no
+    /// application keeps this one.
+    fn drop_unsent(&mut self) {
+        self.sendq.clear();
+        if !self.status.contains(Status::APP_CLOSED) {
+            self.sendq.trim();
+        }
+    }
+
     /// Ends the connection without a word. What was received can still be read.
     pub(super) fn finish(&mut self) -> Outcome {
         self.state = State::Closed;
         self.pending = Pending::empty();
         self.rcv.dup_acks = 0;
-        self.sendq.clear();
+        self.drop_unsent();
         self.assembler = None;
         self.fast_open = None;
         self.timers = Timers::default();
@@ -560,7 +628,7 @@ impl Tcb {
 
     pub(super) fn enter_time_wait(&mut self, now: Instant) -> Outcome {
         self.state = State::TimeWait;
-        self.sendq.clear();
+        self.drop_unsent();
         self.assembler = None;
         self.timers = Timers::default();
         self.timers.set(Timer::Lifetime, now + self.config.time_wait);

@@ -114,9 +114,11 @@ impl Tcb {
         if self.status.contains(Status::SYN_ACKED) {
             self.path_silent(now, self.retries.saturating_add(1));
             let in_flight = self.snd.nxt.since(self.snd.una);
-            let first = self.retries == 0;
-            self.controller.on_rto(now, in_flight, self.mss(), first);
-            self.ecn_reduced();
+            let (first, answered) = (self.retries == 0, self.ecn_answered());
+            self.controller.on_rto(now, in_flight, self.mss(), first && !answered);
+            if !answered {
+                self.ecn_reduced();
+            }
             self.lose_on_timeout(now, first);
             // RFC 6298 §5.4: whatever else is in flight, the first segment leaves now.
             self.pending |= Pending::FAST;

@@ -1,13 +1,14 @@
 //! TCP headers (RFC 9293 §3.1) and options (RFC 9293 §3.2, RFC 7323, RFC 2018, RFC 7413).
 
-use barewire_driver::mem::Checksum;
 use bitflags::bitflags;
 
 use super::{WireError, get_u16, get_u32, put_u16, put_u32};
 
 mod options;
+mod plain;
 
 pub use options::{FastOpenCookie, SackBlocks, TcpOptions, Timestamps};
+pub use plain::PlainTcp;
 
 /// Bytes of a header without options.
 pub const LEN: usize = 20;
@@ -121,36 +122,6 @@ impl TcpHeader {
     #[inline]
     pub fn header_len(&self) -> usize {
         LEN + self.options.emit_len(self.flags.contains(TcpFlags::SYN))
-    }
-
-    /// As [`TcpHeader::emit`], and adds what it writes to a checksum.
-    ///
-    /// # Panics
-    /// As [`TcpHeader::emit`].
-    #[inline]
-    pub fn emit_summed(&self, out: &mut [u8], sum: &mut Checksum) -> usize {
-        let header_len = match self.options.aligned_clock(self.flags.contains(TcpFlags::SYN)) {
-            Some(clock) => {
-                let len = LEN + options::PADDED_TIMESTAMPS_LEN;
-                let (fixed, option) = out[..len].split_at_mut(LEN);
-                self.emit_fixed(fixed, len);
-                options::emit_aligned(clock, option);
-                options::add_aligned(clock, sum);
-                len
-            }
-            None => {
-                let len = self.emit(out);
-                sum.add(&out[LEN..len]);
-                len
-            }
-        };
-        let flags = u32::from(self.flags.bits());
-        sum.add_u32(u32::from(self.src_port) << 16 | u32::from(self.dst_port));
-        sum.add_u32(self.seq);
-        sum.add_u32(self.ack);
-        sum.add_u32((header_len as u32) << 26 | flags << 16 | u32::from(self.window));
-        sum.add_u16(self.urgent);
-        header_len
     }
 
     /// Writes the header with its options and a checksum of zero to the front of `out`; gives the

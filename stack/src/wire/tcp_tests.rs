@@ -1,5 +1,6 @@
 use super::super::{protocol, pseudo_header};
 use super::*;
+use barewire_driver::mem::Checksum;
 use etherparse::{TcpOptionElement as Element, TcpOptionReadError};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -132,15 +133,43 @@ proptest! {
         let len = (bytes.len() + payload.len()) as u32;
         let mut sum = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
         sum.add(&bytes);
-        let mut sum_of_numbers = pseudo_header(src.into(), dst.into(), protocol::TCP, len);
-        let mut again = vec![0xbb; MAX_LEN];
-        let header_len = header.emit_summed(&mut again, &mut sum_of_numbers);
-        prop_assert_eq!(&again[..header_len], &bytes[..]);
-        prop_assert_eq!(sum_of_numbers.finish(), sum.finish());
         sum.add(&payload);
         let read = etherparse::TcpHeader::from_slice(&bytes).unwrap().0;
         let theirs = read.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &payload);
         prop_assert_eq!(sum.finish(), theirs.unwrap());
+    }
+
+    #[test]
+    fn what_is_plain_is_what_the_full_header_says(mut header in header()) {
+        header.urgent = 0;
+        let bytes = emitted(&header);
+        let plain = PlainTcp::of(&header);
+        prop_assert_eq!(PlainTcp::parse(&bytes, 2000), plain.map(|plain| (plain, bytes.len())));
+        if let Some(plain) = plain {
+            prop_assert_eq!(TcpHeader::from(plain), header);
+            let (mut again, mut sum, mut of_bytes) = (vec![0xbb; MAX_LEN], Checksum::new(), Checksum::new());
+            let header_len = plain.emit_summed(&mut again, &mut sum);
+            prop_assert_eq!(&again[..header_len], &bytes[..]);
+            prop_assert!(again[header_len..].iter().all(|&b| b == 0xbb), "wrote past the header");
+            of_bytes.add(&bytes);
+            prop_assert_eq!(sum.finish(), of_bytes.finish());
+            prop_assert_eq!(PlainTcp::parse(&bytes, bytes.len() - 1), None);
+            prop_assert_eq!(PlainTcp::parse(&bytes[..bytes.len() - 1], bytes.len()), None);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_plain_only_if_they_are_a_header(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..80), offset in 0u8..16,
+    ) {
+        if let Some(byte) = bytes.get_mut(field::DATA_OFFSET) {
+            *byte = offset << 4;
+        }
+        if let Some((plain, header_len)) = PlainTcp::parse(&bytes, bytes.len()) {
+            let (mut full, full_len) = TcpHeader::parse(&bytes, bytes.len()).unwrap();
+            full.urgent = 0;
+            prop_assert_eq!((TcpHeader::from(plain), header_len), (full, full_len));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod listening;
 mod neighbors;
 mod opening;
 mod options;
+mod overload;
 mod scale;
 
 use std::net::{Ipv4Addr, SocketAddr};

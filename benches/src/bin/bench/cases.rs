@@ -1,11 +1,16 @@
 //! What is compared with whom, and what is aimed at.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use barewire_benches::cores::{Fleet, Load};
 use barewire_benches::loss::{Control, Ours, Path, Peer as LossPeer, Role, goodput};
-use barewire_benches::measure::{Samples, compare};
-use barewire_benches::{Pair, Setup, Unit, Workload, kernel, ours, peer};
+use barewire_benches::measure::{Samples, alternate, compare};
+use barewire_benches::overload::{self, Cost, Offer};
+use barewire_benches::threads::{self, Asker};
+use barewire_benches::{MESSAGE_BYTES, Pair, Setup, Unit, Workload, kernel, ours, peer};
+use barewire_stack::engine::Idle;
 use barewire_stack::tcp::Algorithm;
 
 use crate::memory;
@@ -22,14 +27,20 @@ pub(crate) enum Peer {
     Kernel,
     /// Our stack without the idle connections.
     OursAlone,
+    /// Our stack on one of the cores.
+    OursOneCore,
+    /// Our stack at the load that it carries best.
+    OursAtBest,
 }
 
 impl Peer {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Smoltcp => <peer::Pair as Pair>::NAME,
             Peer::Kernel => <kernel::Pair as Pair>::NAME,
             Peer::OursAlone => "ours, none idle",
+            Peer::OursOneCore => "ours, one core",
+            Peer::OursAtBest => "ours, at its best",
         }
     }
 }
@@ -43,6 +54,12 @@ pub(crate) enum What {
     IdleBytes,
     /// Goodput over a link that loses one frame in a hundred, in virtual time.
     Loss,
+    /// Operations a second of two cores.
+    Cores(Load),
+    /// Round trips a second of a thread with what answers on another core.
+    Threads,
+    /// Connections answered a second at twice the load that can be carried.
+    Overload,
 }
 
 /// A row of the table to be.
@@ -57,8 +74,12 @@ const fn rate(workload: Workload, peer: Peer, target: Target) -> Case {
     Case { what: What::Rate(workload), peer, target }
 }
 
+const fn cores(load: Load) -> Case {
+    Case { what: What::Cores(load), peer: Peer::OursOneCore, target: Target::Times(1.8) }
+}
+
 /// All of them, in the table's order.
-pub(crate) const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 21] = [
     rate(Workload::Bulk1500Checksums, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk1500, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk9000Checksums, Peer::Smoltcp, Target::Times(2.0)),
@@ -76,7 +97,17 @@ pub(crate) const CASES: [Case; 17] = [
     Case { what: What::IdleBytes, peer: Peer::Smoltcp, target: Target::AtMost(512.0) },
     Case { what: What::IdleBytes, peer: Peer::Smoltcp, target: Target::AtMost(256.0) },
     Case { what: What::Loss, peer: Peer::Smoltcp, target: Target::Times(2.5) },
+    cores(Load::Echo),
+    cores(Load::Connections),
+    Case { what: What::Threads, peer: Peer::Kernel, target: Target::Times(3.0) },
+    Case { what: What::Overload, peer: Peer::OursAtBest, target: Target::Times(0.9) },
 ];
+
+/// Connections a second with which the search for a server's best begins.
+const FIRST_OFFER: f64 = 20_000.0;
+
+/// A thread that has run for less of the time than this has had to share its core.
+const QUIET_SHARE: f64 = 0.95;
 
 /// How long and where.
 #[derive(Clone, Debug)]
@@ -89,6 +120,15 @@ pub(crate) struct Effort {
     pub(crate) idle: usize,
     /// The namespace of the kernel's server.
     pub(crate) namespace: Option<PathBuf>,
+    /// Processors that may be used.
+    pub(crate) processors: Vec<usize>,
+}
+
+impl Effort {
+    /// The last two processors, if there are so many.
+    fn two_processors(&self) -> Option<[usize; 2]> {
+        self.processors.last_chunk().copied()
+    }
 }
 
 impl Case {
@@ -97,7 +137,21 @@ impl Case {
             What::Rate(workload) => workload.name(),
             What::IdleBytes => "idle-memory",
             What::Loss => "loss-1-percent",
+            What::Cores(Load::Echo) => "cores-echo",
+            What::Cores(Load::Connections) => "cores-connect",
+            What::Threads => "threads-echo",
+            What::Overload => "overload",
         }
+    }
+
+    /// What this row cannot be measured for want of, if anything.
+    pub(crate) fn missing(&self, effort: &Effort) -> Option<&'static str> {
+        if self.peer == Peer::Kernel && effort.namespace.is_none() {
+            return Some("a namespace for the kernel's server");
+        }
+        let alone = matches!(self.what, What::Cores(_) | What::Threads)
+            && effort.two_processors().is_none();
+        alone.then_some("a second processor")
     }
 
     /// Measures both sides.
@@ -110,6 +164,9 @@ impl Case {
                 self.row("bytes", (ours, peer), ours / peer, 0.0)
             }
             What::Loss => self.loss(),
+            What::Cores(load) => self.cores(load, effort),
+            What::Threads => self.threads(effort),
+            What::Overload => self.overload(effort),
         }
     }
 
@@ -123,6 +180,7 @@ impl Case {
             ratio,
             spread,
             target: self.target,
+            note: None,
         }
     }
 
@@ -140,7 +198,7 @@ impl Case {
                 let mut peer = kernel::Pair::new(&Setup { namespace, ..setup });
                 compare(workload, (&mut pair, &mut peer), turns, time)
             }
-            Peer::OursAlone => {
+            Peer::OursAlone | Peer::OursOneCore | Peer::OursAtBest => {
                 let mut alone = ours::Pair::new(&Setup { idle: 0, ..setup });
                 compare(workload, (&mut pair, &mut alone), turns, time)
             }
@@ -151,6 +209,92 @@ impl Case {
         };
         let sides = (result.ours.median() * scale, result.peer.median() * scale);
         self.row(unit, sides, result.ratio(), result.spread())
+    }
+
+    /// Two cores against one of them.
+    fn cores(&self, load: Load, effort: &Effort) -> Row {
+        let processors = effort.two_processors().expect("rows without are left out");
+        let (mut both, mut one) = (Fleet::new(&processors), Fleet::new(&processors[1..]));
+        let slice = effort.time / (2 * effort.turns as u32 + 2);
+        let least = Cell::new(1.0f64);
+        let rate = |fleet: &mut Fleet| {
+            let rate = fleet.run(load, slice);
+            least.set(least.get().min(rate.share));
+            rate.per_second
+        };
+        // The first turns warm up.
+        let _ = (rate(&mut both), rate(&mut one));
+        let result = alternate(effort.turns, || rate(&mut both), || rate(&mut one));
+        let sides = (result.ours.median(), result.peer.median());
+        let note = (least.get() < QUIET_SHARE).then(|| {
+            format!(
+                "there were no two idle cores: a thread had its core for only {:.0} % of a turn; \
+                 rates are of the time that threads had",
+                least.get() * 100.0
+            )
+        });
+        Row { note, ..self.row("op/s", sides, result.ratio(), result.spread()) }
+    }
+
+    /// A thread and what answers it on another core.
+    fn threads(&self, effort: &Effort) -> Row {
+        let [here, there] = effort.two_processors().expect("rows without are left out");
+        let slice = effort.time / (2 * effort.turns as u32);
+        let (mut rounds, mut costs) = (0.0, threads::Costs::default());
+        // Made anew for each turn: what spins must not do so in the other's.
+        let result = alternate(
+            effort.turns,
+            || {
+                let mut ours = threads::Ours::new(there, Idle::Busy);
+                let rate = ours.rate(here, slice);
+                rounds += rate * slice.as_secs_f64();
+                costs = costs + ours.costs();
+                rate
+            },
+            || threads::Kernel::new(there, effort.namespace.clone()).rate(here, slice),
+        );
+        let sides = (result.ours.median(), result.peer.median());
+        let note = format!(
+            "a round trip of {:.0} ns to the peer's {:.0}; wake-ups in it {:.4} of the engine and \
+             {:.4} of the thread; {:.0} bytes copied for one of {MESSAGE_BYTES} there and back",
+            1e9 / sides.0,
+            1e9 / sides.1,
+            costs.engine_wakeups as f64 / rounds,
+            costs.thread_wakeups as f64 / rounds,
+            costs.bytes_copied as f64 / rounds,
+        );
+        let note = Some(note);
+        Row { note, ..self.row("op/s", sides, result.ratio(), result.spread()) }
+    }
+
+    /// A server at twice the load that it can carry.
+    fn overload(&self, effort: &Effort) -> Row {
+        let (cost, time) = (Cost::Measured, effort.time.div_f64(20.0));
+        let time = time.clamp(Duration::from_millis(20), Duration::from_millis(500));
+        let best = overload::best(cost, time / 2, FIRST_OFFER);
+        let offer = |times: f64| Offer { per_second: times * best, time, cost, shedding: true };
+        let mut last = None;
+        let result = alternate(
+            effort.turns,
+            || last.insert(overload::run(&offer(2.0))).good,
+            || overload::run(&offer(1.0)).good,
+        );
+        let sides = (result.ours.median(), result.peer.median());
+        let note = last.map(|outcome| {
+            format!(
+                "offered {:.0} a second; those answered waited {:?} at the median and {:?} at the \
+                 99th percentile; {} SYNs shed, {} frames lost before the server; the operator had \
+                 {} answers and missed {}",
+                outcome.offered,
+                outcome.latency(0.5),
+                outcome.latency(0.99),
+                outcome.server.listen_shed,
+                outcome.ring_dropped,
+                outcome.operator_ns.len(),
+                outcome.operator_failed,
+            )
+        });
+        Row { note, ..self.row("op/s", sides, result.ratio(), result.spread()) }
     }
 
     /// Our default controller against the peer's best. Where the losses fall matters more than
@@ -176,9 +320,14 @@ mod tests {
 
     #[test]
     fn rows_without_a_kernel_can_all_be_measured() {
-        let effort =
-            Effort { time: Duration::from_millis(20), turns: 5, idle: 50, namespace: None };
-        for case in CASES.iter().filter(|case| case.peer != Peer::Kernel) {
+        let effort = Effort {
+            time: Duration::from_millis(20),
+            turns: 5,
+            idle: 50,
+            namespace: None,
+            processors: barewire_driver::sys::allowed_cores().unwrap(),
+        };
+        for case in CASES.iter().filter(|case| case.missing(&effort).is_none()) {
             // Ten thousand connections and seconds of virtual time are for the program itself.
             if matches!(case.what, What::Rate(Workload::EchoIdle) | What::Loss) {
                 continue;

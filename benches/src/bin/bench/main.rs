@@ -18,11 +18,13 @@ mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use barewire_benches::{Pair, Workload, ours, peer};
-use cases::{CASES, Case, Effort, Peer};
+use barewire_driver::sys;
+use cases::{CASES, Case, Effort};
 use clap::{Parser, ValueEnum};
 use instructions::Then;
 
@@ -46,6 +48,9 @@ struct Options {
     /// The network namespace of the kernel's server; without it the kernel's rows are left out.
     #[arg(long, value_name = "FILE")]
     namespace: Option<PathBuf>,
+    /// Processors for rows that need two, as `taskset` lists them; those that may be used without.
+    #[arg(long, value_name = "LIST")]
+    processors: Option<Processors>,
     /// Counts instructions an operation instead, under callgrind.
     #[arg(long, conflicts_with_all = ["quick", "json", "seconds", "turns", "namespace"])]
     instructions: bool,
@@ -77,6 +82,23 @@ impl Side {
             Side::Ours => <ours::Pair as Pair>::NAME,
             Side::Smoltcp => <peer::Pair as Pair>::NAME,
         }
+    }
+}
+
+/// A list such as `0-3,8`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Processors(Vec<usize>);
+
+impl FromStr for Processors {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(list: &str) -> Result<Processors, Self::Err> {
+        let mut all = Vec::new();
+        for part in list.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            all.extend(first.parse::<usize>()?..=last.parse()?);
+        }
+        Ok(Processors(all))
     }
 }
 
@@ -150,10 +172,14 @@ fn table(options: &Options) -> anyhow::Result<()> {
         turns: options.turns.unwrap_or(turns) as usize,
         idle: 10_000,
         namespace: options.namespace.clone(),
+        processors: match &options.processors {
+            Some(Processors(list)) => list.clone(),
+            None => sys::allowed_cores().context("cannot ask which processors may be used")?,
+        },
     };
     let cases = select(&CASES, Case::name, &options.names)?;
     let (cases, left_out): (Vec<Case>, Vec<Case>) =
-        cases.into_iter().partition(|case| case.peer != Peer::Kernel || effort.namespace.is_some());
+        cases.into_iter().partition(|case| case.missing(&effort).is_none());
     println!("{}", report::heading());
     let mut rows = Vec::new();
     for case in &cases {
@@ -163,8 +189,11 @@ fn table(options: &Options) -> anyhow::Result<()> {
     }
     let count = |met| rows.iter().filter(|row| row.met() == Some(met)).count();
     println!("targets met: {} of {}", count(true), count(true) + count(false));
-    for case in left_out {
-        eprintln!("left out: {} against the kernel, which needs a namespace", case.name());
+    for (name, note) in rows.iter().filter_map(|row| Some((row.workload, row.note.as_ref()?))) {
+        eprintln!("{name}: {note}");
+    }
+    for (case, missing) in left_out.iter().filter_map(|case| Some((case, case.missing(&effort)?))) {
+        eprintln!("left out: {} against {}, for want of {missing}", case.name(), case.peer.name());
     }
     if let Some(path) = &options.json {
         std::fs::write(path, report::json(&rows)).with_context(|| path.display().to_string())?;
@@ -186,6 +215,13 @@ mod tests {
         assert_eq!(wanted(&["echo"]).unwrap().len(), 3);
         assert_eq!(wanted(&[]).unwrap().len(), Workload::ALL.len());
         assert!(wanted(&["tcp-echo", "tpc"]).is_err());
+    }
+
+    #[test]
+    fn processors_are_listed_as_taskset_lists_them() {
+        assert_eq!("0-2,5".parse(), Ok(Processors(vec![0, 1, 2, 5])));
+        assert_eq!("7".parse(), Ok(Processors(vec![7])));
+        assert!("a-b".parse::<Processors>().is_err());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Row {
     /// The range of those ratios in parts of their median.
     pub(crate) spread: f64,
     pub(crate) target: Target,
+    /// What else is to be said, for people.
+    pub(crate) note: Option<String>,
 }
 
 impl Row {
@@ -127,6 +129,7 @@ mod tests {
             ratio: 2.0,
             spread: 0.05,
             target,
+            note: None,
         }
     }
 

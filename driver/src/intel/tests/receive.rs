@@ -151,13 +151,13 @@ fn tags_are_stripped_told_and_filtered() {
     rig.model.receive(&tagged(0x2005));
     rig.model.receive(&untagged);
     assert_eq!(rig.receive(), [untagged.clone(), untagged.clone()]);
-    let vlans: Vec<_> = rig.burst.frames().iter().map(|frame| frame.vlan).collect();
+    let vlans: Vec<_> = rig.burst.frames().iter().map(|frame| frame.vlan.get()).collect();
     assert_eq!(vlans, [Some(0x2005), None]);
     rig.nic.set_vlan_filter(&[5]).unwrap();
     rig.model.receive(&tagged(6));
     rig.model.receive(&tagged(5));
     rig.receive();
-    assert_eq!(rig.burst.frames().iter().map(|f| f.vlan).collect::<Vec<_>>(), [Some(5)]);
+    assert_eq!(rig.burst.frames().iter().map(|f| f.vlan.get()).collect::<Vec<_>>(), [Some(5)]);
     rig.end();
 }
 

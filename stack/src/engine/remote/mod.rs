@@ -87,23 +87,22 @@ fn option(portal: &Portal, name: OptionName) -> Result<SocketOption, SocketError
 }
 
 fn copied(portal: &Portal, bytes: usize) {
-    portal.mailbox.thread_bytes_copied.fetch_add(bytes as u64, Ordering::Relaxed);
+    portal.writers.bytes_copied.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Pushes a filled parcel; false if the ring is full, and then the parcel's slots go home.
-fn push_tx(portal: &Portal, parcel: Parcel) -> bool {
-    let pushed = portal.push_tx(parcel).is_ok();
+/// Pushes a filled parcel.
+fn push_tx(portal: &Portal, parcel: Parcel) {
+    portal.push_tx(parcel);
     // Orders the push before the look at the status; pairs with the fence in the engine's
     // `Remotes::drop`, which orders STOPPED before its last look at the ring. One side drops it.
     fence(Ordering::SeqCst);
     if portal.endpoint.status().contains(Status::STOPPED) {
         portal.drop_buffers();
     }
-    pushed
 }
 
 /// What the status says about writing, if it says no.
@@ -126,5 +125,5 @@ fn can_write(portal: &Portal, slots: usize) -> bool {
     let ended = Status::FAILED | Status::STOPPED | Status::WRITE_END | Status::CLOSED;
     portal.endpoint.status().intersects(ended)
         || portal.wishes().contains(Wishes::SHUT_WRITE)
-        || portal.grants() >= slots && portal.has_tx_room()
+        || portal.grants() >= slots
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Wait, can_write, copied, locked, option, push_tx, refuse_write, set_option};
 use crate::engine::executor::on_engine_thread;
+use crate::engine::mailbox::Mailbox;
 use crate::engine::portal::{Parcel, Portal, Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketOption};
@@ -138,9 +139,6 @@ impl RemoteStream {
                 return Some(Ok(0));
             }
             let n = self.put_bytes(buf);
-            if n == 0 {
-                self.0.want(buf.len().div_ceil(2048));
-            }
             self.0.post();
             (n > 0).then_some(Ok(n))
         };
@@ -149,21 +147,22 @@ impl RemoteStream {
     }
 
     fn put_bytes(&self, buf: &[u8]) -> usize {
-        let _turn = locked(&self.0.writer);
+        let _turn = locked(&self.0.writers.turn);
         let mut done = 0;
-        while done < buf.len() && self.0.has_tx_room() {
+        while done < buf.len() {
             let Some(mut grant) = self.0.take_grant() else { break };
             let n = grant.len().min(buf.len() - done);
             grant[..n].copy_from_slice(&buf[done..done + n]);
             grant.truncate(n);
-            if !push_tx(&self.0, Parcel::piece(grant)) {
-                break;
-            }
+            push_tx(&self.0, Parcel::piece(grant));
             done += n;
         }
         if done > 0 {
             copied(&self.0, done);
-            self.0.want((buf.len() - done).div_ceil(2048) + 1);
+        }
+        // What has been used is granted again without being asked for.
+        if done < buf.len() {
+            self.0.want((buf.len() - done).div_ceil(2048) + usize::from(done > 0));
         }
         done
     }
@@ -207,6 +206,11 @@ impl RemoteStream {
     /// Closes the connection at once, with a reset.
     pub(crate) fn abort(self) {
         self.0.wish(Wishes::CLOSE | Wishes::ABORT);
+    }
+
+    /// The mailbox of its engine.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.0.mailbox
     }
 
     /// What can be done now without waiting.

@@ -65,7 +65,7 @@ impl Entry {
             moved = true;
         }
         if moved {
-            endpoint.readable.ring();
+            self.portal.ring_readable();
         }
         starved
     }

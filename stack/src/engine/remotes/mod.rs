@@ -15,6 +15,7 @@ mod stream;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barewire_driver::{PacketSlice, Pool, RemoteBuf};
@@ -49,6 +50,8 @@ enum Role {
         inbound: Option<PacketSlice>,
         /// Taken from the thread; the stack had no room for it.
         outbound: Option<PacketSlice>,
+        /// Buffers that came back filled and are to be granted again.
+        spent: usize,
         connected: bool,
         read_done: bool,
         write_done: bool,
@@ -103,6 +106,8 @@ pub(in crate::engine) struct Remotes {
     crowded: Vec<u32>,
     touched: Vec<u32>,
     scratch: Box<[u8]>,
+    /// Payload bytes that threads copied at sockets that have been closed.
+    gone_bytes_copied: u64,
     pub(in crate::engine) counters: LoopCounters,
 }
 
@@ -119,8 +124,15 @@ impl Remotes {
             crowded: Vec::new(),
             touched: Vec::new(),
             scratch: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
+            gone_bytes_copied: 0,
             counters: LoopCounters::default(),
         }
+    }
+
+    /// Payload bytes that threads copied into or out of packet memory, at all sockets there were.
+    pub(in crate::engine) fn bytes_copied(&self) -> u64 {
+        let each = |entry: &Entry| entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
+        self.gone_bytes_copied + self.entries.iter().map(|(_, entry)| each(entry)).sum::<u64>()
     }
 
     /// Sockets held.
@@ -279,6 +291,7 @@ impl Remotes {
         let role = Role::Stream {
             inbound: None,
             outbound: None,
+            spent: 0,
             connected,
             read_done: false,
             write_done: false,
@@ -417,6 +430,7 @@ impl Remotes {
             return;
         }
         let entry = self.entries.remove(key as usize);
+        self.gone_bytes_copied += entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
         entry.portal.endpoint.set(Status::CLOSED);
         entry.portal.endpoint.ring_all();
         drop(entry);
@@ -505,6 +519,7 @@ impl Remotes {
     pub(in crate::engine) fn close_all(&mut self) {
         self.close_listeners();
         let core = self.core.clone();
+        self.gone_bytes_copied = self.bytes_copied();
         for mut entry in self.entries.drain() {
             entry.portal.endpoint.set(Status::STOPPED);
             if let Role::Stream { .. } = entry.role {
@@ -563,21 +578,26 @@ fn may_grant(pool: &Pool) -> bool {
 }
 
 impl Entry {
-    /// Grants what the thread has asked for; true if the pool had too little to spare.
-    fn grant(&self, pool: &Pool) -> bool {
-        let wanted = self.portal.wanted().min(self.portal.grant_room());
-        for _ in 0..wanted {
-            if !may_grant(pool) {
-                return true;
-            }
-            match pool.alloc().map(|buf| buf.into_remote()) {
-                Some(Ok(remote)) => self.portal.grant(remote),
-                Some(Err(_)) | None => return true,
-            }
+    /// Grants what the thread has asked for or used; true if the pool had too little to spare.
+    fn grant(&mut self, pool: &Pool) -> bool {
+        let Entry { portal, role, .. } = self;
+        let mut none = 0;
+        let spent = if let Role::Stream { spent, .. } = role { spent } else { &mut none };
+        let wanted = portal.wanted();
+        let due = wanted.max(*spent).min(portal.grant_room());
+        let mut granted = 0;
+        while granted < due && may_grant(pool) {
+            let Some(Ok(remote)) = pool.alloc().map(|buf| buf.into_remote()) else { break };
+            portal.grant(remote);
+            granted += 1;
         }
-        if wanted > 0 {
-            self.portal.endpoint.writable.ring();
+        *spent = spent.saturating_sub(granted);
+        if granted > 0 {
+            if wanted > 0 {
+                portal.served(wanted.min(granted));
+            }
+            portal.ring_writable();
         }
-        false
+        granted < due
     }
 }

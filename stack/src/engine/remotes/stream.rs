@@ -50,13 +50,15 @@ impl Entry {
             endpoint.fail(error.unwrap_or(SocketError::ConnectionAborted));
             endpoint.set(Status::READ_END | Status::WRITE_END);
             (*connected, *read_done, *write_done) = (true, true, true);
-            endpoint.ring_all();
+            self.portal.ring_readable();
+            self.portal.ring_writable();
             return true;
         }
         if ready.contains(Readiness::WRITABLE) {
             *connected = true;
             endpoint.set(Status::CONNECTED);
-            endpoint.ring_all();
+            self.portal.ring_readable();
+            self.portal.ring_writable();
         }
         *connected
     }
@@ -94,13 +96,13 @@ impl Entry {
                     if ready.is_ok_and(|ready| ready.contains(Readiness::WRITE_CLOSED)) {
                         endpoint.set(Status::WRITE_END);
                     }
-                    endpoint.writable.ring();
+                    self.portal.ring_writable();
                 }
             }
             moved = true;
         }
         if moved {
-            endpoint.readable.ring();
+            self.portal.ring_readable();
         }
         starved
     }
@@ -108,17 +110,20 @@ impl Entry {
     /// Moves the thread's data to the stack; true if the pool was empty.
     pub(super) fn push(&mut self, core: &Core) -> bool {
         let (socket, portal) = (self.socket, &self.portal);
-        let Role::Stream { outbound, write_done, .. } = &mut self.role else { return false };
+        let Role::Stream { outbound, write_done, spent, .. } = &mut self.role else {
+            return false;
+        };
         let mut starved = false;
         loop {
             let piece = match outbound.take() {
                 Some(piece) => piece,
-                None => match portal.pop_tx().map(|parcel| core.pool().adopt(parcel.front)) {
-                    Some(Ok(buf)) => buf.freeze(),
+                None => {
+                    let Some(parcel) = portal.pop_tx() else { break };
+                    *spent += 1;
                     // Only this engine's buffers were granted; another's just goes home.
-                    Some(Err(_)) => continue,
-                    None => break,
-                },
+                    let Ok(buf) = core.pool().adopt(parcel.front) else { continue };
+                    buf.freeze()
+                }
             };
             if *write_done {
                 continue;

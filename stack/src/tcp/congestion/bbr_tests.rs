@@ -12,6 +12,7 @@ const MBIT: u64 = 125_000;
 struct Sent {
     stamp: Stamp,
     sent_at: Instant,
+    marked: bool,
     /// When its ACK is back; `None` if it is lost.
     acked_at: Option<Instant>,
 }
@@ -26,6 +27,8 @@ struct Link {
     bandwidth: u64,
     rtt: Duration,
     queue_bytes: u64,
+    /// What finds more than this waiting is marked.
+    mark_bytes: u64,
     loss: f64,
     rng: Rng,
     free_at: Instant,
@@ -33,6 +36,12 @@ struct Link {
     in_flight: u32,
     flight: VecDeque<Sent>,
     recovering: Option<u64>,
+    lost: u32,
+    /// Marks of what is delivered before this much are one event.
+    mark_until: u64,
+    marks: u32,
+    /// The longest queue.
+    longest: u64,
     delivered: u64,
     /// The pacing gain in use and the bytes in flight, at each ACK.
     history: Vec<(Instant, u64, u32)>,
@@ -47,6 +56,7 @@ impl Link {
             bandwidth,
             rtt,
             queue_bytes,
+            mark_bytes: u64::MAX,
             loss,
             rng: Rng::new(7),
             free_at: Instant::ZERO,
@@ -54,6 +64,10 @@ impl Link {
             in_flight: 0,
             flight: VecDeque::new(),
             recovering: None,
+            lost: 0,
+            mark_until: 0,
+            marks: 0,
+            longest: 0,
             delivered: 0,
             history: Vec::new(),
         }
@@ -73,11 +87,13 @@ impl Link {
         let starts = self.free_at.max(self.now);
         let waits = (starts - self.now).as_nanos() as u64 * self.bandwidth / 1_000_000_000;
         let lost = self.rng.chance(self.loss) || waits > self.queue_bytes;
+        let marked = waits > self.mark_bytes;
+        self.longest = self.longest.max(waits);
         if !lost {
             self.free_at = starts + self.takes(u64::from(MSS));
         }
         let acked_at = (!lost).then(|| self.free_at + self.rtt);
-        self.flight.push_back(Sent { stamp, sent_at: self.now, acked_at });
+        self.flight.push_back(Sent { stamp, sent_at: self.now, marked, acked_at });
         let gap = u64::from(MSS) * 1_000_000_000 / self.bbr.pacing_rate().unwrap();
         self.next_send = self.now + Duration::from_nanos(gap);
     }
@@ -88,6 +104,7 @@ impl Link {
         while self.flight.front().is_some_and(|sent| sent.acked_at.is_none()) {
             self.flight.pop_front();
             self.in_flight -= MSS;
+            self.lost += MSS;
         }
         if self.flight.len() < before && self.recovering.is_none() {
             self.recovering = Some(self.rate.delivered() + u64::from(self.in_flight));
@@ -111,8 +128,14 @@ impl Link {
             rate: seen.rate,
             rtt: Some(self.now - sent.sent_at),
             in_flight: self.in_flight,
+            lost: self.lost,
             mss: MSS,
         });
+        if sent.marked && self.rate.delivered() > self.mark_until {
+            self.mark_until = self.rate.delivered() + u64::from(self.in_flight);
+            self.marks += 1;
+            self.bbr.on_mark(self.now, self.in_flight + MSS, MSS);
+        }
         if self.bbr.holds_back() {
             self.rate.mark_app_limited(self.in_flight);
         }
@@ -162,7 +185,8 @@ fn startup_ends_when_the_pipe_is_full_and_drain_when_the_queue_is_gone() {
     assert!(lasted < Duration::from_millis(20 * 16), "{lasted:?}");
     let cruise = gains.iter().rposition(|&g| g == DRAIN_GAIN).unwrap() + 1;
     let left = u64::from(link.history[cruise].2);
-    assert!(left <= link.bdp() + u64::from(MSS), "the queue is gone: {left}");
+    let room = u64::from(3 * link.bbr.quantum() + MSS);
+    assert!(left <= link.bdp() + room, "the queue is gone: {left}");
     let bw = link.bbr.bw.get();
     assert!(bw.abs_diff(link.bandwidth) < link.bandwidth / 50, "{bw}");
     assert_eq!(link.bbr.min_rtt, Some(Duration::from_millis(20) + link.takes(1000)));
@@ -185,7 +209,8 @@ fn probe_bw_goes_through_its_cycle_and_keeps_the_queue_short() {
     let cycles = phases.iter().filter(|&&g| g == 320).count();
     assert!((25..=33).contains(&cycles), "{cycles} cycles in 5 s");
     let most = link.history.iter().map(|&(_, _, in_flight)| in_flight).max().unwrap();
-    assert!(u64::from(most) <= link.bdp() * 13 / 10, "{most} of {}", link.bdp());
+    let room = u64::from(3 * link.bbr.quantum());
+    assert!(u64::from(most) <= link.bdp() * 13 / 10 + room, "{most} of {}", link.bdp());
 }
 
 #[test]
@@ -260,4 +285,70 @@ fn an_application_that_writes_little_does_not_lower_the_estimate() {
     assert_eq!(link.bbr.bw.get(), bw);
     link.bbr.on_idle(link.now, None);
     assert_eq!(link.bbr.pacing_rate().unwrap() / (bw / 100), 99, "it starts again at full rate");
+}
+
+#[test]
+fn a_path_of_a_segment_or_two_is_filled() {
+    // §4.2.3.1: a probe lasts until what super-segments need is under way, not a round trip alone.
+    let mut link = Link::new(100 * MBIT, Duration::from_micros(100), 64 << 10, 0.0);
+    link.run(Duration::from_millis(500));
+    let goodput = link.run(Duration::from_secs(2));
+    assert!(goodput > 0.98, "{goodput}");
+}
+
+#[test]
+fn a_loss_conserves_what_is_in_flight_for_a_round() {
+    // §4.2.3.4.
+    let mut link = Link::new(100 * MBIT, Duration::from_millis(20), 10_000_000, 0.0);
+    link.run(Duration::from_secs(1));
+    let before = link.bbr.cwnd();
+    // Half of what is in flight is lost.
+    let count = link.flight.len();
+    for sent in link.flight.iter_mut().take(count / 2) {
+        sent.acked_at = None;
+    }
+    while link.bbr.repair == Repair::None {
+        link.run(Duration::from_millis(1));
+    }
+    let (cwnd, in_flight) = (link.bbr.cwnd(), link.in_flight);
+    assert_eq!(link.bbr.repair, Repair::Conserve);
+    assert!(
+        cwnd < before * 3 / 4 && cwnd <= in_flight + 4 * MSS,
+        "{cwnd}, {in_flight} of {before}"
+    );
+    link.run(Duration::from_millis(200));
+    assert!(link.bbr.cwnd() >= before / 10 * 9, "little is left of it");
+}
+
+#[test]
+fn marks_bound_what_is_in_flight_and_cost_little() {
+    let path = || Link::new(100 * MBIT, Duration::from_millis(20), 10_000_000, 0.0);
+    let mut deaf = path();
+    deaf.run(Duration::from_secs(2));
+    let mut link = path();
+    link.mark_bytes = 50_000;
+    link.run(Duration::from_secs(2));
+    assert!(link.longest < deaf.longest * 2 / 3, "STARTUP: {} of {}", link.longest, deaf.longest);
+    assert!(matches!(link.bbr.mode, Mode::ProbeBw(_)), "{:?}", link.bbr.mode);
+    let goodput = link.run(Duration::from_secs(2));
+    assert!(goodput > 0.9, "{goodput}");
+}
+
+#[test]
+fn a_mark_is_answered_as_by_cubic_and_forgotten_a_segment_a_round() {
+    let mut link = Link::new(100 * MBIT, Duration::from_millis(20), 10_000_000, 0.0);
+    link.run(Duration::from_secs(1));
+    let in_flight = link.in_flight;
+    link.bbr.on_mark(link.now, in_flight, MSS);
+    assert_eq!(link.bbr.cwnd(), in_flight * 7 / 10);
+    let round = link.bbr.round;
+    link.run(Duration::from_millis(100));
+    let rounds = link.bbr.round - round;
+    assert!(rounds >= 4, "{rounds}");
+    assert_eq!(link.bbr.cwnd(), in_flight * 7 / 10 + rounds * MSS);
+    link.bbr.on_mark(link.now, 1 << 29, MSS);
+    assert!(link.bbr.cwnd() <= in_flight / 2 + rounds * MSS, "what marks allow counts");
+    link.run(Duration::from_secs(10));
+    assert_eq!(link.bbr.marked_cwnd, CWND_MAX);
+    assert!(link.run(Duration::from_secs(1)) > 0.97);
 }

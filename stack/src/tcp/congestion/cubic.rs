@@ -9,6 +9,11 @@
 //!   β W_max .......|
 //! ```
 //!
+//! Measured where one frame of a hundred is lost: of 100 Mbit/s it gets 94, 91, 8.5 and 1.6 at 0.1,
+//! 1, 20 and 100 ms (`stack/tests/golden`), of 10 Gbit/s at 1 ms 0.15 (`scripts/bench loss`): the
+//! curve needs windows larger than such losses leave, so that it is Reno's estimate that counts
+//! there (§4.3).
+//!
 //! Times are seconds and windows are bytes, in floating point: addition, multiplication and division
 //! of doubles give the same bits on every machine, so runs repeat. The one root, K, is taken in
 //! integers for the same reason.

@@ -1,5 +1,10 @@
 //! The window of RFC 5681 with appropriate byte counting (RFC 3465); its companion RFC 6582 is in
 //! `recovery`.
+//!
+//! Measured where one frame of a hundred is lost: of 100 Mbit/s it gets 94, 86, 7.8 and 1.4 at 0.1,
+//! 1, 20 and 100 ms (`stack/tests/golden`), of 10 Gbit/s at 1 ms 0.13 (`scripts/bench loss`), which is
+//! what MSS / RTT · sqrt(3/2 / p) allows (M. Mathis et al., "The Macroscopic Behavior of the TCP
+//! Congestion Avoidance Algorithm").
 
 use super::{ABC_LIMIT_SEGMENTS, AckSample, CWND_MAX, CongestionControl, reduced};
 use crate::time::Instant;

@@ -251,7 +251,7 @@ impl Tcb {
         self.recovery.rack.patience(settled, self.rtt.srtt())
     }
 
-    fn is_repairing(&self) -> bool {
+    pub(in crate::tcp) fn is_repairing(&self) -> bool {
         matches!(self.recovery.phase, Phase::Repair(_))
     }
 
@@ -296,6 +296,8 @@ impl Tcb {
         self.recovery.phase = Phase::Open;
         self.recovery.recover = self.snd.nxt;
         self.recovery.dup_acks = 0;
+        self.recovery.probe = None;
+        self.pending -= Pending::TAIL;
     }
 
     fn enter_repair(&mut self, now: Instant, delivered: u32) {
@@ -305,8 +307,11 @@ impl Tcb {
         let before = (outstanding + delivered).saturating_sub(records.sacked());
         // What limited transmit sent does not count (RFC 3042 §2).
         let in_flight = outstanding.min(self.controller.cwnd().max(self.mss()));
-        self.controller.on_loss(now, in_flight, self.mss());
-        self.ecn_reduced();
+        self.recovery.for_mark = self.ecn_answered();
+        if !self.recovery.for_mark {
+            self.controller.on_loss(now, in_flight, self.mss());
+            self.ecn_reduced();
+        }
         self.recovery.recover = self.snd.nxt;
         self.recovery.probe = None;
         self.recovery.episode = None;
@@ -387,7 +392,9 @@ impl Tcb {
 
     /// RFC 4015 §3.5: takes back what an imagined loss has cost.
     pub(in crate::tcp) fn undo(&mut self) {
-        self.controller.undo();
+        if !self.recovery.for_mark {
+            self.controller.undo();
+        }
         if self.recovery.after_timeout() {
             self.rtt.forget_back_off();
         }
@@ -397,11 +404,18 @@ impl Tcb {
         self.undone = self.undone.saturating_add(1);
     }
 
-    // --- tail loss probes ------------------------------------------------------------------------
+    // --- probes ----------------------------------------------------------------------------------
 
     /// RFC 8985 §7.4: has the probe repaired a loss? True if the ACK reports it as a duplicate.
     fn judge_probe(&mut self, now: Instant, h: &TcpHeader, news: &News) -> bool {
-        let Some(Probe { end, is_retransmission }) = self.recovery.probe else { return false };
+        let repairing = self.is_repairing();
+        let Some(probe) = &mut self.recovery.probe else { return false };
+        let Probe { end, is_retransmission, .. } = *probe;
+        if repairing {
+            // Whatever it has repaired, the congestion is answered for.
+            probe.answered |= news.delivery.bytes > 0;
+            return news.dsack.is_some_and(|b| b.end == end);
+        }
         let ack = SeqNum::new(h.ack);
         if ack.before(end) {
             return false;
@@ -414,7 +428,7 @@ impl Tcb {
         } else if ack.after(end) {
             // Case 2: it has, and the congestion that caused the loss is answered for.
             self.recovery.probe = None;
-            if self.recovery.phase == Phase::Open {
+            if self.recovery.phase == Phase::Open && !self.ecn_answered() {
                 let mss = self.mss();
                 let in_flight = self.controller.cwnd();
                 self.controller.on_loss(now, in_flight, mss);
@@ -427,6 +441,10 @@ impl Tcb {
 
     /// RFC 8985 §7.2: a probe instead of a timeout, while nothing is known to be missing.
     pub(in crate::tcp) fn schedule_probe(&mut self, now: Instant) {
+        if self.is_repairing() {
+            self.schedule_repair_probe(now);
+            return;
+        }
         let records = &self.sendq.records;
         let wanted = self.has_rack()
             && self.recovery.phase == Phase::Open
@@ -438,28 +456,53 @@ impl Tcb {
             self.timers.clear(Timer::Probe);
             return;
         }
-        let pto = match self.rtt.srtt() {
-            None => PTO_UNMEASURED,
-            // Only every second full segment is owed an ACK at once (RFC 9293 §3.8.6.3).
-            Some(srtt) if self.snd.nxt.since(self.snd.una) < 2 * self.mss() => {
-                2 * srtt + MAX_ACK_DELAY
-            }
-            Some(srtt) => (2 * srtt).max(PTO_MIN),
-        };
-        let at = (now + pto).min(self.timers.get(Timer::Retransmit));
+        let at = (now + self.probe_timeout()).min(self.timers.get(Timer::Retransmit));
         self.timers.set(Timer::Probe, at);
+    }
+
+    /// RFC 8985 §7.2 has no probe in recovery: then what is sent tells what was lost before it. But
+    /// nothing is left to tell of a retransmission that was sent last, with a window too small, or
+    /// too full of what waits behind it, to send more. The minimum of the retransmission timeout
+    /// can be a thousand round trips; where it is many, the probe comes here, too, as RFC 9002 §6.2
+    /// has it in every phase. It is one segment, until something arrives again.
+    #[cold]
+    fn schedule_repair_probe(&mut self, now: Instant) {
+        let pto = self.probe_timeout();
+        let wanted = self.has_rack()
+            && self.recovery.probe.is_none_or(|probe| probe.answered)
+            && self.snd.una != self.snd.nxt
+            && 2 * pto <= self.rtt.rto(&self.config);
+        if wanted {
+            self.timers.set(Timer::Probe, now + pto);
+        } else {
+            self.timers.clear(Timer::Probe);
+        }
+    }
+
+    fn probe_timeout(&self) -> Duration {
+        // Only every second full segment is owed an ACK at once (RFC 9293 §3.8.6.3), and one that
+        // fills a gap (RFC 5681 §4.2).
+        let delayed =
+            self.sendq.records.sacked() == 0 && self.snd.nxt.since(self.snd.una) < 2 * self.mss();
+        match self.rtt.srtt() {
+            None => PTO_UNMEASURED,
+            Some(srtt) if delayed => 2 * srtt + MAX_ACK_DELAY,
+            Some(srtt) => (2 * srtt).max(PTO_MIN),
+        }
     }
 
     /// The probe timeout is over: a probe is sent, and the retransmission timeout starts anew.
     pub(in crate::tcp) fn probe_due(&mut self, now: Instant) {
-        if self.snd.una != self.snd.nxt && self.recovery.phase == Phase::Open {
+        let probing = self.recovery.phase == Phase::Open || self.is_repairing();
+        if self.snd.una != self.snd.nxt && probing {
             self.pending |= Pending::TAIL;
             self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
         }
     }
 
-    /// A probe leaves; it ends at snd.nxt.
-    pub(in crate::tcp) fn note_probe(&mut self, is_retransmission: bool) {
-        self.recovery.probe = Some(Probe { end: self.snd.nxt, is_retransmission });
+    /// A probe leaves, with a segment that ends at `end`.
+    pub(in crate::tcp) fn note_probe(&mut self, end: SeqNum, is_retransmission: bool) {
+        self.recovery.probe = Some(Probe { end, is_retransmission, answered: false });
+        self.timers.clear(Timer::Probe);
     }
 }

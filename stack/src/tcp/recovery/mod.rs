@@ -16,7 +16,11 @@
 //! lost is sent again in slow start (RFC 5681 §3.1, RFC 6298 §5.4), unless the ACKs tell that
 //! nothing was (F-RTO, RFC 5682).
 //!
-//! The window itself is the congestion controller's.
+//! Where silence would end in a timeout only, a probe asks first (RFC 8985 §7): the tail while all is
+//! well, and the first missing segment while a loss is being repaired, if the timeout is far.
+//!
+//! The window itself is the congestion controller's. It is reduced once for the losses and the marks
+//! of a window together (RFC 3168 §6.1.2).
 
 mod judge;
 mod prr;
@@ -60,13 +64,15 @@ enum Frto {
     Probing,
 }
 
-/// A tail loss probe that is out (RFC 8985 §7).
+/// A probe that is out: of the tail (RFC 8985 §7), or of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Probe {
-    /// TLP.end_seq.
+    /// TLP.end_seq: of a recovery's probe the end of its segment.
     end: SeqNum,
     /// TLP.is_retrans.
     is_retransmission: bool,
+    /// Something has arrived since.
+    answered: bool,
 }
 
 /// What a recovery has sent again, to find out whether it had to.
@@ -89,6 +95,8 @@ pub(crate) struct Recovery {
     dup_acks: u8,
     probe: Option<Probe>,
     episode: Option<Episode>,
+    /// The window was reduced for a mark, too: it stays so, even if nothing was lost.
+    for_mark: bool,
     rack: Rack,
 }
 
@@ -112,6 +120,8 @@ pub(crate) struct Flight {
     pub(crate) una: SeqNum,
     pub(crate) nxt: SeqNum,
     pub(crate) mss: u32,
+    /// A mark has reduced the window already in which `una` was sent.
+    pub(crate) answered: bool,
 }
 
 impl Flight {
@@ -129,6 +139,7 @@ impl Recovery {
             dup_acks: 0,
             probe: None,
             episode: None,
+            for_mark: false,
             rack: Rack::new(iss),
         }
     }
@@ -153,7 +164,6 @@ impl Recovery {
             && self.episode.is_none()
     }
 
-    /// Data sent before a timeout is still being repaired.
     /// The state by the kernel's number (`tcpi_ca_state`); `sacked` says that the peer has reported
     /// something behind a gap.
     pub(crate) fn ca_state(&self, sacked: bool) -> u8 {
@@ -164,12 +174,19 @@ impl Recovery {
         }
     }
 
+    /// Quarters of a round trip that RACK waits for what may be late.
+    #[cfg(test)]
+    pub(crate) fn reo_wnd_mult(&self) -> u8 {
+        self.rack.reo_wnd_mult
+    }
+
     /// The smallest round trip of the last minutes, where one was measured.
     pub(crate) fn min_rtt(&self) -> Option<Duration> {
         let ns = self.rack.min_rtt();
         (ns != u64::MAX).then(|| Duration::from_nanos(ns))
     }
 
+    /// Data sent before a timeout is still being repaired.
     pub(crate) fn after_timeout(&self) -> bool {
         matches!(self.phase, Phase::Loss(_))
     }
@@ -250,7 +267,10 @@ impl Recovery {
                 } else {
                     f.bytes()
                 };
-                cc.on_loss(now, flight, f.mss);
+                self.for_mark = f.answered;
+                if !f.answered {
+                    cc.on_loss(now, flight, f.mss);
+                }
                 // RFC 6582 §3.2 step 2, RFC 5681 §3.2 steps 2 and 3.
                 self.recover = f.nxt;
                 self.dup_acks = 0;
@@ -307,6 +327,11 @@ impl Recovery {
 
     // --- both ------------------------------------------------------------------------------------
 
+    /// What has reduced the window was not only a loss.
+    pub(in crate::tcp) fn keep_reduction(&mut self) {
+        self.for_mark = true;
+    }
+
     /// The retransmission timer has expired, or segments were too large for the path: the records
     /// say what is lost. `ask` whether it was a loss at all.
     pub(crate) fn on_timeout(&mut self, f: &Flight, ask: bool) {
@@ -317,6 +342,7 @@ impl Recovery {
         };
         // RFC 6582 §3.2 step 4: no fast retransmit for what was sent before the timeout.
         self.recover = f.nxt;
+        self.for_mark = f.answered || (self.after_timeout() && self.for_mark);
         self.dup_acks = 0;
         self.probe = None;
         if !self.after_timeout() {
@@ -335,6 +361,7 @@ impl Recovery {
         self.phase = Phase::Open;
         self.recover = una - 1;
         self.dup_acks = 0;
+        self.probe = None;
         self.episode = None;
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Rack {
     /// RACK.dsack_round.
     dsack_round: Option<SeqNum>,
     /// RACK.reo_wnd_mult.
-    reo_wnd_mult: u8,
+    pub(super) reo_wnd_mult: u8,
     /// RACK.reo_wnd_persist.
     reo_wnd_persist: u8,
     /// RACK.reordering_seen.

@@ -213,3 +213,79 @@ fn a_mark_during_a_recovery_reduces_no_further() {
     assert_eq!(t.tcb.info().ssthresh_bytes, before);
     t.end();
 }
+
+/// SACK and ECN, twenty segments to send, ten of them in flight for 20 ms.
+fn ten_marked() -> Trace {
+    let config = TcpConfig { ecn: EcnMode::Request, ..plain() };
+    let mut t = Trace::connecting(config);
+    t.tx("SEW 0 sackok yes");
+    t.now += Duration::from_millis(20);
+    t.rx("SAE 0 ack 1 win 65535 mss 1460 sackok yes");
+    t.tx("A 1 ack 1");
+    t.write(40 * MSS);
+    t.drain();
+    t.now += Duration::from_millis(20);
+    t
+}
+
+#[test]
+fn a_loss_in_the_window_of_a_mark_reduces_no_further() {
+    // §6.1.2: once in response to a series of drops and marks from a single window.
+    let mut t = ten_marked();
+    t.rx(&format!("AE 1 ack {}", at(1)));
+    assert_eq!(t.tcb.info().cwnd_bytes, 9 * MSS / 2);
+    t.rx(&format!("A 1 ack {} sack {}-{}", at(1), at(2), at(5)));
+    assert_eq!(t.drain()[0], (at(1), at(2)), "it is repaired");
+    assert_eq!(t.tcb.info().ssthresh_bytes, 9 * MSS / 2);
+    // Late, not lost: the mark still asks for the smaller window.
+    t.rx(&format!("A 1 ack {} sack {}-{}", at(10), at(1), at(2)));
+    assert_eq!((t.tcb.info().undone, t.tcb.info().ssthresh_bytes), (1, 9 * MSS / 2));
+    t.drain();
+    // What is lost of what was sent after it is another event.
+    let nxt = t.tcb.snd.nxt.get().wrapping_sub(ISS);
+    t.now += Duration::from_millis(30);
+    t.rx(&format!("A 1 ack {} sack {}-{}", at(10), at(11), nxt));
+    t.now += Duration::from_millis(30);
+    let _ = t.tcb.handle_timeout(t.now);
+    assert!(t.tcb.info().ssthresh_bytes < 9 * MSS / 2, "{}", t.tcb.info().ssthresh_bytes);
+    t.end();
+}
+
+#[test]
+fn a_loss_without_sack_in_the_window_of_a_mark_reduces_no_further() {
+    let mut t = agreed();
+    t.write(40 * MSS);
+    t.drain();
+    t.rx(&format!("AE 1 ack {}", at(1)));
+    let before = t.tcb.info().ssthresh_bytes;
+    for _ in 0..3 {
+        t.rx(&format!("A 1 ack {}", at(1)));
+    }
+    assert_eq!(t.drain()[0].0, at(1), "fast retransmit");
+    assert_eq!(t.tcb.info().ssthresh_bytes, before);
+    t.end();
+}
+
+#[test]
+fn a_timeout_in_the_window_of_a_mark_halves_nothing_again() {
+    let mut t = ten_marked();
+    t.rx(&format!("AE 1 ack {}", at(1)));
+    t.wait_for_timer();
+    t.drain();
+    t.wait_for_timer();
+    let info = t.tcb.info();
+    assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (MSS, 9 * MSS / 2));
+    t.end();
+}
+
+#[test]
+fn an_imagined_loss_in_a_window_that_is_marked_as_well_stays_answered() {
+    let mut t = ten_marked();
+    t.rx(&format!("A 1 ack 1 sack {}-{}", at(1), at(4)));
+    assert_eq!(t.drain()[0], (at(0), at(1)));
+    let reduced = t.tcb.info().ssthresh_bytes;
+    t.rx(&format!("AE 1 ack {}", at(4)));
+    t.rx(&format!("AE 1 ack {} sack 1-{}", at(10), at(1)));
+    assert_eq!((t.tcb.info().undone, t.tcb.info().ssthresh_bytes), (1, reduced));
+    t.end();
+}

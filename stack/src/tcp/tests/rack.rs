@@ -81,6 +81,69 @@ fn a_lost_retransmission_is_sent_again_without_a_timeout() {
     t.end();
 }
 
+/// Ten segments of which all but the first have been reported, and the first was sent again: nothing
+/// is left whose arrival would tell that it was lost again.
+fn last_retransmission_lost(config: TcpConfig) -> Trace {
+    let mut t = Trace::with_sack(config);
+    t.write(10 * MSS);
+    t.tx(&format!("PA 1:{} ack 1", at(10)));
+    t.now += ms(20);
+    t.rx(&report(0, 1, 4));
+    assert_eq!(t.drain(), [(at(0), at(1))]);
+    t.rx(&report(0, 1, 10));
+    t.quiet();
+    t
+}
+
+#[test]
+fn a_retransmission_that_was_lost_last_is_probed_for() {
+    let mut t = last_retransmission_lost(plain());
+    assert_eq!(t.wait_for_timer(), 40, "two round trips");
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    t.quiet();
+    t.now += ms(20);
+    t.rx(&format!("A 1 ack {}", at(10)));
+    let info = t.tcb.info();
+    assert_eq!((info.retransmissions, info.undone), (2, 0));
+    assert_eq!(info.cwnd_bytes, info.ssthresh_bytes, "one reduction, no timeout");
+    assert_eq!(info.cwnd_bytes, 5 * MSS);
+    t.end();
+}
+
+#[test]
+fn the_probe_of_a_recovery_is_one_until_something_arrives() {
+    let mut t = last_retransmission_lost(plain());
+    t.wait_for_timer();
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    assert_eq!(t.wait_for_timer(), 200, "then the timeout decides");
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    assert_eq!(t.tcb.info().cwnd_bytes, MSS);
+    t.end();
+}
+
+#[test]
+fn a_needless_probe_of_a_recovery_is_no_reordering() {
+    let mut t = last_retransmission_lost(plain());
+    t.wait_for_timer();
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    // The retransmission was only late, and the probe is reported as a duplicate.
+    t.rx(&format!("A 1 ack {} sack 1-{}", at(3), at(1)));
+    assert_eq!(t.tcb.info().undone, 0, "the first transmission was lost");
+    assert_eq!(t.tcb.recovery.reo_wnd_mult(), 1);
+    t.rx(&format!("A 1 ack {}", at(10)));
+    assert_eq!(t.tcb.info().cwnd_bytes, 5 * MSS);
+    t.end();
+}
+
+#[test]
+fn a_recovery_is_not_probed_where_the_timeout_comes_as_soon() {
+    let mut t = last_retransmission_lost(TcpConfig { rto_min: ms(60), ..plain() });
+    assert_eq!(t.wait_for_timer(), 60);
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    assert_eq!(t.tcb.info().cwnd_bytes, MSS);
+    t.end();
+}
+
 #[test]
 fn reordering_that_was_seen_once_is_waited_for() {
     // RFC 8985 §6.2, steps 3 and 4.

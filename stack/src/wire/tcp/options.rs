@@ -3,8 +3,6 @@
 //! What most segments carry comes first in [`TcpOptions`] and has a short way through reading and
 //! writing: nothing at all, or timestamps behind two NOPs (RFC 7323 appendix A).
 
-use barewire_driver::mem::Checksum;
-
 use super::super::{get_u16, get_u32};
 use super::{LEN, MAX_LEN};
 
@@ -27,6 +25,10 @@ mod option {
 
 /// Bytes of a timestamps option with the two NOPs that align it.
 pub(super) const PADDED_TIMESTAMPS_LEN: usize = 12;
+
+/// Two NOPs, and kind and length of the timestamps option.
+pub(super) const TIMESTAMPS_FRONT: u32 =
+    u32::from_be_bytes([option::NOP, option::NOP, option::TIMESTAMPS, option::TIMESTAMPS_LEN]);
 
 /// The timestamps option (RFC 7323 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -187,9 +189,38 @@ impl TcpOptions {
             <&[u8; PADDED_TIMESTAMPS_LEN]>::try_from(bytes)
         {
             self.timestamps = Some(read_timestamps(clock));
-        } else if !bytes.is_empty() {
+        } else if !(bytes.is_empty() || syn && self.read_usual_syn(bytes)) {
             self.read_each(bytes, syn);
         }
+    }
+
+    /// Reads the options of a SYN as this stack and Linux lay them out; false if they are others.
+    fn read_usual_syn(&mut self, bytes: &[u8]) -> bool {
+        use option::*;
+        let Some((front, rest)) = bytes.split_first_chunk() else { return false };
+        let &[
+            MSS,
+            MSS_LEN,
+            high,
+            low,
+            SACK_PERMITTED,
+            SACK_PERMITTED_LEN,
+            TIMESTAMPS,
+            TIMESTAMPS_LEN,
+        ] = front
+        else {
+            return false;
+        };
+        let Some((clock, &[NOP, WINDOW_SCALE, WINDOW_SCALE_LEN, shift])) =
+            rest.split_first_chunk::<8>()
+        else {
+            return false;
+        };
+        self.mss = Some(u16::from_be_bytes([high, low]));
+        self.sack_permitted = true;
+        self.timestamps = Some(read_timestamps(clock));
+        self.window_scale = Some(shift);
+        true
     }
 
     /// Takes the options one after the other.
@@ -292,7 +323,7 @@ impl TcpOptions {
 
     /// The timestamps of a segment that has no other option.
     #[inline]
-    pub(super) fn aligned_clock(&self, syn: bool) -> Option<Timestamps> {
+    fn aligned_clock(&self, syn: bool) -> Option<Timestamps> {
         if syn || !self.sack.is_empty() { None } else { self.timestamps }
     }
 
@@ -360,17 +391,8 @@ fn write_timestamps(front: [u8; 2], clock: Timestamps, out: &mut [u8; PADDED_TIM
 
 /// Writes a timestamps option behind two NOPs: 12 bytes.
 #[inline]
-pub(super) fn emit_aligned(clock: Timestamps, out: &mut [u8]) {
+fn emit_aligned(clock: Timestamps, out: &mut [u8]) {
     write_timestamps([option::NOP; 2], clock, out.try_into().expect("12 bytes"));
-}
-
-/// Adds what [`emit_aligned`] writes to a checksum.
-#[inline]
-pub(super) fn add_aligned(clock: Timestamps, sum: &mut Checksum) {
-    const FRONT: [u8; 4] = [option::NOP, option::NOP, option::TIMESTAMPS, option::TIMESTAMPS_LEN];
-    sum.add_u32(u32::from_be_bytes(FRONT));
-    sum.add_u32(clock.val);
-    sum.add_u32(clock.ecr);
 }
 
 #[cfg(test)]

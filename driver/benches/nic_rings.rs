@@ -243,26 +243,24 @@ fn main() {
         }
         return;
     }
-    println!("igb rings, forwarding 64-byte frames; a packet takes:");
+    println!("igb rings, frames of 64 bytes received and sent again; a packet takes:");
+    println!("{:>6} | {:^55} | {:^14}", "", "instructions (callgrind)", "nanoseconds");
     println!(
-        "{:>6} {:>8} {:>9} {:>6} {:>8} {:>14} {:>8}",
-        "batch", "receive", "send", "reclaim", "driver", "with moving it", "ns"
+        "{:>6} | {:>9} {:>6} {:>9} {:>8} {:>19} | {:>14}",
+        "batch", "receive", "send", "reclaim", "driver", "with moving it", "with moving it"
     );
     for batch in BATCHES {
         let ns = nanoseconds(batch);
         match instructions(batch) {
             Ok([receive, moving, send, reclaim]) => {
                 let driver = receive + send + reclaim;
+                let all = driver + moving;
                 println!(
-                    "{batch:>6} {receive:>8.1} {send:>9.1} {reclaim:>6.1} {driver:>8.1} {:>14.1} {ns:>8.1}",
-                    driver + moving
+                    "{batch:>6} | {receive:>9.1} {send:>6.1} {reclaim:>9.1} {driver:>8.1} {all:>19.1} | {ns:>14.1}"
                 );
             }
             Err(error) => {
-                println!(
-                    "{batch:>6} {:>8} {:>9} {:>6} {:>8} {:>14} {ns:>8.1}",
-                    "-", "-", "-", "-", "-"
-                );
+                println!("{batch:>6} | {:^55} | {ns:>14.1}", "not counted");
                 eprintln!("instructions are not counted: {error}");
             }
         }

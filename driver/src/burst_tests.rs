@@ -1,0 +1,133 @@
+use super::*;
+use crate::mem::{Pool, PoolConfig};
+
+fn pool() -> Pool {
+    Pool::new(PoolConfig { slots: 16, slot_len: 2048, cells: 4, try_huge: false }).unwrap()
+}
+
+fn slice(pool: &Pool, bytes: &[u8]) -> PacketSlice {
+    pool.copy_from(bytes).unwrap().freeze()
+}
+
+#[test]
+fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
+    let pool = pool();
+    let (mut sent, mut arrived) = (TxBurst::new(), RxBurst::new());
+    for bytes in [&b"taken"[..], b"one", b"two"] {
+        sent.push_segment(slice(&pool, bytes));
+        sent.push_segment(slice(&pool, b"!"));
+        sent.finish_frame(TxFrame::default());
+    }
+    sent.push_segment(slice(&pool, b"unfinished"));
+    sent.take_front();
+    sent.move_to(&mut arrived);
+    assert!(sent.is_empty() && sent.segments_len() == 0);
+    let frames: Vec<_> = arrived.frames().iter().map(|f| (f.first, f.count, f.len)).collect();
+    assert_eq!(frames, [(0, 2, 4), (2, 2, 4)]);
+    assert_eq!(&arrived.segments(&arrived.frames()[1])[0][..], b"two");
+    sent.push_segment(slice(&pool, b"next"));
+    sent.finish_frame(TxFrame::default());
+    sent.move_to(&mut arrived);
+    assert_eq!(arrived.len(), 1);
+    arrived.clear();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_received_frame_is_a_run_of_segments() {
+    let pool = pool();
+    let mut burst = RxBurst::new();
+    burst.push_segment(slice(&pool, b"one"));
+    burst.finish_frame(RxFrame::default());
+    burst.push_segment(slice(&pool, b"lost"));
+    burst.abandon_frame();
+    burst.push_segment(slice(&pool, b"two"));
+    burst.push_segment(slice(&pool, b"three"));
+    burst.finish_frame(RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() });
+    let frame = burst.frames()[1];
+    assert_eq!((frame.first, frame.count, frame.len), (1, 2, 8));
+    assert_eq!(&burst.segments(&frame)[1][..], b"three");
+    burst.truncate_frames(1);
+    assert_eq!(pool.audit().held, 1);
+    burst.clear();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn what_a_queue_did_not_take_stays_in_order() {
+    let pool = pool();
+    let mut burst = TxBurst::new();
+    for bytes in [&b"a"[..], b"bb", b"ccc"] {
+        burst.push_segment(slice(&pool, bytes));
+        burst.push_segment(slice(&pool, b"-"));
+        burst.finish_frame(TxFrame::default());
+    }
+    burst.take_front();
+    burst.clear_taken();
+    assert_eq!(pool.audit().held, 4);
+    let lens: Vec<_> = burst.iter().map(|(f, s)| (f.len, s.len())).collect();
+    assert_eq!(lens, [(3, 2), (4, 2)]);
+    burst.push_segment(slice(&pool, b"dddd"));
+    burst.finish_frame(TxFrame::default());
+    burst.take_front();
+    assert_eq!(burst.front().unwrap().0.len, 4);
+    burst.take_front();
+    assert_eq!(&burst.front().unwrap().1[0][..], b"dddd");
+    burst.take_front();
+    assert!(burst.is_empty() && pool.audit().all_free());
+}
+
+#[test]
+fn a_burst_gives_its_segments_away() {
+    let pool = pool();
+    let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
+    for bytes in [&b"a"[..], b"bb", b"ccc"] {
+        rx.push_segment(slice(&pool, bytes));
+        rx.push_segment(slice(&pool, b"-"));
+        rx.finish_frame(RxFrame {
+            rss_hash: RssHash::new(bytes.len() as u32),
+            ..RxFrame::default()
+        });
+    }
+    rx.push_segment(slice(&pool, b"not a frame yet"));
+    rx.drain(|frame, mut segments| {
+        tx.push_segment(segments.next().unwrap());
+        if frame.rss_hash != RssHash::new(2) {
+            tx.push_segment(segments.next().unwrap());
+            assert!(segments.next().is_none(), "the next segment is another frame's");
+        }
+        tx.finish_frame(TxFrame::default());
+    });
+    assert!(rx.is_empty());
+    assert_eq!((pool.audit().held, tx.segments_len()), (5, 5));
+    let mut kept = Vec::new();
+    tx.push_segment(slice(&pool, b"not a frame yet"));
+    tx.drain_front(2, |frame, segments| {
+        assert_eq!(usize::from(frame.count), segments.size_hint().0);
+        kept.extend(segments);
+    });
+    let bytes: Vec<_> = kept.iter().map(|segment| segment.to_vec()).collect();
+    assert_eq!(bytes, [&b"a"[..], b"-", b"bb"]);
+    assert_eq!((tx.len(), tx.front().unwrap().0.len), (1, 4));
+    tx.finish_frame(TxFrame::default());
+    tx.drain_front(9, |_, _| {});
+    assert!(tx.is_empty());
+    assert_eq!(pool.audit().held, 3, "what was not taken is dropped");
+    drop(kept);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_tag_of_any_value_is_not_no_tag() {
+    for tag in [0, 1, 0x2005, u16::MAX] {
+        assert_eq!(
+            (VlanTag::new(tag).get(), VlanTag::from(Some(tag))),
+            (Some(tag), VlanTag::new(tag))
+        );
+    }
+    assert_eq!(
+        (VlanTag::NONE.get(), VlanTag::default(), VlanTag::from(None)),
+        (None, VlanTag::NONE, VlanTag::NONE)
+    );
+    assert_eq!(size_of::<RxFrame>(), 24, "three words, of which one holds all small fields");
+}

@@ -1,0 +1,138 @@
+//! The header of nearly every segment: no SYN, nothing urgent, and no options but timestamps as
+//! RFC 7323 appendix A lays them out.
+//!
+//! It fits into a few registers, where [`TcpHeader`] is copied from place to place. Whatever is
+//! unusual, legal or not, is left to that.
+
+use barewire_driver::mem::Checksum;
+
+use super::options::{PADDED_TIMESTAMPS_LEN, TIMESTAMPS_FRONT};
+use super::{LEN, TcpFlags, TcpHeader, TcpOptions, Timestamps, field};
+use crate::wire::{get_u32, put_u32};
+
+/// Bytes of the header with timestamps.
+const LEN_WITH_TIMESTAMPS: usize = LEN + PADDED_TIMESTAMPS_LEN;
+
+/// Flags that a plain header does not have.
+const UNUSUAL: TcpFlags = TcpFlags::SYN.union(TcpFlags::URG);
+
+/// A header that is usual in every respect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainTcp {
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// Sequence number of the first byte.
+    pub seq: u32,
+    /// Acknowledgment number, if ACK is set.
+    pub ack: u32,
+    /// Control bits; neither SYN nor URG.
+    pub flags: TcpFlags,
+    /// Window as on the wire, unscaled.
+    pub window: u16,
+    /// The only option.
+    pub timestamps: Option<Timestamps>,
+}
+
+impl PlainTcp {
+    /// Reads the header at the front of a segment of `segment_len` bytes, of which `first_segment`
+    /// is the first piece; gives it and its length. `None` if it is not plain, or not right. The
+    /// checksum is left to the caller.
+    #[inline]
+    pub fn parse(first_segment: &[u8], segment_len: usize) -> Option<(PlainTcp, usize)> {
+        let bytes: &[u8; LEN] = first_segment.first_chunk()?;
+        let word = get_u32(bytes, field::DATA_OFFSET);
+        let flags = TcpFlags::from_bits_retain((word >> 16) as u8);
+        let (header_len, timestamps) = match word >> 28 {
+            5 => (LEN, None),
+            8 => {
+                let bytes: &[u8; LEN_WITH_TIMESTAMPS] = first_segment.first_chunk()?;
+                if get_u32(bytes, LEN) != TIMESTAMPS_FRONT {
+                    return None;
+                }
+                let clock =
+                    Timestamps { val: get_u32(bytes, LEN + 4), ecr: get_u32(bytes, LEN + 8) };
+                (LEN_WITH_TIMESTAMPS, Some(clock))
+            }
+            _ => return None,
+        };
+        if flags.intersects(UNUSUAL) || header_len > segment_len {
+            return None;
+        }
+        let ports = get_u32(bytes, field::SRC_PORT);
+        let header = PlainTcp {
+            src_port: (ports >> 16) as u16,
+            dst_port: ports as u16,
+            seq: get_u32(bytes, field::SEQ),
+            ack: get_u32(bytes, field::ACK),
+            flags,
+            window: word as u16,
+            timestamps,
+        };
+        Some((header, header_len))
+    }
+
+    /// The same header, if it is plain.
+    #[inline]
+    pub fn of(header: &TcpHeader) -> Option<PlainTcp> {
+        let plain = !header.flags.intersects(UNUSUAL) && header.options.sack.is_empty();
+        plain.then_some(PlainTcp {
+            src_port: header.src_port,
+            dst_port: header.dst_port,
+            seq: header.seq,
+            ack: header.ack,
+            flags: header.flags,
+            window: header.window,
+            timestamps: header.options.timestamps,
+        })
+    }
+
+    /// Writes the header with a checksum of zero to the front of `out` and adds what it writes to a
+    /// checksum; gives the bytes written.
+    ///
+    /// # Panics
+    /// If `out` is too short.
+    #[inline]
+    pub fn emit_summed(&self, out: &mut [u8], sum: &mut Checksum) -> usize {
+        let header_len = match self.timestamps {
+            None => LEN,
+            Some(clock) => {
+                let option = &mut out[LEN..LEN_WITH_TIMESTAMPS];
+                for (at, word) in [TIMESTAMPS_FRONT, clock.val, clock.ecr].into_iter().enumerate() {
+                    put_u32(option, 4 * at, word);
+                    sum.add_u32(word);
+                }
+                LEN_WITH_TIMESTAMPS
+            }
+        };
+        let fixed: &mut [u8; LEN] = out.first_chunk_mut().expect("room for the header");
+        let words = [
+            u32::from(self.src_port) << 16 | u32::from(self.dst_port),
+            self.seq,
+            self.ack,
+            (header_len as u32) << 26 | u32::from(self.flags.bits()) << 16 | u32::from(self.window),
+            0,
+        ];
+        for (at, word) in words.into_iter().enumerate() {
+            put_u32(fixed, 4 * at, word);
+            sum.add_u32(word);
+        }
+        header_len
+    }
+}
+
+impl From<PlainTcp> for TcpHeader {
+    fn from(plain: PlainTcp) -> TcpHeader {
+        TcpHeader {
+            src_port: plain.src_port,
+            dst_port: plain.dst_port,
+            seq: plain.seq,
+            ack: plain.ack,
+            flags: plain.flags,
+            window: plain.window,
+            urgent: 0,
+            options: TcpOptions { timestamps: plain.timestamps, ..TcpOptions::default() },
+        }
+    }
+}
