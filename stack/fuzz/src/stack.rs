@@ -8,8 +8,10 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use barewire_stack::tcp::{Algorithm, EcnMode, TcpConfig};
-use barewire_stack::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
+use barewire_stack::tcp::{Algorithm, EcnMode, SynCookies, TcpConfig};
+use barewire_stack::wire::tcp::{
+    FastOpenCookie, SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps,
+};
 use barewire_stack::{
     Family, Instant, OptionName, Settings, SocketError, SocketId, SocketKind, SocketOption, Stack,
 };
@@ -50,6 +52,9 @@ pub(crate) struct Setup {
     delayed_ack_ms: u8,
     initial_window: u8,
     rto_min_ms: u8,
+    always_cookies: bool,
+    fast_open: bool,
+    defer_accept: bool,
 }
 
 impl Setup {
@@ -75,6 +80,9 @@ impl Setup {
             pacing: self.pacing,
             congestion: Algorithm::ALL[usize::from(self.algorithm) % Algorithm::ALL.len()],
             ecn: [EcnMode::Off, EcnMode::WhenAsked, EcnMode::Request][usize::from(self.ecn % 3)],
+            syn_cookies: if self.always_cookies { SynCookies::Always } else { SynCookies::Auto },
+            fast_open_queue: if self.fast_open { 4 } else { 0 },
+            defer_accept: Duration::from_millis(if self.defer_accept { 500 } else { 0 }),
             ..TcpConfig::default()
         };
         let slots = if self.few_slots { 64 } else { 512 };
@@ -101,6 +109,8 @@ struct Forged {
     sack: Option<(Offset, Offset)>,
     sack_permitted: bool,
     urgent: u16,
+    /// Asks for a fast open cookie, or brings the last one that the stack has given.
+    fast_open: Option<bool>,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -131,6 +141,7 @@ enum Step<'a> {
     Socket(Kind),
     Listen(u8, u8),
     Connect(u8, u8),
+    ConnectWith(u8, u8, u16),
     Accept(u8),
     Write(u8, u16),
     WriteMore(u8, u16),
@@ -166,6 +177,7 @@ enum Choice {
     MaxSeg,
     UserTimeout,
     Linger2,
+    FastOpenConnect,
 }
 
 /// A connection that the stack has sent a segment of, as its peer sees it.
@@ -183,6 +195,8 @@ struct Bench {
     sockets: Vec<SocketId>,
     flows: Vec<Flow>,
     ports: u16,
+    /// The last fast open cookie that the stack has given.
+    cookie: FastOpenCookie,
     scratch: Vec<u8>,
 }
 
@@ -197,6 +211,7 @@ pub fn run(data: &[u8]) {
         sockets: Vec::new(),
         flows: Vec::new(),
         ports: 10_000,
+        cookie: FastOpenCookie::REQUEST,
         scratch: vec![0x5a; 1 << 16],
     };
     for _ in 0..MAX_STEPS {
@@ -252,6 +267,10 @@ impl Bench {
             Step::Connect(socket, port) => {
                 let to = SocketAddr::from((PEER, u16::from(port)));
                 let _answer = self.stack.connect(self.pick(socket), to);
+            }
+            Step::ConnectWith(socket, port, len) => {
+                let (id, to) = (self.pick(socket), SocketAddr::from((PEER, u16::from(port))));
+                let _answer = self.stack.connect_with(id, to, &self.scratch[..usize::from(len)]);
             }
             Step::Accept(socket) => {
                 let made = self.stack.accept(self.pick(socket)).map(|(socket, _)| socket);
@@ -336,6 +355,7 @@ impl Bench {
             Choice::MaxSeg => SocketOption::MaxSeg(value),
             Choice::UserTimeout => SocketOption::UserTimeout(on.then_some(time)),
             Choice::Linger2 => SocketOption::Linger2(time),
+            Choice::FastOpenConnect => SocketOption::FastOpenConnect(on),
         };
         let _set = self.stack.set_option(self.pick(socket), option);
     }
@@ -360,6 +380,7 @@ impl Bench {
         if let Some((left, right)) = forged.sack {
             sack.push(left.from(next), right.from(next));
         }
+        let flags = TcpFlags::from_bits_retain(forged.flags);
         let options = TcpOptions {
             mss: forged.mss,
             window_scale: forged.shift,
@@ -368,6 +389,14 @@ impl Bench {
                 .timestamps
                 .map(|(val, ecr)| Timestamps { val: val.from(clock), ecr: ecr.from(clock) }),
             sack,
+            fast_open: forged.fast_open.map(|known| match known {
+                true => self.cookie,
+                // To a stack that has asked it is one like any other.
+                false if flags.contains(TcpFlags::ACK) => {
+                    FastOpenCookie::new(&[7; 8]).expect("a length in bounds")
+                }
+                false => FastOpenCookie::REQUEST,
+            }),
             ..TcpOptions::default()
         };
         let header = TcpHeader {
@@ -375,7 +404,7 @@ impl Bench {
             dst_port: local_port,
             seq,
             ack,
-            flags: TcpFlags::from_bits_retain(forged.flags),
+            flags,
             window: forged.window,
             urgent: forged.urgent,
             options,
@@ -391,6 +420,7 @@ impl Bench {
             let Some(sent) = self.stack.poll_packet() else { return };
             let Some((ip, tcp, payload)) = check_sent(&sent.bytes) else { continue };
             assert_eq!((ip.src, ip.dst), (LOCAL, PEER));
+            self.cookie = tcp.options.fast_open.unwrap_or(self.cookie);
             let flags = u32::from(tcp.flags.contains(TcpFlags::SYN))
                 + u32::from(tcp.flags.contains(TcpFlags::FIN));
             let next = tcp.seq.wrapping_add(payload.len() as u32).wrapping_add(flags);
