@@ -228,7 +228,7 @@ impl Clients {
         }
         while self.next_operator <= now {
             self.connect(now, true);
-            self.next_operator = self.next_operator + OPERATOR_INTERVAL;
+            self.next_operator += OPERATOR_INTERVAL;
         }
         while let Some(&(deadline, id)) = self.patience.front()
             && deadline <= now
