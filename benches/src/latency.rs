@@ -22,9 +22,9 @@ use barewire_stack::tcp::Readiness;
 use barewire_stack::{Event, Instant, Rng, SocketError, SocketId, StackConfig};
 use hdrhistogram::Histogram;
 
-use crate::MESSAGE_BYTES;
 use crate::measure::thread_time;
 use crate::ours::Host;
+use crate::{MESSAGE_BYTES, WIRE_FRAMES};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -36,15 +36,12 @@ const CONNECTIONS: usize = 64;
 /// What is read or written by one call at most.
 const CALL_BYTES: usize = 4 << 10;
 
-/// Frames that the cable holds.
-const RING_LEN: usize = 2048;
-
 /// Latencies are told to three digits, up to this many nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
 /// How long the last answers may take.
-const LAST: Duration = Duration::from_secs(5);
+const LAST: Duration = Duration::from_secs(60);
 
 /// Parts of the most that both can do.
 pub const LIGHT: f64 = 0.05;
@@ -79,7 +76,7 @@ pub struct Latency {
 /// If a processor may not be used, or a connection fails.
 pub fn measure([here, there]: [usize; 2], time: Duration) -> Latency {
     let config = CableConfig {
-        ring_len: RING_LEN,
+        ring_len: WIRE_FRAMES,
         features: Features::SCATTER_GATHER,
         ..CableConfig::new("latency")
     };

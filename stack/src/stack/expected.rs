@@ -81,7 +81,7 @@ impl Stack {
                     let Some(text) = text else { return false };
                     let pieces = payload(segments, at + header_len..end);
                     self.deliver_expected(index, &header, &text, pieces);
-                } else {
+                } else if !self.sheds(packet.bytes) {
                     // By reference: the header is large enough for its copies to be seen in
                     // profiles.
                     let mut header = TcpHeader::default();

@@ -397,6 +397,9 @@ impl Stack {
     fn input_tcp(&mut self, mut transport: Transport<'_>) {
         self.egress.counters.tcp_segments_received += 1;
         let front = transport.pieces.first().map_or(&[][..], |piece| piece);
+        if self.sheds(front) {
+            return;
+        }
         let parsed = TcpHeader::parse(front, transport.len);
         // By reference: the header is large enough for its copies to be seen in profiles.
         let Ok((header, header_len)) = &parsed else {

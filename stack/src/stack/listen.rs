@@ -165,8 +165,7 @@ impl Stack {
     }
 
     /// A SYN for a listener (RFC 9293 §3.10.7.2). A full accept queue makes it unheard, so that the
-    /// client tries again, and so does a stack that is behind; a full half-open queue is answered
-    /// with a cookie. `iss_above` is the
+    /// client tries again; a full half-open queue is answered with a cookie. `iss_above` is the
     /// last sequence number of the same flow's TIME-WAIT (RFC 6191).
     pub(super) fn handle_syn(
         &mut self,
@@ -175,11 +174,6 @@ impl Stack {
         segment: Segment<'_>,
         iss_above: Option<u32>,
     ) {
-        // Before it has cost anything.
-        if self.behind && self.may_shed(id) {
-            self.egress.counters.listen_shed += 1;
-            return;
-        }
         let header = segment.header;
         let (now, mut open) = (self.egress.now, self.open_values(&key));
         if let Some(last) = iss_above {
