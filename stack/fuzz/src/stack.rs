@@ -397,7 +397,6 @@ impl Bench {
                 }
                 false => FastOpenCookie::REQUEST,
             }),
-            ..TcpOptions::default()
         };
         let header = TcpHeader {
             src_port: remote_port,
