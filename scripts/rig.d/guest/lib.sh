@@ -64,13 +64,31 @@ refused() {
 
 # --- the host --------------------------------------------------------------------------------------
 
-# host link a|b up|down, host unplug a|b: done by the machine's monitor.
+# host link a|b up|down, host unplug a|b: done by the machine's monitor. It is asked once more where no
+# answer comes; by the number it knows what it has done already.
 host() {
+    local answer number
+    number=$(($(cat /run/asked 2>/dev/null || echo 0) + 1))
+    echo "$number" >/run/asked
     exec 9<>/dev/ttyS1
-    echo "do $*" >&9
-    read -r answer <&9
+    echo "do $number $*" >&9
+    answered "$number" || {
+        echo "   the host is asked again"
+        echo "do $number $*" >&9
+        answered "$number" || fail "host $*: no answer"
+    }
     exec 9>&-
     [ "$answer" = ok ] || fail "host $*: $answer"
+}
+
+# answered NUMBER: waits for the host's answer to that request, and passes over late ones to earlier
+# requests; it goes to $answer. The host itself gives its monitor ten seconds.
+answered() {
+    local to
+    while read -r -t $((15 * PATIENCE)) to answer <&9; do
+        [ "$to" != "$1" ] || return 0
+    done
+    return 1
 }
 
 # --- the NICs --------------------------------------------------------------------------------------
