@@ -161,6 +161,9 @@ pub struct QueueCounters {
     pub tx_errors: u64,
     /// Times a frame had to wait because the device had no room.
     pub tx_full: u64,
+    /// Times that frames waited for seconds while the device reported none of them sent: its link
+    /// is down, its peer asks for a pause, or it is stuck.
+    pub tx_stalls: u64,
     /// Frames copied into one segment because the device takes only one.
     pub tx_linearised: u64,
     /// System calls made, where the device needs them.
