@@ -128,10 +128,10 @@ impl<F: Family> NicQueue<F> {
         granted: Features,
     ) -> Result<(Running<F>, RingPlaces), DeviceError> {
         let config = &self.core.config;
-        let region = Region::new(region_len(config), false)
+        let function = self.hw.function();
+        let region = Region::new(region_len(config), function.needs_hugepages())
             .map_err(|error| DeviceError::Config(error.to_string()))?;
         let region = Arc::new(region);
-        let function = self.hw.function();
         let rings = function.map(&region).map_err(device_error)?;
         let packets = function.map(pool.region()).map_err(device_error)?;
         let rx = Descriptors::new(&region, 0, config.rx_ring);
