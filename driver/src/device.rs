@@ -221,6 +221,18 @@ pub enum DeviceError {
     /// Each queue is opened once.
     #[error("queue {0} is open already")]
     QueueTaken(u16),
+    /// The device does not take frames that long.
+    #[error("{device} takes an MTU of {most} bytes at most, not {wanted}: {why}")]
+    Mtu {
+        /// Where it is.
+        device: String,
+        /// What was asked for.
+        wanted: u16,
+        /// What it takes.
+        most: u16,
+        /// The reason, in words.
+        why: &'static str,
+    },
     /// The configuration does not fit the device.
     #[error("{0}")]
     Config(String),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bus::Function;
-use crate::device::{LinkState, MacAddr};
+use crate::device::{DeviceError, LinkState, MacAddr};
 use crate::intel::{FlowControl, Support, model};
 use crate::model::Access;
 
@@ -279,6 +279,23 @@ fn what_does_not_fit_the_device_is_refused_with_a_reason() {
     let rig = Rig::new(small(1));
     assert!(rig.nic.queue(QueueId(0)).is_err() && rig.nic.queue(QueueId(1)).is_err());
     rig.end();
+}
+
+#[test]
+fn a_virtual_function_takes_no_jumbo_frames_and_says_so() {
+    use crate::intel::igb;
+    let open_virtual = |mtu| {
+        let model = Arc::new(IgbModel::new(MAC).unwrap());
+        let config = NicConfig { mtu, ..small(1) };
+        igb::open(model, igb::Chip::Virtual, Support::Emulated, config).unwrap_err()
+    };
+    for mtu in [1501, 9000] {
+        let error = open_virtual(mtu);
+        let told = matches!(error, DeviceError::Mtu { wanted, most: 1500, .. } if wanted == mtu);
+        assert!(told, "{error}");
+    }
+    // The model has no mailbox; up to there 1,500 bytes come.
+    assert!(open_virtual(1500).to_string().contains("V2PMAILBOX"));
 }
 
 #[test]
