@@ -87,6 +87,11 @@ pub trait Function: Send + Sync + fmt::Debug {
     fn address(&self) -> String;
     /// BAR 0.
     fn registers(&self) -> Arc<dyn Registers>;
+    /// True if [`Function::map`] takes regions of hugepages only: without an IOMMU the device goes
+    /// by physical addresses, and only hugepages keep theirs.
+    fn needs_hugepages(&self) -> bool {
+        false
+    }
     /// Makes a region reachable for the device (for reading and writing).
     ///
     /// # Errors

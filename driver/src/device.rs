@@ -161,6 +161,9 @@ pub struct QueueCounters {
     pub tx_errors: u64,
     /// Times a frame had to wait because the device had no room.
     pub tx_full: u64,
+    /// Times that frames waited for seconds while the device reported none of them sent: its link
+    /// is down, its peer asks for a pause, or it is stuck.
+    pub tx_stalls: u64,
     /// Frames copied into one segment because the device takes only one.
     pub tx_linearised: u64,
     /// System calls made, where the device needs them.
@@ -218,6 +221,18 @@ pub enum DeviceError {
     /// Each queue is opened once.
     #[error("queue {0} is open already")]
     QueueTaken(u16),
+    /// The device does not take frames that long.
+    #[error("{device} takes an MTU of {most} bytes at most, not {wanted}: {why}")]
+    Mtu {
+        /// Where it is.
+        device: String,
+        /// What was asked for.
+        wanted: u16,
+        /// What it takes.
+        most: u16,
+        /// The reason, in words.
+        why: &'static str,
+    },
     /// The configuration does not fit the device.
     #[error("{0}")]
     Config(String),

@@ -126,9 +126,25 @@ pub(crate) fn start_negotiation(hw: &Hw, flow: FlowControl) -> Result<(), BusErr
     phy_write(hw, mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
 }
 
-/// Sets up pause frames as such (82576 §4.5.9, §3.5.5); whether they are used is for
-/// [`resolve_flow_control`].
-pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, packet_buffer: u32) {
+/// Fill levels of a receive packet buffer of `buffer` bytes below which the peer may send again and
+/// from which on it is asked to pause, for frames of up to `frame` bytes on the wire.
+///
+/// Above the high mark there is room for two of the largest frames (82576 §3.5.5): one that we
+/// are sending when we ask for the pause, and one that the peer is sending when it gets the request.
+/// Where the buffer is too small for that the high mark is its middle: a pause comes late then and
+/// still helps, while one that is asked for at every frame would stop the link.
+fn watermarks(buffer: u32, frame: u32) -> (u32, u32) {
+    /// The registers hold multiples of 8 (82574) and of 16 bytes (82576 §8.5.5).
+    const UNIT: u32 = 16;
+    let high = buffer.saturating_sub(2 * frame).max(buffer / 2) / UNIT * UNIT;
+    // One ordinary frame lower, so that the two kinds of request do not take turns.
+    let low = high.saturating_sub(1500).max(high / 2) / UNIT * UNIT;
+    (low, high)
+}
+
+/// Sets up pause frames as such (82576 §4.5.9, §3.5.5), for a receive packet buffer of `buffer`
+/// bytes and frames of up to `frame`; whether they are used is for [`resolve_flow_control`].
+pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, buffer: u32, frame: u32) {
     /// The reserved multicast address 01-80-C2-00-00-01 and EtherType 88-08 of MAC control frames.
     const PAUSE_ADDRESS: (u32, u32) = (0x00c2_8001, 0x0100);
     const PAUSE_TYPE: u32 = 0x8808;
@@ -141,11 +157,9 @@ pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, packet_buffer: 
     hw.write(regs::FCTTV, PAUSE_TIME);
     let (low, high) = match flow {
         FlowControl::Off | FlowControl::Receive => (0, 0),
-        // Room for two of the largest frames above the high mark: one that we are sending when we
-        // ask for the pause, and one that the peer is sending when it gets the request.
         FlowControl::Full => {
-            let high = packet_buffer.saturating_sub(2 * 10 * 1024) & 0xfff0;
-            (high.saturating_sub(1500) & 0xfff0 | XON_ENABLE, high)
+            let (low, high) = watermarks(buffer, frame);
+            (low | XON_ENABLE, high)
         }
     };
     hw.write(regs::FCRTL, low);
@@ -182,6 +196,19 @@ pub(crate) fn state(hw: &Hw) -> LinkState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_peer_is_asked_to_pause_while_there_is_room_and_never_always() {
+        let kib = 1024;
+        assert_eq!(watermarks(32 * kib, 1522), (28_208, 29_712), "igb");
+        assert_eq!(watermarks(20 * kib, 1522), (15_920, 17_424), "82574");
+        assert_eq!(watermarks(32 * kib, 9238), (14_880, 16_384), "igb with jumbo frames");
+        assert_eq!(watermarks(20 * kib, 9238), (8_736, 10_240), "82574 with jumbo frames");
+        for buffer in [8 * kib, 20 * kib, 64 * kib] {
+            let (low, high) = watermarks(buffer, 9238);
+            assert!(0 < low && low < high && high < buffer, "{buffer}: {low}, {high}");
+        }
+    }
 
     #[test]
     fn pause_frames_need_both_sides_to_agree() {

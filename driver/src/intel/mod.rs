@@ -44,10 +44,6 @@ pub const MAX_MTU: u16 = 9216;
 /// Smallest MTU of IPv4 that everybody can send (RFC 791 §3.2).
 const MIN_MTU: u16 = 68;
 
-/// Bytes of receive packet buffer that flow control counts on: what is left on the smallest device
-/// of both families.
-const PACKET_BUFFER: u32 = 32 * 1024;
-
 /// Whether anybody has seen a device work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
@@ -137,6 +133,11 @@ impl NicConfig {
             interrupt_interval_us: 10,
             send_unmapped: false,
         }
+    }
+
+    /// Bytes on the wire of the largest frame that is received.
+    fn frame_len(&self) -> u32 {
+        u32::from(self.mtu) + nic::ETHERNET_LEN + nic::VLAN_LEN + nic::FCS_LEN
     }
 
     fn check(&self, most_queues: u16) -> Result<(), DeviceError> {

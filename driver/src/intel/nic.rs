@@ -80,6 +80,8 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn context_index(&self, queue: u16) -> u8;
     /// Offers that this device cannot make.
     fn missing(&self) -> Features;
+    /// Bytes of the packet buffer's receive part.
+    fn receive_buffer(&self) -> u32;
     /// False for a virtual function, whose filters belong to the physical one.
     fn owns_filters(&self) -> bool;
     fn statistics(&self) -> &'static [Statistic] {
@@ -549,7 +551,8 @@ impl<F: Family> Nic for NicDevice<F> {
         }
         let mut state = self.0.lock();
         state.flow_control = flow;
-        link::configure_flow_control(self.0.hw(), flow, super::PACKET_BUFFER);
+        let (buffer, frame) = (self.0.family.receive_buffer(), self.0.config.frame_len());
+        link::configure_flow_control(self.0.hw(), flow, buffer, frame);
         link::start_negotiation(self.0.hw(), flow).map_err(super::device_error)
     }
 }

@@ -39,6 +39,10 @@ const NO_INTERRUPT_WAIT_NS: u64 = 100_000;
 /// out, so that a queue without traffic has to look.
 const LOOK_WAIT_NS: u64 = 1_000_000_000;
 
+/// How long the device may report none of the frames it has before that is counted. Between two
+/// reports are 32 descriptors at most, which take 1.7 s at 10 Mbit/s if each is a large segment.
+const STALL_NS: u64 = 2_000_000_000;
+
 /// An address bit that every IOMMU translates (they have 39 at least) and no mapping reaches.
 const NOTHING_MAPPED: u64 = 1 << 38;
 
@@ -60,6 +64,7 @@ impl<F: Family> QueueSeed for NicSeed<F> {
             armed: false,
             polls: 0,
             gone: false,
+            stall: StallWatch::default(),
             clock: Clock::monotonic(),
             counters: QueueCounters::default(),
         })
@@ -74,6 +79,25 @@ struct Running<F: Family> {
     _mappings: [Box<dyn DmaMapping>; 2],
 }
 
+/// Notices that frames wait and the device reports none of them.
+#[derive(Debug, Default)]
+struct StallWatch {
+    /// While frames wait: how many have been reported, and when that was seen first.
+    waiting: Option<(usize, u64)>,
+}
+
+impl StallWatch {
+    /// True once in [`STALL_NS`] in which nothing was reported although frames wait.
+    fn is_stalled(&mut self, pending: usize, reported: usize, now_ns: u64) -> bool {
+        let still = self.waiting.filter(|&(before, _)| pending > 0 && before == reported);
+        let stalled = still.is_some_and(|(_, since)| now_ns.saturating_sub(since) >= STALL_NS);
+        if still.is_none() || stalled {
+            self.waiting = (pending > 0).then_some((reported, now_ns));
+        }
+        stalled
+    }
+}
+
 struct NicQueue<F: Family> {
     hw: Hw,
     core: Arc<Core<F>>,
@@ -86,6 +110,7 @@ struct NicQueue<F: Family> {
     polls: u32,
     /// The device was found to be gone, or was cut off.
     gone: bool,
+    stall: StallWatch,
     clock: Clock,
     counters: QueueCounters,
 }
@@ -103,10 +128,10 @@ impl<F: Family> NicQueue<F> {
         granted: Features,
     ) -> Result<(Running<F>, RingPlaces), DeviceError> {
         let config = &self.core.config;
-        let region = Region::new(region_len(config), false)
+        let function = self.hw.function();
+        let region = Region::new(region_len(config), function.needs_hugepages())
             .map_err(|error| DeviceError::Config(error.to_string()))?;
         let region = Arc::new(region);
-        let function = self.hw.function();
         let rings = function.map(&region).map_err(device_error)?;
         let packets = function.map(pool.region()).map_err(device_error)?;
         let rx = Descriptors::new(&region, 0, config.rx_ring);
@@ -135,7 +160,8 @@ impl<F: Family> NicQueue<F> {
         Ok((running, places))
     }
 
-    /// Looks whether the device is still there: a register read, so not for every burst.
+    /// Looks whether the device is still there and what it has sent: a register read and more, so
+    /// not for every burst.
     #[cold]
     fn look(&mut self) -> Result<(), QueueError> {
         self.polls = 0;
@@ -143,6 +169,12 @@ impl<F: Family> NicQueue<F> {
         if self.gone {
             let reason = format!("{} does not answer", self.hw.function().address());
             return Err(QueueError::Gone(io::Error::new(io::ErrorKind::NotConnected, reason)));
+        }
+        if let Some(running) = &mut self.running {
+            running.tx.reclaim_past_lost();
+            let (pending, reported) = (running.tx.pending(), running.tx.reported());
+            let stalled = self.stall.is_stalled(pending, reported, self.clock.now_ns());
+            self.counters.tx_stalls += u64::from(stalled);
         }
         Ok(())
     }
@@ -207,7 +239,8 @@ impl<F: Family> Queue for NicQueue<F> {
         if let Some(tail) = tail {
             self.ring_tx(tail);
         } else if !burst.is_empty() {
-            // A full ring that nobody empties is what a device that is gone looks like.
+            // A full ring that nobody empties is what a device looks like that is gone, and one
+            // whose reports got lost.
             self.look()?;
         }
         Ok(sent)
@@ -236,8 +269,9 @@ impl<F: Family> Queue for NicQueue<F> {
         if running.rx.ready() || running.tx.reclaim() > 0 {
             return Arm::Ready;
         }
-        if self.look().is_err() {
-            // The next burst tells why.
+        let pending = self.pending_tx();
+        if self.look().is_err() || self.pending_tx() < pending {
+            // The next burst tells why, or has room again.
             return Arm::Ready;
         }
         let starved = self.running.as_ref().is_some_and(|running| running.rx.starved());
@@ -282,5 +316,23 @@ impl<F: Family> Queue for NicQueue<F> {
 impl<F: Family> Drop for NicQueue<F> {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_frames_that_wait_while_nothing_is_reported() {
+        let mut watch = StallWatch::default();
+        assert!(!watch.is_stalled(0, 0, 9 * STALL_NS), "nothing waits");
+        assert!(!watch.is_stalled(5, 0, 20 * STALL_NS), "it may have been sent just now");
+        assert!(!watch.is_stalled(5, 0, 21 * STALL_NS - 1));
+        assert!(watch.is_stalled(6, 0, 21 * STALL_NS));
+        assert!(!watch.is_stalled(6, 0, 22 * STALL_NS - 1), "once in so long");
+        assert!(!watch.is_stalled(3, 3, 22 * STALL_NS), "some went out");
+        assert!(watch.is_stalled(3, 3, 23 * STALL_NS));
+        assert!(!watch.is_stalled(0, 6, 24 * STALL_NS));
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Reports are asked for every 32 descriptors and at the end of every burst, so that a quiet
 //! sender's memory comes back, too. A device finishes descriptors in order: a report also speaks
-//! for all before it, and so one that got lost is made good by the next.
+//! for all before it, and so one that got lost is made good by the next, and several in a row by the
+//! first behind them, for which the queue looks when the ring is full and before it sleeps.
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -139,6 +140,11 @@ impl<F: Format> TxRing<F> {
     /// Frames not yet reported.
     pub(crate) fn pending(&self) -> usize {
         self.sent.wrapping_sub(self.reported)
+    }
+
+    /// Frames reported since the ring was made.
+    pub(crate) fn reported(&self) -> usize {
+        self.reported
     }
 
     /// Puts frames on the ring until it is full; gives their number and the new tail, if it moved.
@@ -307,11 +313,28 @@ impl<F: Format> TxRing<F> {
     /// Lets go of what the device has reported; gives the number of frames.
     pub(crate) fn reclaim(&mut self) -> usize {
         let mut last = None;
-        // A report speaks for all before it, so that one that got lost does not stop the ring.
+        // A report speaks for all before it, so that one that got lost does not stop the ring; for
+        // more in a row there is `reclaim_past_lost`.
         while self.is_reported(0) || self.is_reported(1) {
             last = self.marks.pop_front();
         }
-        let Some(mark) = last else { return 0 };
+        last.map_or(0, |mark| self.let_go(mark))
+    }
+
+    /// The same past any number of lost reports in a row. Looks at every mark that is awaited, up to
+    /// the ring's length: for when nothing else goes on, not for every burst.
+    #[cold]
+    pub(crate) fn reclaim_past_lost(&mut self) -> usize {
+        let Some(last) = (0..self.marks.len()).rev().find(|&mark| self.is_reported(mark)) else {
+            return 0;
+        };
+        let mark = self.marks.drain(..=last).next_back();
+        mark.map_or(0, |mark| self.let_go(mark))
+    }
+
+    /// Lets go of everything up to a mark that the device has reported.
+    #[inline]
+    fn let_go(&mut self, mark: Mark) -> usize {
         // Orders the loads of DD before the reuse of what they speak for.
         barrier::acquire_descriptor();
         self.queued.release_to(mark.slices);

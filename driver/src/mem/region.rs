@@ -58,6 +58,12 @@ impl Region {
         if len == 0 || len > isize::MAX as usize / 2 {
             return Err(RegionError::Length(len));
         }
+        #[cfg(test)]
+        if try_huge && tests::PRETEND_HUGE.get() {
+            let mut region = Region::new(len, false)?;
+            region.claim_huge();
+            return Ok(region);
+        }
         if try_huge
             && let Some(huge) = sys::hugepage_size()
             && let Ok(region) = Self::map(len.next_multiple_of(huge), PageKind::Huge)
@@ -111,6 +117,12 @@ impl Region {
         self.pages = PageKind::Huge;
     }
 
+    /// From now on every region that this thread wants in hugepages claims to be so.
+    #[cfg(test)]
+    pub(crate) fn pretend_huge() {
+        tests::PRETEND_HUGE.set(true);
+    }
+
     /// Start of the mapping. Packet memory is reached through the owner of a slot, see
     /// [`super::Pool`]; descriptor rings through [`crate::ring`].
     pub(crate) fn base(&self) -> *mut u8 {
@@ -121,6 +133,10 @@ impl Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    thread_local! {
+        pub(super) static PRETEND_HUGE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
 
     #[test]
     fn a_region_is_zeroed_and_page_aligned() {

@@ -202,6 +202,10 @@ impl Function for VfioFunction {
         Arc::clone(&self.bar) as Arc<dyn Registers>
     }
 
+    fn needs_hugepages(&self) -> bool {
+        self.space.needs_hugepages()
+    }
+
     fn map(&self, region: &Arc<Region>) -> Result<Box<dyn DmaMapping>, BusError> {
         let mapping = self.space.map(region);
         let mapping = mapping

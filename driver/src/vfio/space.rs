@@ -197,6 +197,14 @@ impl AddressSpace {
         VfioError::Busy { path: node.to_owned(), holders: self.system.holders(node) }
     }
 
+    /// True if regions are reached by their physical address, which only hugepages keep.
+    pub(super) fn needs_hugepages(&self) -> bool {
+        match self.backend {
+            Backend::NoIommu { .. } => true,
+            Backend::Group { .. } | Backend::Iommufd { .. } => false,
+        }
+    }
+
     /// Makes a region reachable.
     pub(super) fn map(self: &Arc<Self>, region: &Arc<Region>) -> Result<Mapping, VfioError> {
         let iova = match &self.backend {

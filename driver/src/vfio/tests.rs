@@ -1,8 +1,11 @@
 use super::*;
 use std::sync::Arc;
 
-use crate::bus::{BusError, Function};
-use crate::mem::Region;
+use crate::bus::{BusError, DmaMapping, Function, Registers};
+use crate::device::{DeviceError, Features, MacAddr, QueueId};
+use crate::intel;
+use crate::mem::{Pool, PoolConfig, Region};
+use crate::model::IgbModel;
 use crate::pci::fake_tree::Tree;
 use crate::pci::{PciAddress, System};
 use crate::sys::vfio::fake::{BAR_LEN, FakeKernel};
@@ -255,6 +258,76 @@ fn without_an_iommu_memory_has_to_stay_where_it_is_in_one_piece() {
         let error = function.map(&huge(4096)).unwrap_err().to_string();
         assert!(error.contains("CAP_SYS_ADMIN"), "{name}: {error}");
     }
+}
+
+/// A card that can be brought up: its registers are a model's, and its memory goes through VFIO.
+#[derive(Debug)]
+struct Card {
+    model: IgbModel,
+    vfio: VfioFunction,
+}
+
+impl Function for Card {
+    fn id(&self) -> (u16, u16) {
+        self.vfio.id()
+    }
+    fn address(&self) -> String {
+        self.vfio.address()
+    }
+    fn registers(&self) -> Arc<dyn Registers> {
+        self.model.registers()
+    }
+    fn needs_hugepages(&self) -> bool {
+        self.vfio.needs_hugepages()
+    }
+    fn map(&self, region: &Arc<Region>) -> Result<Box<dyn DmaMapping>, BusError> {
+        self.vfio.map(region)
+    }
+    fn set_bus_master(&self, on: bool) -> Result<(), BusError> {
+        self.model.set_bus_master(on)
+    }
+    fn reset(&self) -> Result<(), BusError> {
+        self.vfio.reset()
+    }
+    fn vectors(&self) -> u16 {
+        self.vfio.vectors()
+    }
+    fn enable_vectors(&self, count: u16) -> Result<Vec<std::os::fd::RawFd>, BusError> {
+        self.vfio.enable_vectors(count)
+    }
+    fn is_gone(&self) -> bool {
+        self.vfio.is_gone()
+    }
+}
+
+/// Brings a card up and starts a queue, as applications do; gives where the rings lie.
+fn start_queue(vfio: VfioFunction, pool: &Pool) -> Result<[u64; 2], DeviceError> {
+    let model = IgbModel::new(MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
+    let card = Card { model: model.clone(), vfio };
+    let nic = intel::open(Arc::new(card), intel::NicConfig::new(1))?;
+    let mut queue = nic.queue(QueueId(0))?.open();
+    queue.start(pool, Features::all())?;
+    let rings =
+        [0xc000, 0xe000].map(|at| u64::from(model.peek(at + 4)) << 32 | u64::from(model.peek(at)));
+    queue.stop();
+    Ok(rings)
+}
+
+#[test]
+fn a_queue_starts_without_an_iommu_if_there_are_hugepages() {
+    let config = PoolConfig { slots: 64, slot_len: 2048, cells: 64, try_huge: true };
+    let frames: fn(u64) -> u64 = |page| 1 << 63 | (0x1_0000 + page);
+    let (tree, kernel) = bare_machine("noiommu-queue", frames);
+    Region::pretend_huge();
+    let pool = Pool::new(config).unwrap();
+    let function = open_at(&kernel, &tree.system, Access::NoIommu).unwrap();
+    let [rx, tx] = start_queue(function, &pool).unwrap();
+    assert_eq!((rx, tx), (0x1_0000 * 4096, 0x1_0000 * 4096 + 512 * 16), "physical addresses");
+    assert!(pool.audit().all_free());
+    let small = Pool::new(PoolConfig { try_huge: false, ..config }).unwrap();
+    let function = open_at(&kernel, &tree.system, Access::NoIommu).unwrap();
+    let error = start_queue(function, &small).unwrap_err().to_string();
+    assert!(error.contains("hugepages"), "{error}");
 }
 
 #[test]

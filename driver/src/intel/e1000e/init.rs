@@ -13,12 +13,12 @@ use super::{Chip, E1000e};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::igb::bring_up::{reset, stop_dma};
-use crate::intel::nic::{clear_filters, read_station};
+use crate::intel::link;
+use crate::intel::nic::{Family, clear_filters, read_station};
 use crate::intel::regs::{
     self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RCTL, RETA, RFCTL, RSSRK, RXCSUM, TCTL,
     VET, rctl, rxcsum, tctl,
 };
-use crate::intel::{PACKET_BUFFER, link};
 
 /// How long firmware may hold the PHY (§4.6.3.2).
 const PHY_OWNER_WAIT: Duration = Duration::from_millis(20);
@@ -57,7 +57,8 @@ impl E1000e {
         hw.set(CTRL_EXT, common::ctrl_ext::DRV_LOAD);
         self.apply_errata();
         clear_filters(hw, mac, self.config.vlan);
-        link::configure_flow_control(hw, self.config.flow_control, PACKET_BUFFER / 2);
+        let (flow, frame) = (self.config.flow_control, self.config.frame_len());
+        link::configure_flow_control(hw, flow, self.receive_buffer(), frame);
         self.own_phy();
         let negotiating = link::start_negotiation(hw, self.config.flow_control);
         self.release_phy();

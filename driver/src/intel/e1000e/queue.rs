@@ -4,7 +4,7 @@
 use std::thread;
 
 use super::init::UNIT_PAUSE;
-use super::regs::{EIAC, IAM, ICS, IVAR, ivar, rctl as own_rctl};
+use super::regs::{EIAC, IAM, ICS, IVAR, PBA, ivar, pba, rctl as own_rctl};
 use super::{Chip, E1000e};
 use crate::bus::BusError;
 use crate::device::Features;
@@ -166,6 +166,13 @@ impl Family for E1000e {
             Chip::I82574 => Features::empty(),
             Chip::I82583 | Chip::I82571 => Features::RSS_HASH,
         }
+    }
+
+    fn receive_buffer(&self) -> u32 {
+        /// Least and most that a controller of the family can have set aside.
+        const POSSIBLE_KIB: std::ops::RangeInclusive<u32> = 8..=64;
+        let kib = self.hw.read(PBA) & pba::RXA;
+        1024 * kib.clamp(*POSSIBLE_KIB.start(), *POSSIBLE_KIB.end())
     }
 
     fn owns_filters(&self) -> bool {

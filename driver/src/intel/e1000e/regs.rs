@@ -15,6 +15,8 @@ pub(super) const IVAR: Reg = Reg::new("IVAR", 0x00e4);
 pub(super) const EITR: Reg = Reg::new("EITR", 0x00e8);
 /// §10.2.2.20 who owns the PHY.
 pub(super) const EXTCNF_CTRL: Reg = Reg::new("EXTCNF_CTRL", 0x0f00);
+/// How the packet buffer is split, 20 KiB for either direction on an 82574 after a reset.
+pub(super) const PBA: Reg = Reg::new("PBA", 0x1000);
 /// §10.2.5.4 delay of receive interrupts.
 pub(super) const RDTR: Reg = Reg::new("RDTR", 0x2820);
 /// §10.2.5.9 the same as a bound.
@@ -41,6 +43,12 @@ pub(super) mod icr {
     pub(in crate::intel::e1000e) const RXQ0: u32 = 1 << 20;
     pub(in crate::intel::e1000e) const TXQ0: u32 = 1 << 22;
     pub(in crate::intel::e1000e) const OTHER: u32 = 1 << 24;
+}
+
+/// Bits of [`PBA`].
+pub(super) mod pba {
+    /// KiB for receiving.
+    pub(in crate::intel::e1000e) const RXA: u32 = 0xffff;
 }
 
 /// Bits of CTRL_EXT (§10.2.2.5).

@@ -17,12 +17,12 @@ use super::{Chip, Igb};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::hw::{Hw, Until};
-use crate::intel::nic::{ETHERNET_LEN, FCS_LEN, VLAN_LEN, clear_filters, read_station};
+use crate::intel::nic::{Family, clear_filters, read_station};
 use crate::intel::regs::{
     CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
     ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
-use crate::intel::{PACKET_BUFFER, link, regs as common};
+use crate::intel::{link, regs as common};
 
 /// How long pending reads and writes of the device may take (§5.2.3.3: 800 ms at the very most; the
 /// data sheet's own procedure waits 80 ms).
@@ -91,7 +91,8 @@ impl Igb {
         hw.set(CTRL_EXT, ctrl_ext::DRV_LOAD);
         clear_filters(hw, mac, self.config.vlan);
         self.clear_second_addresses();
-        link::configure_flow_control(hw, self.config.flow_control, PACKET_BUFFER);
+        let (flow, frame) = (self.config.flow_control, self.config.frame_len());
+        link::configure_flow_control(hw, flow, self.receive_buffer(), frame);
         link::start_negotiation(hw, self.config.flow_control)?;
         self.init_receive();
         self.init_transmit();
@@ -129,8 +130,7 @@ impl Igb {
         let hw = &self.hw;
         hw.write(VET, VLAN_TYPE);
         hw.write(regs::VT_CTL, 0);
-        let largest = u32::from(self.config.mtu) + ETHERNET_LEN + VLAN_LEN + FCS_LEN;
-        hw.write(RLPML, largest);
+        hw.write(RLPML, self.config.frame_len());
         // SECRC: the check sequence is not stored, so that lengths are the frames' own.
         hw.write(RCTL, rctl::BAM | rctl::SECRC | rctl::LPE);
         let mut checksums = rxcsum::PCSD;

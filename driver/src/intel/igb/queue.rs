@@ -24,6 +24,10 @@ const RX_THRESHOLDS: u32 =
 const TX_THRESHOLDS: u32 =
     8 << dctl::PTHRESH_SHIFT | 1 << dctl::HTHRESH_SHIFT | 1 << dctl::WTHRESH_SHIFT;
 
+/// What flow control counts on of the packet buffer's receive part: every controller of the family
+/// has at least that after a reset, the 82576 twice as much.
+const RECEIVE_BUFFER: u32 = 32 * 1024;
+
 fn enabled(on: bool) -> Until {
     Until {
         condition: if on { "ENABLE" } else { "ENABLE cleared" },
@@ -148,6 +152,10 @@ impl Family for Igb {
                 Features::empty()
             }
         }
+    }
+
+    fn receive_buffer(&self) -> u32 {
+        RECEIVE_BUFFER
     }
 
     fn owns_filters(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bus::Function;
-use crate::device::{LinkState, MacAddr};
+use crate::device::{DeviceError, LinkState, MacAddr};
 use crate::intel::{FlowControl, Support, model};
 use crate::model::Access;
 
@@ -279,6 +279,53 @@ fn what_does_not_fit_the_device_is_refused_with_a_reason() {
     let rig = Rig::new(small(1));
     assert!(rig.nic.queue(QueueId(0)).is_err() && rig.nic.queue(QueueId(1)).is_err());
     rig.end();
+}
+
+#[test]
+fn a_virtual_function_takes_no_jumbo_frames_and_says_so() {
+    use crate::intel::igb;
+    let open_virtual = |mtu| {
+        let model = Arc::new(IgbModel::new(MAC).unwrap());
+        let config = NicConfig { mtu, ..small(1) };
+        igb::open(model, igb::Chip::Virtual, Support::Emulated, config).unwrap_err()
+    };
+    for mtu in [1501, 9000] {
+        let error = open_virtual(mtu);
+        let told = matches!(error, DeviceError::Mtu { wanted, most: 1500, .. } if wanted == mtu);
+        assert!(told, "{error}");
+    }
+    // The model has no mailbox; up to there 1,500 bytes come.
+    assert!(open_virtual(1500).to_string().contains("V2PMAILBOX"));
+}
+
+#[test]
+fn the_registers_hold_what_was_configured() {
+    const CTRL_EXT: u32 = 0x0018;
+    const SRRCTL: u32 = 0x280c;
+    const EITR: u32 = 0x1680;
+    let config = NicConfig {
+        interrupt_interval_us: 10,
+        flow_control: FlowControl::Full,
+        mtu: 9000,
+        ..small(2)
+    };
+    let rig = Rig::new(config);
+    let peek = |at| rig.model.peek(at);
+    // Values as the data sheet has the fields, not by the driver's own constants.
+    assert_eq!(peek(CTRL_EXT) & 1 << 28, 1 << 28, "DRV_LOAD: firmware leaves the device alone");
+    for queue in 0..2 {
+        // §8.8.14: microseconds from bit 2 on.
+        assert_eq!(peek(EITR + 4 * queue), 40, "EITR {queue}");
+        // §8.10.2: drop when no descriptor is there, one advanced buffer, size in KiB.
+        assert_eq!(peek(SRRCTL + 0x100 * queue), 1 << 31 | 1 << 25 | 2, "SRRCTL {queue}");
+    }
+    rig.nic.set_moderation(100);
+    assert_eq!((peek(EITR), peek(EITR + 4)), (400, 400));
+    let (low, high) = (peek(0x2160) & 0xffff, peek(0x2168));
+    assert!(0 < low && low < high && high < 64 * 1024, "FCRTL {low}, FCRTH {high}");
+    let model = rig.model.clone();
+    rig.end();
+    assert_eq!(model.peek(CTRL_EXT) & 1 << 28, 0, "DRV_LOAD after the end");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A device that breaks its contract: counted, never believed, nothing lost.
 
+use std::time::Duration;
+
 use super::*;
-use crate::device::QueueError;
+use crate::device::{Arm, QueueError};
 use crate::model::RxFault;
 
 /// Frames that a broken device reports, then whole ones.
@@ -77,6 +79,57 @@ fn lost_reports_are_made_good_by_the_next() {
     rig.push(&[&tcp(2, b"two")], TxFrame::default());
     rig.send();
     assert_eq!((rig.queues[0].reclaim(), rig.queues[0].pending_tx()), (2, 0));
+    rig.end();
+}
+
+#[test]
+fn any_number_of_reports_lost_in_a_row_stops_nothing() {
+    for lost in [2, 3, 20] {
+        let mut rig = Rig::new(small(1));
+        rig.model.set_faults(|faults| faults.lost_reports = lost);
+        for port in 0..100 {
+            rig.push(&[&tcp(port, b"x")], TxFrame::default());
+            rig.send();
+        }
+        for _ in 0..10 {
+            rig.send();
+        }
+        assert_eq!((rig.tx.len(), rig.model.take_sent().len()), (0, 100), "{lost} lost");
+        rig.queues[0].reclaim();
+        assert_eq!(rig.queues[0].pending_tx(), 0, "{lost} lost");
+        rig.end();
+    }
+}
+
+#[test]
+fn a_quiet_sender_whose_reports_got_lost_has_its_memory_back_before_it_sleeps() {
+    let mut rig = Rig::new(small(1));
+    rig.model.set_faults(|faults| faults.lost_reports = 2);
+    for port in 0..3 {
+        rig.push(&[&tcp(port, b"x")], TxFrame::default());
+        rig.send();
+    }
+    assert_eq!(rig.queues[0].arm(), Arm::Ready);
+    assert_eq!((rig.queues[0].pending_tx(), rig.pools[0].audit().queued), (0, 0));
+    rig.queues[0].disarm();
+    rig.end();
+}
+
+#[test]
+fn a_device_that_reports_nothing_for_seconds_is_counted() {
+    let mut rig = Rig::new(small(1));
+    rig.model.set_faults(|faults| faults.lost_reports = u32::MAX);
+    rig.push(&[&tcp(1, b"x")], TxFrame::default());
+    rig.send();
+    let stalls_after = |rig: &mut Rig, pause: Duration| {
+        std::thread::sleep(pause);
+        rig.queues[0].arm();
+        rig.queues[0].disarm();
+        rig.queues[0].counters().tx_stalls
+    };
+    assert_eq!(stalls_after(&mut rig, Duration::ZERO), 0);
+    assert_eq!(stalls_after(&mut rig, Duration::from_millis(2100)), 1);
+    assert_eq!(stalls_after(&mut rig, Duration::ZERO), 1, "once in so many seconds");
     rig.end();
 }
 

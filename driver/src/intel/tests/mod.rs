@@ -3,6 +3,7 @@
 
 mod bring_up;
 mod faults;
+mod flow_control;
 mod receive;
 mod transmit;
 

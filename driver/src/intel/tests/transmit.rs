@@ -27,10 +27,11 @@ fn many_rounds_of_the_ring_lose_nothing() {
             rig.push(&[&frame[..54], &frame[54..]], TxFrame::default());
             sent.push(frame);
         }
-        while !rig.tx.is_empty() {
+        for _ in 0..4 {
             rig.send();
             rig.queues[0].reclaim();
         }
+        assert!(rig.tx.is_empty(), "round {round} did not go out");
     }
     assert_eq!(rig.model.take_sent(), sent);
     assert_eq!(rig.queues[0].pending_tx(), 0);

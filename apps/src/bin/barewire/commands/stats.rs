@@ -53,7 +53,7 @@ fn counted(engines: &[&EngineStats]) -> Vec<(String, u64)> {
 }
 
 /// The counters of a queue by name; a new one that is not named here does not compile.
-fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 12] {
+fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
     let QueueCounters {
         rx_frames,
         rx_bytes,
@@ -65,6 +65,7 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 12] {
         rx_checksum_bad,
         tx_errors,
         tx_full,
+        tx_stalls,
         tx_linearised,
         syscalls,
     } = *counters;
@@ -79,6 +80,7 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 12] {
         ("rx_checksum_bad", rx_checksum_bad),
         ("tx_errors", tx_errors),
         ("tx_full", tx_full),
+        ("tx_stalls", tx_stalls),
         ("tx_linearised", tx_linearised),
         ("syscalls", syscalls),
     ]
