@@ -124,7 +124,9 @@ impl Tcb {
     /// The socket layer normally gives the 4-tuple to the compact form; this serves until then.
     fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let Some(mut compact) = self.time_wait() else { return self.finish() };
-        match compact.handle_segment(now, segment.header, segment.payload_len) {
+        let outcome = compact.handle_segment(now, segment.header, segment.payload_len);
+        self.ts_recent = compact.ts_recent().unwrap_or(self.ts_recent);
+        match outcome {
             TimeWaitOutcome::Drop | TimeWaitOutcome::Limited => {
                 self.dropped = Some(DropReason::OutsideWindow)
             }
