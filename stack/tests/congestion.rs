@@ -42,7 +42,7 @@ fn cubic_goes_as_far_as_losses_allow() {
 }
 
 #[test]
-fn bbr_keeps_the_queue_short_where_cubic_fills_it() {
+fn both_fill_a_clean_link_and_bbr_overfills_no_queue() {
     let clean = |algorithm| Bulk {
         loss: 0.0,
         rate_bps: 100_000_000,

@@ -167,6 +167,8 @@ fn compare(name: &str, head: &str, rows: &[Row], quick: bool) {
 const GOODPUT_HEAD: &str = "\
 # Mbit/s that one connection's reader gets over a link of 100 Mbit/s: by controller, socket buffer,
 # round trip and share of data frames lost. The queue holds a round trip, and 64 KiB at least.
+# What waited behind a gap when the count began is read within it, so that a row may pass the link's
+# rate by a little.
 # controller buffer KiB   RTT ms      0 %    0.1 %      1 %      5 %";
 
 const FAIRNESS_HEAD: &str = "\

@@ -196,6 +196,8 @@ fn tcp(rng: &mut Rng, tcp: &mut TcpConfig) {
         interval: Duration::from_secs(5),
         count: 8,
     });
+    // Some links are black holes.
+    tcp.mtu_probing = true;
     tcp.congestion = Algorithm::ALL[rng.below(Algorithm::ALL.len() as u64) as usize];
     tcp.ecn = [EcnMode::Off, EcnMode::WhenAsked, EcnMode::Request][rng.below(3) as usize];
     tcp.pacing = rng.chance(0.2);

@@ -16,7 +16,7 @@ use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
 use crate::tcp::fast_open::FastConnect;
-use crate::tcp::{FlowNumbers, Open, Outcome};
+use crate::tcp::{FlowNumbers, Open, Outcome, State};
 use crate::wire::ipv4::DEFAULT_TTL;
 
 /// What ephemeral ports are chosen by: own address, the peer's, and its port.
@@ -172,6 +172,10 @@ impl Stack {
             Socket::Connection(connection) => {
                 return Err(if connection.tcb.look(|tcb| tcb.is_connecting()) {
                     SocketError::AlreadyInProgress
+                } else if connection.tcb.look(|tcb| tcb.state() == State::Closed) {
+                    // What the attempt came to, once, as Linux has it; never a success.
+                    let error = self.take_error(id)?;
+                    error.unwrap_or(SocketError::ConnectionAborted)
                 } else {
                     SocketError::AlreadyConnected
                 });

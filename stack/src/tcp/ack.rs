@@ -31,7 +31,8 @@ impl Tcb {
         }
         let ack = SeqNum::new(h.ack);
         let good = ack.after(self.snd.una) && ack.before_eq(self.snd_max());
-        if self.state == State::SynReceived {
+        // In SYN-RECEIVED, or behind it by a close that came first (RFC 9293 §3.10.4).
+        if !self.status.contains(Status::SYN_ACKED) {
             if !good {
                 self.dropped = Some(DropReason::BadAck);
                 return Step::Done(Outcome::Reset(reset_with_seq(h.ack)));

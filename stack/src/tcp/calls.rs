@@ -215,9 +215,12 @@ impl Tcb {
     }
 
     /// RFC 9293 §3.8.6.2.2: the peer is told of free room when it is worth a segment: half the
-    /// buffer or two segments.
+    /// buffer, or one segment if the window takes less than that. While it takes more, nobody waits
+    /// for the update, and one for two segments is enough.
     fn after_read(&mut self) {
-        let step = (self.rcv.buffer / 2).min(2 * u32::from(self.rcv.our_mss));
+        let mss = u32::from(self.rcv.our_mss);
+        let waiting = self.rcv.edge.since(self.rcv.nxt) < mss;
+        let step = (self.rcv.buffer / 2).min(if waiting { mss } else { 2 * mss });
         if self.state.can_receive() && self.window_growth() >= step.max(1) {
             self.pending |= Pending::ACK;
         }

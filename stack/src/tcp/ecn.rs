@@ -62,9 +62,9 @@ impl Tcb {
         let lost = self.status.contains(Status::SYN_LOST);
         match self.state {
             State::SynSent if self.config.ecn == EcnMode::Request && !lost => SETUP,
-            State::SynReceived if self.ecn.agreed => TcpFlags::ECE,
-            State::SynSent
-            | State::SynReceived
+            State::SynSent => TcpFlags::empty(),
+            _ if self.ecn.agreed => TcpFlags::ECE,
+            State::SynReceived
             | State::Closed
             | State::Listen
             | State::Established

@@ -151,7 +151,8 @@ impl Tcb {
         let mut seq = SeqNum::new(h.seq);
         let mut flags = h.flags;
         let irs = self.irs_of_opening();
-        if self.state == State::SynReceived && flags.contains(TcpFlags::SYN) && seq == irs {
+        let opening = !self.status.contains(Status::SYN_ACKED);
+        if opening && flags.contains(TcpFlags::SYN) && seq == irs {
             if !flags.contains(TcpFlags::ACK) {
                 // The peer's SYN again: our SYN-ACK was lost.
                 self.dropped = Some(DropReason::OutsideWindow);

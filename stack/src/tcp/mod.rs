@@ -155,7 +155,7 @@ pub struct TcpConfig {
     /// 7765).
     pub rto_restart: bool,
     /// Suspect the size of segments when the retransmission timer expires again and again, and try
-    /// larger ones later (RFC 4821).
+    /// larger ones later (RFC 4821). Off by default, as in Linux: a peer that is gone looks the same.
     pub mtu_probing: bool,
     /// Upper bound of the MSS, both ways (`TCP_MAXSEG`).
     pub mss_max: Option<u16>,
@@ -224,7 +224,7 @@ impl Default for TcpConfig {
             dsack: true,
             rack_tlp: true,
             rto_restart: false,
-            mtu_probing: true,
+            mtu_probing: false,
             mss_max: None,
             congestion: Algorithm::Cubic,
             slow_start_after_idle: true,

@@ -149,6 +149,8 @@ impl Tcb {
         let whole = self.snd.nxt.since(una) >= self.mss();
         let options = self.options_len();
         let smaller = [MSS_BASE - options, MSS_FLOOR - options];
+        // A window that takes no whole segment explains the silence better.
+        let whole = whole && self.snd.wnd >= self.mss();
         if timeouts < BLACK_HOLE_TIMEOUTS || !whole || !self.config.mtu_probing {
             return;
         }

@@ -428,9 +428,12 @@ impl Tcb {
         (segments * mss).min((2 * mss).max(segments * 1460))
     }
 
-    /// Our SYN was acknowledged and the peer's has been received.
+    /// Our SYN was acknowledged and the peer's has been received. An application that has closed
+    /// meanwhile is in FIN-WAIT-1 already, and the connection needs all the rest like any other.
     pub(super) fn establish(&mut self, now: Instant) {
-        self.state = State::Established;
+        if self.state.is_opening() {
+            self.state = State::Established;
+        }
         if self.status.contains(Status::SYN_LOST) {
             self.rtt.after_lost_syn();
             self.controller = Controller::new(self.config.congestion, self.initial_window());

@@ -98,14 +98,15 @@ impl Tcb {
         }
         let max = match self.state {
             State::SynSent => self.config.syn_retries,
-            State::SynReceived => self.config.syn_ack_retries,
-            State::Established
+            State::Closed | State::Listen | State::TimeWait => return Outcome::Continue,
+            _ if !self.status.contains(Status::SYN_ACKED) => self.config.syn_ack_retries,
+            State::SynReceived
+            | State::Established
             | State::FinWait1
             | State::FinWait2
             | State::CloseWait
             | State::Closing
             | State::LastAck => self.config.data_retries,
-            State::Closed | State::Listen | State::TimeWait => return Outcome::Continue,
         };
         if self.retries >= max {
             return self.give_up();

@@ -89,6 +89,17 @@ fn a_closed_port_refuses() {
 }
 
 #[test]
+fn calling_connect_again_tells_what_the_attempt_came_to() {
+    // Programs call it until it says that the socket is connected: a refusal must not read as that.
+    let mut pair = Pair::new();
+    let socket = pair.start_connect(81);
+    pair.run_for(Duration::from_millis(100));
+    let mut again = || pair.client().connect(socket, Pair::server_addr(81));
+    assert_eq!(again(), Err(SocketError::ConnectionRefused));
+    assert_eq!(again(), Err(SocketError::ConnectionAborted));
+}
+
+#[test]
 fn nobody_at_the_address_is_an_unreachable_host() {
     let mut pair = Pair::new();
     let stack = pair.client();

@@ -64,7 +64,7 @@ impl Client {
             Err(error) => return cx.oracle.complain(format!("socket: {error}")),
         };
         if self.plan.options {
-            set_options(cx, socket);
+            set_options(cx, socket, self.plan.bytes);
         }
         match cx.stack.connect(socket, server) {
             Err(SocketError::InProgress) => {
@@ -129,8 +129,9 @@ impl Client {
     }
 }
 
-/// Options that change how a connection behaves, at random.
-fn set_options(cx: &mut Context<'_>, socket: SocketId) {
+/// Options that change how a connection behaves, at random. It writes up to `bytes`: more than a few
+/// go in no segments of 64 bytes, which is what a SYN cookie makes of a peer's MSS below 216.
+fn set_options(cx: &mut Context<'_>, socket: SocketId, bytes: u64) {
     let mut options = Vec::new();
     if cx.rng.chance(0.5) {
         options.push(SocketOption::NoDelay(true));
@@ -142,7 +143,8 @@ fn set_options(cx: &mut Context<'_>, socket: SocketId) {
         options.push(SocketOption::FastOpenConnect(true));
     }
     if cx.rng.chance(0.3) {
-        options.push(SocketOption::MaxSeg(88 + cx.rng.below(1400) as u16));
+        let least = if bytes < 4_000 { 88 } else { 220 };
+        options.push(SocketOption::MaxSeg((least + cx.rng.below(1488 - least)) as u16));
     }
     if cx.rng.chance(0.3) {
         options.push(SocketOption::SendBuffer(2048 << cx.rng.below(8)));

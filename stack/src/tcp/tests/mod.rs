@@ -54,6 +54,7 @@ pub(super) fn plain() -> TcpConfig {
     TcpConfig {
         window_scale: false,
         timestamps: false,
+        mtu_probing: true,
         recv_buffer_bytes: 65_535,
         recv_autotune: false,
         send_autotune: false,
