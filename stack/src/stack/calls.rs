@@ -217,11 +217,15 @@ impl Stack {
         Ok(connection.tcb.look(|tcb| tcb.write_room()).min(left))
     }
 
-    /// Bytes that a read would give now (`SIOCINQ`).
+    /// Bytes that a read would give now (`SIOCINQ`): of a datagram socket, the length of the first
+    /// datagram, and 0 if there is none.
     ///
     /// # Errors
     /// As [`Stack::write_room`].
     pub fn bytes_readable(&self, id: SocketId) -> Result<usize, SocketError> {
+        if let Some(Socket::Datagram(socket)) = self.get(id) {
+            return Ok(socket.front().map_or(0, |datagram| datagram.len));
+        }
         let index = self.stream(id)?;
         self.connection(index)
             .map(|c| c.tcb.look(|tcb| tcb.bytes_readable()))

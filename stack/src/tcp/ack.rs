@@ -46,12 +46,13 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        let in_flight = self.snd.nxt.since(self.snd.una);
         let plain = good && h.options.sack.is_empty() && self.recovery.is_quiet();
         if !(plain && self.take_plain_ack(now, ack, self.ecn_is_echo(flags))) {
             self.take_any_ack(now, h, flags, len, good);
         }
         if self.ecn_is_echo(flags) {
-            self.ecn_take_echo(now);
+            self.ecn_take_echo(now, in_flight);
         }
         self.update_window(SeqNum::new(h.seq), ack, h.window);
         self.answered();

@@ -123,14 +123,14 @@ impl Tcb {
     }
 
     /// An ACK up to snd.una echoes a mark (§6.1.2): the window is reduced, once for all that was in
-    /// flight when it was reduced last, by a mark or by a loss.
-    pub(super) fn ecn_take_echo(&mut self, now: Instant) {
+    /// flight when it was reduced last, by a mark or by a loss. `in_flight` were before this ACK.
+    pub(super) fn ecn_take_echo(&mut self, now: Instant, in_flight: u32) {
         if self.snd.una.before_eq(self.ecn.reduced_at) {
             // Were the loss that reduced it found to be none, the mark would still ask for it.
             self.recovery.keep_reduction();
             return;
         }
-        self.controller.on_mark(now, self.snd.nxt.since(self.snd.una), self.mss());
+        self.controller.on_mark(now, in_flight, self.mss());
         self.ecn_reduced();
         self.ecn.by_mark = true;
     }

@@ -124,7 +124,9 @@ impl Tcb {
     /// The socket layer normally gives the 4-tuple to the compact form; this serves until then.
     fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let Some(mut compact) = self.time_wait() else { return self.finish() };
-        match compact.handle_segment(now, segment.header, segment.payload_len) {
+        let outcome = compact.handle_segment(now, segment.header, segment.payload_len);
+        self.ts_recent = compact.ts_recent().unwrap_or(self.ts_recent);
+        match outcome {
             TimeWaitOutcome::Drop | TimeWaitOutcome::Limited => {
                 self.dropped = Some(DropReason::OutsideWindow)
             }
@@ -171,8 +173,7 @@ impl Tcb {
         }
         // First, check the sequence number.
         if !self.is_acceptable(seq, len) {
-            self.note_duplicate(seq, seq + len);
-            return self.refuse(now, flags, len, DropReason::OutsideWindow);
+            return self.refuse(now, seq, flags, len, DropReason::OutsideWindow);
         }
         // Second, check the RST bit.
         if flags.contains(TcpFlags::RST) {
@@ -218,8 +219,8 @@ impl Tcb {
                 self.ts_recent = ts.val;
                 return Step::Next;
             }
-            self.note_duplicate(SeqNum::new(h.seq), SeqNum::new(h.seq) + len);
-            return Step::Done(self.refuse(now, h.flags, len, DropReason::OldTimestamp));
+            let seq = SeqNum::new(h.seq);
+            return Step::Done(self.refuse(now, seq, h.flags, len, DropReason::OldTimestamp));
         }
         Step::Next
     }
@@ -256,13 +257,22 @@ impl Tcb {
     }
 
     /// An unacceptable segment is answered by an ACK unless it is an RST. Without data that answer
-    /// is limited like a challenge: two ends that disagree must not keep answering each other.
-    fn refuse(&mut self, now: Instant, flags: TcpFlags, len: u32, reason: DropReason) -> Outcome {
+    /// is limited like a challenge: two ends that disagree must not keep answering each other. A SYN
+    /// is challenged (RFC 5961 §4.2) and is no data to report as a duplicate.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        seq: SeqNum,
+        flags: TcpFlags,
+        len: u32,
+        reason: DropReason,
+    ) -> Outcome {
         self.dropped = Some(reason);
         if flags.contains(TcpFlags::RST) {
             return Outcome::Continue;
         }
         if len > 0 && !flags.contains(TcpFlags::SYN) {
+            self.note_duplicate(seq, seq + len);
             self.pending |= Pending::ACK;
         } else {
             self.challenge(now);

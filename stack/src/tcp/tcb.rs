@@ -533,7 +533,10 @@ impl Tcb {
                 .status
                 .contains(Status::TIMESTAMPS)
                 .then_some(Timestamps { val: self.ts_offset, ecr: self.ts_recent });
-            TimeWait::new(self.snd.nxt, self.rcv.nxt, recent, deadline, self.config.time_wait)
+            let (nxt, edge) = (self.rcv.nxt, self.rcv.edge);
+            let window = self.rcv.scale.field_down(edge.since(nxt));
+            let period = self.config.time_wait;
+            TimeWait::new(self.snd.nxt, nxt, window, recent, deadline, period)
         })
     }
 

@@ -22,9 +22,12 @@ pub struct TimeWait {
     deadline_ms: u32,
     /// 2 MSL in units of [`PERIOD_UNIT_MS`].
     period: u16,
+    /// The window field that the ACK of the FIN carried.
+    window: u16,
     timestamps: bool,
-    /// When a segment was last answered, in milliseconds modulo 2^32, once one was.
-    replied_ms: Option<u32>,
+    /// When a segment was last answered, in milliseconds modulo 2^32; before the first answer, long
+    /// enough ago.
+    replied_ms: u32,
 }
 
 /// 2 MSL of up to 17 minutes fit.
@@ -51,25 +54,31 @@ pub enum TimeWaitOutcome {
 }
 
 impl TimeWait {
-    /// `timestamps` are our clock's offset and TS.Recent, if they were agreed on.
+    /// `timestamps` are our clock's offset and TS.Recent, if they were agreed on; `period` is 2 MSL
+    /// and began no later than now.
     pub(super) fn new(
         snd_nxt: SeqNum,
         rcv_nxt: SeqNum,
+        window: u16,
         timestamps: Option<Timestamps>,
         deadline: Instant,
         period: Duration,
     ) -> TimeWait {
         let ts = timestamps.unwrap_or_default();
+        let deadline_ms = deadline.as_nanos().div_ceil(1_000_000) as u32;
+        // Two milliseconds more than would do for exact times: both are rounded.
+        let long_ago = (period + REPLY_INTERVAL + Duration::from_millis(2)).as_millis() as u32;
         let period = (period.as_millis() as u64).div_ceil(PERIOD_UNIT_MS);
         TimeWait {
             snd_nxt: snd_nxt.get(),
             rcv_nxt: rcv_nxt.get(),
             ts_recent: ts.ecr,
             ts_offset: ts.val,
-            deadline_ms: deadline.as_nanos().div_ceil(1_000_000) as u32,
+            deadline_ms,
             period: u16::try_from(period).unwrap_or(u16::MAX),
+            window,
             timestamps: timestamps.is_some(),
-            replied_ms: None,
+            replied_ms: deadline_ms.wrapping_sub(long_ago),
         }
     }
 
@@ -105,25 +114,43 @@ impl TimeWait {
             if end == SeqNum::new(self.rcv_nxt) {
                 let period = Duration::from_millis(u64::from(self.period) * PERIOD_UNIT_MS);
                 self.deadline_ms = (now + period).as_millis() as u32;
+                self.note_timestamp(h);
             }
         }
         let empty = payload_len == 0 && !fin && !syn;
         if empty && h.seq == self.rcv_nxt {
             // An ACK as good as any: nothing is to be told.
+            self.note_timestamp(h);
             return TimeWaitOutcome::Drop;
         }
         self.answer(now)
+    }
+
+    /// RFC 7323 §4.3, of a segment that the peer can have sent last: a SYN must be newer than that
+    /// (RFC 6191 §2).
+    fn note_timestamp(&mut self, h: &TcpHeader) {
+        if let Some(ts) = h.options.timestamps
+            && self.timestamps
+            && !older(ts.val, self.ts_recent)
+        {
+            self.ts_recent = ts.val;
+        }
+    }
+
+    /// TS.Recent, if timestamps were agreed on.
+    pub(super) fn ts_recent(&self) -> Option<u32> {
+        self.timestamps.then_some(self.ts_recent)
     }
 
     /// The ACK that tells where we are, if the last is half a second ago: two ends that disagree
     /// must not answer each other for ever.
     fn answer(&mut self, now: Instant) -> TimeWaitOutcome {
         let now_ms = now.as_millis() as u32;
-        let since = self.replied_ms.map(|last| now_ms.wrapping_sub(last));
-        if since.is_some_and(|ms| u128::from(ms) < REPLY_INTERVAL.as_millis()) {
+        let since = now_ms.wrapping_sub(self.replied_ms);
+        if u128::from(since) < REPLY_INTERVAL.as_millis() {
             return TimeWaitOutcome::Limited;
         }
-        self.replied_ms = Some(now_ms);
+        self.replied_ms = now_ms;
         TimeWaitOutcome::Ack(self.ack(now))
     }
 
@@ -150,8 +177,8 @@ impl TimeWait {
             seq: self.snd_nxt,
             ack: self.rcv_nxt,
             flags: TcpFlags::ACK,
-            // The peer has sent FIN: it needs no window.
-            window: 0,
+            // The peer has sent FIN and needs none, but RFC 9293 §3.8.6 takes back no offer.
+            window: self.window,
             options: TcpOptions {
                 timestamps: self.timestamps.then(|| Timestamps {
                     val: ts_clock(now, self.ts_offset),

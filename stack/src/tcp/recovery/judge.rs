@@ -281,7 +281,7 @@ impl Tcb {
             Phase::Repair(_) | Phase::Fast { .. } => {}
         }
         if self.recovery.phase == Phase::Open && self.sendq.records.lost() > 0 {
-            self.enter_repair(now, delivered);
+            self.enter_repair(now, delivered, advance.in_flight);
         }
         let pipe = self.pipe();
         let (ssthresh, mss) = (self.controller.ssthresh(), self.mss());
@@ -300,13 +300,16 @@ impl Tcb {
         self.pending -= Pending::TAIL;
     }
 
-    fn enter_repair(&mut self, now: Instant, delivered: u32) {
+    /// `delivered` and `in_flight` are those of the ACK that told of the loss, 0 if a timer did.
+    fn enter_repair(&mut self, now: Instant, delivered: u32, in_flight: u32) {
         let records = &self.sendq.records;
         let outstanding = self.snd.nxt.since(self.snd.una);
         // RFC 9937 §6.2: what was in flight before this ACK.
         let before = (outstanding + delivered).saturating_sub(records.sacked());
-        // What limited transmit sent does not count (RFC 3042 §2).
-        let in_flight = outstanding.min(self.controller.cwnd().max(self.mss()));
+        // RFC 5681 §3.1, FlightSize: what this very ACK acknowledges was in flight when the loss
+        // happened. What limited transmit sent does not count (RFC 3042 §2).
+        let window = self.controller.cwnd().max(self.mss());
+        let in_flight = in_flight.max(outstanding).min(window);
         self.recovery.for_mark = self.ecn_answered();
         if !self.recovery.for_mark {
             self.controller.on_loss(now, in_flight, self.mss());

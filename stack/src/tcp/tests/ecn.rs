@@ -183,19 +183,19 @@ fn the_window_is_reduced_once_for_a_window_of_marks() {
     t.write(40 * MSS);
     t.tx(&format!("A 1:{} ack 1 ip ect0", at(10)));
     t.rx(&format!("AE 1 ack {}", at(2)));
-    // Eight segments were in flight: half of that.
-    assert_eq!(t.tcb.info().cwnd_bytes, 4 * MSS);
+    // Ten segments were in flight: half of that.
+    assert_eq!(t.tcb.info().cwnd_bytes, 5 * MSS);
     for segment in 3..=9 {
         t.rx(&format!("AE 1 ack {}", at(segment)));
-        assert_eq!(t.tcb.info().cwnd_bytes, 4 * MSS, "neither less nor more at {segment}");
+        assert_eq!(t.tcb.info().cwnd_bytes, 5 * MSS, "neither less nor more at {segment}");
     }
     // CWR stands in one wire segment, however much may leave.
     t.tx(&format!("AW {}:{} ack 1 ip ect0", at(10), at(11)));
-    t.tx(&format!("A {}:{} ack 1 ip ect0", at(11), at(13)));
+    t.tx(&format!("A {}:{} ack 1 ip ect0", at(11), at(14)));
     t.quiet();
     // An echo of what was sent after the reduction is another event.
     t.rx(&format!("AE 1 ack {}", at(11)));
-    assert_eq!(t.tcb.info().cwnd_bytes, 2 * MSS);
+    assert_eq!(t.tcb.info().cwnd_bytes, 5 * MSS / 2);
     t.end();
 }
 
@@ -233,13 +233,13 @@ fn a_loss_in_the_window_of_a_mark_reduces_no_further() {
     // §6.1.2: once in response to a series of drops and marks from a single window.
     let mut t = ten_marked();
     t.rx(&format!("AE 1 ack {}", at(1)));
-    assert_eq!(t.tcb.info().cwnd_bytes, 9 * MSS / 2);
+    assert_eq!(t.tcb.info().cwnd_bytes, 5 * MSS);
     t.rx(&format!("A 1 ack {} sack {}-{}", at(1), at(2), at(5)));
     assert_eq!(t.drain()[0], (at(1), at(2)), "it is repaired");
-    assert_eq!(t.tcb.info().ssthresh_bytes, 9 * MSS / 2);
+    assert_eq!(t.tcb.info().ssthresh_bytes, 5 * MSS);
     // Late, not lost: the mark still asks for the smaller window.
     t.rx(&format!("A 1 ack {} sack {}-{}", at(10), at(1), at(2)));
-    assert_eq!((t.tcb.info().undone, t.tcb.info().ssthresh_bytes), (1, 9 * MSS / 2));
+    assert_eq!((t.tcb.info().undone, t.tcb.info().ssthresh_bytes), (1, 5 * MSS));
     t.drain();
     // What is lost of what was sent after it is another event.
     let nxt = t.tcb.snd.nxt.get().wrapping_sub(ISS);
@@ -247,7 +247,7 @@ fn a_loss_in_the_window_of_a_mark_reduces_no_further() {
     t.rx(&format!("A 1 ack {} sack {}-{}", at(10), at(11), nxt));
     t.now += Duration::from_millis(30);
     let _ = t.tcb.handle_timeout(t.now);
-    assert!(t.tcb.info().ssthresh_bytes < 9 * MSS / 2, "{}", t.tcb.info().ssthresh_bytes);
+    assert!(t.tcb.info().ssthresh_bytes < 5 * MSS, "{}", t.tcb.info().ssthresh_bytes);
     t.end();
 }
 
@@ -274,7 +274,7 @@ fn a_timeout_in_the_window_of_a_mark_halves_nothing_again() {
     t.drain();
     t.wait_for_timer();
     let info = t.tcb.info();
-    assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (MSS, 9 * MSS / 2));
+    assert_eq!((info.cwnd_bytes, info.ssthresh_bytes), (MSS, 5 * MSS));
     t.end();
 }
 
