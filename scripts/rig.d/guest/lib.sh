@@ -116,7 +116,8 @@ plug() {
     ip netns add "$2"
     ip link set "$(netdev "$1")" name "$2" netns "$2"
     ip -n "$2" link set lo up
-    ip -n "$2" link set "$2" mtu 1500
+    # As the kernel has them by itself: the scenario before this one may have wanted others.
+    ip -n "$2" link set "$2" mtu 1500 gro_max_size 65536
     ip -n "$2" address add "$3/24" dev "$2"
     ip -n "$2" link set "$2" up
     wait_for 10 carrier "$2" "$2"
