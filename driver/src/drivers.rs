@@ -16,6 +16,8 @@ pub struct Support {
     pub driver: Option<&'static str>,
     /// True once the driver has run on this very device, or on an emulation of it.
     pub tested: bool,
+    /// Why no driver here fits it, where there is more to say than that none has been written.
+    pub reason: Option<&'static str>,
 }
 
 /// What is known of the device with this vendor and device id.
@@ -26,14 +28,17 @@ pub fn support(id: (u16, u16)) -> Option<Support> {
             ModelFamily::E1000e(_) => "e1000e",
         };
         let tested = model.support == intel::Support::Emulated;
-        return Some(Support { name: model.name, driver: Some(driver), tested });
+        return Some(Support { name: model.name, driver: Some(driver), tested, reason: None });
     }
-    let (name, driver, tested) = match id {
-        (0x8086, 0x10fb) => ("82599ES", None, false),
-        (0x1af4, 0x1000 | 0x1041) => ("virtio-net", None, false),
+    if let Some((name, why)) = intel::undriven(id.0, id.1) {
+        return Some(Support { name, driver: None, tested: false, reason: Some(why) });
+    }
+    let name = match id {
+        (0x8086, 0x10fb) => "82599ES",
+        (0x1af4, 0x1000 | 0x1041) => "virtio-net",
         _ => return None,
     };
-    Some(Support { name, driver, tested })
+    Some(Support { name, driver: None, tested: false, reason: None })
 }
 
 /// Starts the driver that fits a function.
@@ -53,7 +58,11 @@ pub fn open(
         };
         return Ok(intel::open(function, config)?);
     }
-    let known = support((vendor, device)).map_or("a card that is not known", |known| known.name);
+    let known = match support((vendor, device)) {
+        Some(Support { name, reason: Some(why), .. }) => format!("{name}: {why}"),
+        Some(known) => known.name.into(),
+        None => "a card that is not known".into(),
+    };
     Err(DeviceError::Config(format!(
         "no driver of this version fits {} ({vendor:04x}:{device:04x}, {known}); `barewire devices` \
          lists what is supported",

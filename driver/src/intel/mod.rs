@@ -1,4 +1,6 @@
-//! Intel's gigabit controllers: igb (82575 to I211) and e1000e (82571 to 82583).
+//! Intel's gigabit controllers: igb (82576 to I211) and e1000e (82571 to 82583), with a
+//! copper PHY. What is known and not driven has its reason in `undriven`: the 82575, whose interrupts
+//! differ, and whatever is for fibre, SerDes, SGMII or a backplane.
 //!
 //! ```text
 //!   open ─▶ family by id ─▶ bring-up (igb/init, e1000e/init) ─▶ NicDevice ─▶ queues
@@ -23,11 +25,13 @@ mod queue;
 mod regs;
 mod rx;
 mod tx;
+mod undriven;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 pub use link::FlowControl;
+pub(crate) use undriven::undriven;
 
 use crate::bus::{BusError, Function};
 use crate::device::{Device, DeviceError, MacAddr};

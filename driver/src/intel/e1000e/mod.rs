@@ -52,7 +52,6 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
         (0x10f6, "82574LA", I82574, Untested),
         (0x150c, "82583V", I82583, Untested),
         (0x105e, "82571EB copper", I82571, Untested),
-        (0x105f, "82571EB fibre", I82571, Untested),
         (0x10a4, "82571EB quad copper", I82571, Untested),
         (0x10bc, "82571EB quad copper, low profile", I82571, Untested),
         (0x107d, "82572EI copper", I82571, Untested),

@@ -118,7 +118,7 @@ impl Igb {
     fn clear_second_addresses(&self) {
         let count = match self.chip {
             Chip::I82576 | Chip::I82580 => 8,
-            Chip::I82575 | Chip::I210 | Chip::I211 | Chip::Virtual => 0,
+            Chip::I210 | Chip::I211 | Chip::Virtual => 0,
         };
         for i in 0..count {
             self.hw.write(regs::RAH2.nth(i, 8), 0);
@@ -165,8 +165,6 @@ impl Igb {
             self.moderate(queue, self.config.interrupt_interval_us);
         }
         match self.chip {
-            // 82575 §14.7.11: bit 31 of EICR is everything that is no queue's.
-            Chip::I82575 => hw.write(regs::MSIXBM.nth(other, 4), 1 << 31),
             Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
                 hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
             }
@@ -184,7 +182,6 @@ impl Igb {
         let n = u32::from(queue);
         let entry = n | regs::IVAR_VALID;
         match self.chip {
-            Chip::I82575 => self.hw.write(regs::MSIXBM.nth(n, 4), 1 << n | 1 << (n + 8)),
             // §8.8.15: queues 0 to 7 in the low halves, 8 to 15 in the high ones.
             Chip::I82576 => {
                 let shift = if queue < 8 { 0 } else { 16 };
@@ -224,11 +221,8 @@ impl Igb {
 
     /// The redirection table, four entries a register (§8.10.23).
     pub(super) fn write_redirection(&self, table: &[u8; common::RETA_LEN]) {
-        // The 82575 has the queue in the upper bits (82575 §14.8.26).
-        let shift = if self.chip == Chip::I82575 { 6 } else { 0 };
         for (i, entries) in (0..).zip(table.chunks_exact(4)) {
-            let bytes =
-                [entries[0], entries[1], entries[2], entries[3]].map(|queue| queue << shift);
+            let bytes = [entries[0], entries[1], entries[2], entries[3]];
             self.hw.write(common::RETA.nth(i, 4), u32::from_le_bytes(bytes));
         }
     }

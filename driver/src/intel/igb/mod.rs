@@ -1,4 +1,4 @@
-//! igb: 82575, 82576, 82580, I350, I354, I210, I211, and the virtual functions of 82576 and I350.
+//! igb: 82576, 82580, I350, I210, I211 with a copper PHY, and the virtual functions of 82576 and I350.
 //!
 //! Advanced descriptors, a vector a queue, RSS over up to 16 queues. Only the 82576 and its virtual
 //! function have been run (see [`Support`]); the others follow the same data-sheet procedure with
@@ -24,11 +24,9 @@ use crate::device::DeviceError;
 /// Which controller it is, where that makes a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chip {
-    /// 82575: four queues, causes mapped to vectors by bits, contexts by queue.
-    I82575,
     /// 82576: sixteen queues.
     I82576,
-    /// 82580, I350, I354: eight queues, vectors allotted by pairs of queues.
+    /// 82580, I350: eight queues, vectors allotted by pairs of queues.
     I82580,
     /// I210: four queues.
     I210,
@@ -42,7 +40,7 @@ impl Chip {
     /// Queue pairs of the controller.
     pub fn queues(self) -> u16 {
         match self {
-            Chip::I82575 | Chip::I210 => 4,
+            Chip::I210 => 4,
             Chip::I82576 => 16,
             Chip::I82580 => 8,
             Chip::I211 => 2,
@@ -58,39 +56,18 @@ const VIRTUAL_MTU: u16 = 1500;
 
 /// The controllers by PCI device id.
 pub(super) fn models() -> impl Iterator<Item = Model> {
-    use Chip::{I210, I211, I82575, I82576, I82580, Virtual};
+    use Chip::{I210, I211, I82576, I82580, Virtual};
     use Support::{Emulated, Untested};
     [
-        (0x10a7, "82575EB", I82575, Untested),
-        (0x10a9, "82575EB serdes", I82575, Untested),
-        (0x10d6, "82575GB quad copper", I82575, Untested),
         (0x10c9, "82576", I82576, Emulated),
-        (0x10e6, "82576 fibre", I82576, Untested),
-        (0x10e7, "82576 serdes", I82576, Untested),
         (0x10e8, "82576 quad copper", I82576, Untested),
         (0x150a, "82576NS", I82576, Untested),
-        (0x150d, "82576 quad serdes", I82576, Untested),
-        (0x1518, "82576NS serdes", I82576, Untested),
         (0x1526, "82576 quad copper ET2", I82576, Untested),
         (0x150e, "82580 copper", I82580, Untested),
-        (0x150f, "82580 fibre", I82580, Untested),
-        (0x1510, "82580 serdes", I82580, Untested),
-        (0x1511, "82580 SGMII", I82580, Untested),
         (0x1516, "82580 dual copper", I82580, Untested),
-        (0x1527, "82580 quad fibre", I82580, Untested),
         (0x1521, "I350 copper", I82580, Untested),
-        (0x1522, "I350 fibre", I82580, Untested),
-        (0x1523, "I350 serdes", I82580, Untested),
-        (0x1524, "I350 SGMII", I82580, Untested),
-        (0x1f40, "I354 backplane 1G", I82580, Untested),
-        (0x1f41, "I354 SGMII", I82580, Untested),
-        (0x1f45, "I354 backplane 2.5G", I82580, Untested),
         (0x1533, "I210 copper", I210, Untested),
-        (0x1536, "I210 fibre", I210, Untested),
-        (0x1537, "I210 serdes", I210, Untested),
-        (0x1538, "I210 SGMII", I210, Untested),
         (0x157b, "I210 copper, no flash", I210, Untested),
-        (0x157c, "I210 serdes, no flash", I210, Untested),
         (0x1539, "I211 copper", I211, Untested),
         (0x10ca, "82576 virtual function", Virtual, Emulated),
         (0x1520, "I350 virtual function", Virtual, Untested),
@@ -139,7 +116,7 @@ pub(super) fn open(
     let igb = Igb { hw: Hw::new(function), chip, config: config.clone() };
     let mac = match chip {
         Chip::Virtual => igb.bring_up_virtual(),
-        Chip::I82575 | Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => igb.bring_up(),
+        Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => igb.bring_up(),
     };
     let mac = mac.map_err(|error| {
         // Whatever state the device was left in, it does not reach memory.

@@ -139,18 +139,16 @@ impl Family for Igb {
         self.moderate(queue, interval_us);
     }
 
-    fn context_index(&self, queue: u16) -> u8 {
-        // 82575 §13.3.4: its contexts are one set for all queues.
-        if self.chip == Chip::I82575 { queue as u8 } else { 0 }
+    fn context_index(&self, _queue: u16) -> u8 {
+        // Every queue has contexts of its own.
+        0
     }
 
     fn missing(&self) -> Features {
         match self.chip {
             // RSS and tags are set up by the physical function.
             Chip::Virtual => Features::RSS_HASH | Features::VLAN,
-            Chip::I82575 | Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
-                Features::empty()
-            }
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => Features::empty(),
         }
     }
 

@@ -24,8 +24,6 @@ pub(super) const EITR: Reg = Reg::new("EITR", 0x1680);
 pub(super) const IVAR: Reg = Reg::new("IVAR", 0x1700);
 /// §8.8.16 vectors of everything else.
 pub(super) const IVAR_MISC: Reg = Reg::new("IVAR_MISC", 0x1740);
-/// 82575 data sheet §14.7.11: causes of a vector, 4 bytes apart.
-pub(super) const MSIXBM: Reg = Reg::new("MSIXBM", 0x1600);
 /// §8.10.15 largest frame that is received.
 pub(super) const RLPML: Reg = Reg::new("RLPML", 0x5004);
 /// §8.10.24 queues of virtual machines.

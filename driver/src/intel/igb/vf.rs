@@ -5,6 +5,9 @@
 //!                                       ◀─ mail: VF_RESET | ACK, address
 //! ```
 //!
+//! A reset of the physical function takes the virtual one's queues and interrupts with it, and
+//! nothing here brings them back: it has to be restarted then.
+//!
 //! 82576 data sheet §4.5.11 and §7.10.2.9; what the words mean is an agreement between drivers.
 
 use std::thread;

@@ -329,6 +329,22 @@ fn the_registers_hold_what_was_configured() {
 }
 
 #[test]
+fn what_the_driver_has_no_code_for_is_known_and_not_driven() {
+    use crate::drivers::support;
+    for (device, why) in [(0x10a7, "interrupts"), (0x10e6, "copper"), (0x105f, "copper")] {
+        let known = support((0x8086, device)).unwrap();
+        let reason = known.reason.unwrap_or("none");
+        assert!(known.driver.is_none() && reason.contains(why), "{device:#x}: {reason}");
+        assert!(model(0x8086, device).is_none(), "{device:#x}");
+    }
+    for model in crate::intel::models() {
+        assert_eq!(crate::intel::undriven(0x8086, model.device), None, "{model:?}");
+        let media = ["fibre", "serdes", "SGMII", "backplane", "82575"];
+        assert!(!media.iter().any(|medium| model.name.contains(medium)), "{model:?}");
+    }
+}
+
+#[test]
 fn every_device_id_is_listed_once() {
     let mut ids: Vec<u16> = crate::intel::models().map(|model| model.device).collect();
     let count = ids.len();

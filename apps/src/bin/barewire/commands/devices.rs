@@ -72,9 +72,10 @@ fn cards(system: &System) -> Vec<Row> {
 fn card_row(card: &PciFunction) -> Row {
     let known = drivers::support((card.vendor, card.device));
     let name = known.map_or("unknown card", |known| known.name);
-    let supported = match known.and_then(|known| known.driver) {
-        Some(driver) => format!("supported ({driver})"),
-        None => "not supported".into(),
+    let supported = match known.map(|known| (known.driver, known.reason)) {
+        Some((Some(driver), _)) => format!("supported ({driver})"),
+        Some((None, Some(why))) => format!("not supported ({why})"),
+        Some((None, None)) | None => "not supported".into(),
     };
     let bound = match card.driver.as_deref() {
         _ if card.is_bound() => "bound".into(),

@@ -120,10 +120,11 @@ fn described(system: &System, card: &PciFunction) -> Vec<String> {
     );
     say(
         "supported",
-        match known.and_then(|known| Some((known.driver?, known.tested))) {
-            Some((driver, true)) => format!("by {driver}, tested"),
-            Some((driver, false)) => format!("by {driver}, untested"),
-            None => "no".into(),
+        match known.map(|known| (known.driver, known.tested, known.reason)) {
+            Some((Some(driver), true, _)) => format!("by {driver}, tested"),
+            Some((Some(driver), false, _)) => format!("by {driver}, untested"),
+            Some((None, _, Some(why))) => format!("no: {why}"),
+            Some((None, _, None)) | None => "no".into(),
         },
     );
     say("driver", card.driver.clone().unwrap_or_else(|| "none".into()));
