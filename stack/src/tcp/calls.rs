@@ -262,8 +262,10 @@ impl Tcb {
     /// dropped.
     pub fn shutdown_read(&mut self) {
         self.status |= Status::READ_SHUT;
-        self.recvq.clear();
-        self.after_read();
+        if !self.recvq.is_empty() {
+            self.recvq.clear();
+            self.after_read();
+        }
     }
 
     /// The application lets go. What is queued is still sent, then FIN; the connection goes on
