@@ -252,7 +252,8 @@ impl Stack {
             .ok_or(SocketError::BadSocket)
     }
 
-    /// Closes one or both directions, whoever else holds the socket.
+    /// Closes one or both directions, whoever else holds the socket. A connection that is still
+    /// being asked for is given up with its sending direction.
     ///
     /// # Errors
     /// [`SocketError::NotConnected`] if the socket is not connected.
@@ -274,8 +275,8 @@ impl Stack {
             if read {
                 tcb.shutdown_read();
             }
-            let result = if write { tcb.shutdown_write(now) } else { Ok(()) };
-            (result, Outcome::Continue)
+            let result = if write { tcb.shutdown_write(now) } else { Ok(Outcome::Continue) };
+            (result.map(drop), result.unwrap_or(Outcome::Continue))
         })
         .unwrap_or(Err(SocketError::BadSocket))
     }

@@ -143,8 +143,9 @@ impl Stack {
     /// at once.
     ///
     /// # Errors
-    /// `InProgress`, `AlreadyInProgress`, `AlreadyConnected`, `NetworkUnreachable`,
-    /// `AddrNotAvailable` if no port is free, `InvalidInput` for a listener or an impossible peer.
+    /// `InProgress`, `AlreadyInProgress`, `AlreadyConnected` (a listener counts as connected),
+    /// `NetworkUnreachable` (a broadcast or multicast address is reached by no TCP connection),
+    /// `AddrNotAvailable` if no port is free, `InvalidInput` for an impossible peer.
     pub fn connect(&mut self, id: SocketId, addr: SocketAddr) -> Result<(), SocketError> {
         match self.get(id).ok_or(SocketError::BadSocket)? {
             Socket::Datagram(_) => {
@@ -168,7 +169,8 @@ impl Stack {
         let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
         match self.get(id).ok_or(SocketError::BadSocket)? {
             Socket::Fresh(_) => {}
-            Socket::Listener(_) | Socket::Datagram(_) => return Err(SocketError::InvalidInput),
+            Socket::Listener(_) => return Err(SocketError::AlreadyConnected),
+            Socket::Datagram(_) => return Err(SocketError::InvalidInput),
             Socket::Connection(connection) => {
                 return Err(if connection.tcb.look(|tcb| tcb.is_connecting()) {
                     SocketError::AlreadyInProgress
@@ -214,12 +216,16 @@ impl Stack {
         remote: Ipv4Addr,
         port: u16,
     ) -> Result<FlowKey, SocketError> {
-        if remote.is_unspecified() || remote.is_multicast() || port == 0 {
+        if remote.is_unspecified() || port == 0 {
             return Err(SocketError::InvalidInput);
+        }
+        // RFC 9293 §3.9.2.3 (MUST-46): no TCP connection has many ends. The error is Linux's.
+        if remote.is_multicast() {
+            return Err(SocketError::NetworkUnreachable);
         }
         let hop = self.egress.hop_recent(remote).ok_or(SocketError::NetworkUnreachable)?;
         let source = match hop {
-            Hop::Broadcast { .. } => return Err(SocketError::InvalidInput),
+            Hop::Broadcast { .. } => return Err(SocketError::NetworkUnreachable),
             Hop::Local { .. } => Some(remote),
             Hop::Link { .. } => self.egress.source_for(hop),
         };

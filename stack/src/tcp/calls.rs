@@ -228,13 +228,16 @@ impl Tcb {
 
     // --- CLOSE and ABORT -------------------------------------------------------------------------
 
-    /// Closes the sending direction: FIN follows what is queued.
+    /// Closes the sending direction: FIN follows what is queued. An attempt to connect that nobody
+    /// has answered ends with it.
     ///
     /// # Errors
-    /// `NotConnected` before the connection is open and after it has ended.
-    pub fn shutdown_write(&mut self, _now: Instant) -> Result<(), SocketError> {
+    /// `NotConnected` before an attempt to connect and after the connection has ended.
+    pub fn shutdown_write(&mut self, _now: Instant) -> Result<Outcome, SocketError> {
         match self.state {
-            State::Closed | State::Listen | State::SynSent => Err(SocketError::NotConnected),
+            State::Closed | State::Listen => Err(SocketError::NotConnected),
+            // RFC 9293 §3.10.4: the TCB is deleted, and who waits for it is told.
+            State::SynSent => Ok(self.fail(SocketError::ConnectionReset)),
             State::SynReceived
             | State::Established
             | State::FinWait1
@@ -244,7 +247,7 @@ impl Tcb {
             | State::LastAck
             | State::TimeWait => {
                 self.queue_fin();
-                Ok(())
+                Ok(Outcome::Continue)
             }
         }
     }
@@ -259,8 +262,10 @@ impl Tcb {
     /// dropped.
     pub fn shutdown_read(&mut self) {
         self.status |= Status::READ_SHUT;
-        self.recvq.clear();
-        self.after_read();
+        if !self.recvq.is_empty() {
+            self.recvq.clear();
+            self.after_read();
+        }
     }
 
     /// The application lets go. What is queued is still sent, then FIN; the connection goes on

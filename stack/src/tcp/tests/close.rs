@@ -6,7 +6,7 @@ use super::*;
 fn a_half_closed_connection_goes_on_receiving() {
     let mut t = Trace::settled(plain());
     t.write(100);
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.state("FIN-WAIT-1");
     t.tx("FPA 1:101 ack 1");
     t.rx("A 1 ack 102");
@@ -94,7 +94,7 @@ fn an_orphan_does_not_stay_in_fin_wait_2() {
 #[test]
 fn a_socket_that_was_only_shut_down_may_stay_in_fin_wait_2() {
     let mut t = Trace::established(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
     assert_eq!(t.wait_outcome(600_000), Outcome::Continue);
@@ -180,7 +180,7 @@ fn a_reader_that_shut_down_acknowledges_and_discards() {
 
 fn in_time_wait(config: TcpConfig) -> Trace {
     let mut t = Trace::established(config);
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
     t.tx("A 2 ack 2");
@@ -239,7 +239,7 @@ fn time_wait_judges_a_syn_by_its_timestamp() {
     t.tx("S 0 ts 100000/0");
     t.rx("SA 0 ack 1 mss 1460 ts 500/100000");
     t.tx("A 1 ack 1 ts 100000/500");
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     assert_eq!(t.rx_outcome("FA 1 ack 2 ts 510/100000"), Outcome::TimeWait);
     let mut compact = t.tcb.time_wait().unwrap();

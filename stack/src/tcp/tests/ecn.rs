@@ -114,7 +114,7 @@ fn only_new_data_is_ecn_capable() {
     t.tx("PA 1:101 ack 1 ip none");
     t.rx("PA 1:11 ack 101");
     t.tx("A 101 ack 11 ip none");
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 101 ack 11 ip none");
     t.end();
 }

@@ -54,7 +54,7 @@ fn readiness_follows_the_connection() {
     t.rx("FA 11 ack 1");
     let eof = Readiness::READABLE | Readiness::READ_CLOSED;
     assert_eq!(t.tcb.readiness(), Readiness::WRITABLE | eof);
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     assert_eq!(t.tcb.readiness(), Readiness::WRITABLE | Readiness::WRITE_CLOSED | eof);
     t.end();
 }

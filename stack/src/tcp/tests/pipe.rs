@@ -186,7 +186,7 @@ impl Pipe {
             }
         }
         if end.written == end.to_write && !end.closed_writing && end.tcb.state().can_write() {
-            end.tcb.shutdown_write(now).unwrap();
+            assert_eq!(end.tcb.shutdown_write(now), Ok(Outcome::Continue));
             end.closed_writing = true;
         }
         // Sometimes the reader is slow, so that windows close.

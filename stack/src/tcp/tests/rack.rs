@@ -256,7 +256,7 @@ fn without_sack_or_when_turned_off_nothing_is_probed() {
 #[test]
 fn a_fin_alone_is_probed_for() {
     let mut t = Trace::with_sack(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     t.wait_for_timer();
     t.tx("FA 1 ack 1");

@@ -77,7 +77,7 @@ fn nagle_holds_a_small_segment_until_the_last_one_is_acknowledged() {
     t.tx("A 31:1491 ack 1");
     t.quiet();
     // FIN says that no more will come to wait for.
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FPA 1491:1501 ack 1");
     t.end();
 }

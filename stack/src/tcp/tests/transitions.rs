@@ -163,7 +163,7 @@ fn established_to_fin_wait_1_by_close() {
 #[test]
 fn fin_wait_1_to_fin_wait_2_by_ack_of_fin() {
     let mut t = Trace::established(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
     t.state("FIN-WAIT-2");
@@ -174,7 +174,7 @@ fn fin_wait_1_to_fin_wait_2_by_ack_of_fin() {
 #[test]
 fn fin_wait_1_to_closing_to_time_wait_by_simultaneous_close() {
     let mut t = Trace::established(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     t.rx("FA 1 ack 1");
     t.state("CLOSING");
@@ -188,7 +188,7 @@ fn fin_wait_1_to_closing_to_time_wait_by_simultaneous_close() {
 #[test]
 fn fin_wait_1_to_time_wait_by_fin_with_ack_of_fin() {
     let mut t = Trace::established(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
     t.state("TIME-WAIT");
@@ -200,7 +200,7 @@ fn fin_wait_1_to_time_wait_by_fin_with_ack_of_fin() {
 #[test]
 fn fin_wait_2_to_time_wait_by_fin_and_to_closed_after_2_msl() {
     let mut t = Trace::established(plain());
-    t.tcb.shutdown_write(t.now).unwrap();
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FA 1 ack 1");
     t.rx("A 1 ack 2");
     assert_eq!(t.rx_outcome("FA 1 ack 2"), Outcome::TimeWait);
