@@ -24,8 +24,8 @@ use barewire_stack::{
     SocketId, SocketKind, SocketOption, Stack, StackConfig,
 };
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+use crate::ours::{CLIENT, SERVER};
+
 const PORT: u16 = 80;
 const BACKLOG: usize = 256;
 

@@ -23,11 +23,9 @@ use barewire_stack::{Event, Instant, Rng, SocketError, SocketId, StackConfig};
 use hdrhistogram::Histogram;
 
 use crate::measure::thread_time;
-use crate::ours::Host;
+use crate::ours::{CLIENT, Host, SERVER};
 use crate::{MESSAGE_BYTES, WIRE_FRAMES};
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 7;
 
 /// Connections that requests go over in turn: so many that each request is a segment of its own.

@@ -9,18 +9,15 @@
 //! connections belong to nobody but the two stacks: there is no handler, and the list of their
 //! handles is allocated before anything is measured.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant as WallClock};
 
 use barewire_driver::cable::{self, CableConfig};
 use barewire_stack::tcp::Readiness;
 use barewire_stack::{Event, Instant, SocketError, SocketId, StackConfig};
 
-use crate::ours::Host;
+use crate::ours::{CLIENT, Host, SERVER, next_deadline};
 use crate::{MAX_IDLE_TURNS, MESSAGE_BYTES, WIRE_FRAMES, message};
-
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// Ports of the server: a pair of addresses and one port of the server has only 64,512 connections.
 const LISTENERS: u16 = 32;
@@ -183,8 +180,7 @@ impl Crowd {
             }
             idle += 1;
             assert!(idle < MAX_IDLE_TURNS, "the crowd stalls");
-            let hosts = [&self.client, &self.server];
-            let next = hosts.into_iter().filter_map(|host| host.stack.poll_at()).min();
+            let next = next_deadline([&self.client, &self.server]);
             self.now = self.now.max(next.unwrap_or(self.now));
         }
     }
@@ -194,28 +190,11 @@ impl Crowd {
         self.now = Instant::from_nanos(self.now.as_nanos() + 1000);
         self.client.send(self.now);
         let there = self.server.receive(self.now);
-        self.serve();
+        self.server.serve(&self.listeners);
         self.server.send(self.now);
         let back = self.client.receive(self.now);
         self.collect();
         there + back
-    }
-
-    /// The server accepts, answers with what it has read, and closes what its peer has closed.
-    fn serve(&mut self) {
-        let mut buffer = [0; MESSAGE_BYTES];
-        let stack = &mut self.server.stack;
-        while let Some(Event { socket, ready }) = stack.poll_event() {
-            if self.listeners.contains(&socket) {
-                while stack.accept(socket).is_ok() {}
-            } else if ready.contains(Readiness::READABLE) {
-                match stack.read(socket, &mut buffer) {
-                    Ok(0) => stack.close(socket).expect("an open socket"),
-                    Ok(len) => assert_eq!(stack.write(socket, &buffer[..len]), Ok(len)),
-                    Err(error) => assert_eq!(error, SocketError::WouldBlock),
-                }
-            }
-        }
     }
 
     /// The client counts answers.

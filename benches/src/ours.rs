@@ -17,8 +17,9 @@ use crate::{
     MAX_IDLE_TURNS, MESSAGE_BYTES, PATTERN_BYTES, Setup, WIRE_FRAMES, check_pattern, message,
 };
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The addresses of two hosts on a cable.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 80;
 const UDP_PORT: u16 = 7;
 const BACKLOG: usize = 16;
@@ -28,7 +29,7 @@ const CELLS: u32 = 8192;
 
 /// Virtual time between two short connections: 60 s of TIME-WAIT hold 12,000 of them, fewer than
 /// there are ephemeral ports.
-const CONNECTION_INTERVAL_NS: u64 = 5_000_000;
+pub(crate) const CONNECTION_INTERVAL_NS: u64 = 5_000_000;
 
 pub(crate) struct Host<Q: Queue + ?Sized = LocalQueue> {
     pub(crate) stack: Stack,
@@ -100,6 +101,23 @@ impl<Q: Queue + ?Sized> Host<Q> {
         }
     }
 
+    /// Accepts, answers with what it has read, and closes what its peer has closed.
+    pub(crate) fn serve(&mut self, listeners: &[SocketId]) {
+        let mut buffer = [0; MESSAGE_BYTES];
+        let stack = &mut self.stack;
+        while let Some(Event { socket, ready }) = stack.poll_event() {
+            if listeners.contains(&socket) {
+                while stack.accept(socket).is_ok() {}
+            } else if ready.contains(Readiness::READABLE) {
+                match stack.read(socket, &mut buffer) {
+                    Ok(0) => stack.close(socket).expect("an open socket"),
+                    Ok(len) => assert_eq!(stack.write(socket, &buffer[..len]), Ok(len)),
+                    Err(error) => assert_eq!(error, SocketError::WouldBlock),
+                }
+            }
+        }
+    }
+
     pub(crate) fn tcp(&mut self) -> SocketId {
         self.stack.socket(SocketKind::Tcp, Family::V4).expect("room for a socket")
     }
@@ -118,6 +136,11 @@ impl<Q: Queue + ?Sized> Host<Q> {
         }
         readable
     }
+}
+
+/// The next deadline of either host.
+pub(crate) fn next_deadline<Q: Queue + ?Sized>(hosts: [&Host<Q>; 2]) -> Option<Instant> {
+    hosts.into_iter().filter_map(|host| host.stack.poll_at()).min()
 }
 
 fn at(addr: Ipv4Addr, port: u16) -> SocketAddr {
@@ -170,8 +193,7 @@ impl Pair {
     fn jump(&mut self, idle: &mut usize) {
         *idle += 1;
         assert!(*idle < MAX_IDLE_TURNS, "our stack stalls");
-        let hosts = [&self.client, &self.server];
-        let next = hosts.into_iter().filter_map(|host| host.stack.poll_at()).min();
+        let next = next_deadline([&self.client, &self.server]);
         self.now = self.now.max(next.unwrap_or(self.now));
     }
 
@@ -412,8 +434,7 @@ impl crate::Resting for Pair {
             if self.there() + self.back() > 0 {
                 continue;
             }
-            let hosts = [&self.client, &self.server];
-            let next = hosts.into_iter().filter_map(|host| host.stack.poll_at()).min();
+            let next = next_deadline([&self.client, &self.server]);
             self.now = next.unwrap_or(until).max(self.now).min(until);
         }
         self.there();

@@ -26,11 +26,8 @@ use barewire_stack::{
 };
 
 use crate::measure::thread_time;
-use crate::ours::Host;
+use crate::ours::{CLIENT, Host, SERVER};
 use crate::{MESSAGE_BYTES, message};
-
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// Ports of the server: so many that clients do not run out of ports of their own.
 const LISTENERS: u16 = 16;

@@ -15,16 +15,10 @@ use barewire_stack::{
 
 use super::{IN_FLIGHT, Load, Order, Rate};
 use crate::measure::thread_time;
-use crate::ours::Host;
+use crate::ours::{CLIENT, CONNECTION_INTERVAL_NS, Host, SERVER, next_deadline};
 use crate::{MAX_IDLE_TURNS, MESSAGE_BYTES, message};
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 80;
-
-/// Virtual time between two short connections: 60 s of TIME-WAIT hold 12,000 of them, fewer than
-/// there are ephemeral ports.
-const CONNECTION_INTERVAL_NS: u64 = 5_000_000;
 
 /// No neighbour is asked for twice: the engine that hears the answer may be on a core that has
 /// nothing to do at the time.
@@ -214,8 +208,7 @@ impl Worker {
             if self.turn(heard) > 0 {
                 return;
             }
-            let hosts = [&self.client, &self.server];
-            let next = hosts.into_iter().filter_map(|host| host.stack.poll_at()).min();
+            let next = next_deadline([&self.client, &self.server]);
             self.now = self.now.max(next.unwrap_or(self.now));
         }
         panic!("a core stalls");
@@ -227,7 +220,7 @@ impl Worker {
         self.now = Instant::from_nanos(self.now.as_nanos() + 1000);
         self.client.send(self.now);
         let there = self.server.receive(self.now);
-        self.serve();
+        self.server.serve(&[self.listener]);
         self.server.send(self.now);
         let back = self.client.receive(self.now);
         while let Some(Event { socket, ready }) = self.client.stack.poll_event() {
@@ -235,23 +228,6 @@ impl Worker {
         }
         self.exchange_letters();
         there + back
-    }
-
-    /// The server accepts, answers with what it has read, and closes what its peer has closed.
-    fn serve(&mut self) {
-        let mut buffer = [0; MESSAGE_BYTES];
-        let stack = &mut self.server.stack;
-        while let Some(Event { socket, ready }) = stack.poll_event() {
-            if socket == self.listener {
-                while stack.accept(socket).is_ok() {}
-            } else if ready.contains(Readiness::READABLE) {
-                match stack.read(socket, &mut buffer) {
-                    Ok(0) => stack.close(socket).expect("an open socket"),
-                    Ok(len) => assert_eq!(stack.write(socket, &buffer[..len]), Ok(len)),
-                    Err(error) => assert_eq!(error, SocketError::WouldBlock),
-                }
-            }
-        }
     }
 
     /// Hands over what other engines of the hosts are to hear, and takes in what they have heard.

@@ -400,11 +400,10 @@ impl Egress {
     /// A header cell for data, or `None`, counted: the last of them are kept for what overload is
     /// ended by, ACKs, RSTs, handshakes and neighbours.
     fn data_cell(&mut self) -> Option<PacketBuf> {
-        if self.pool.free_cells() > self.reserved_cells {
-            return self.header_cell();
+        if self.pool.free_cells() <= self.reserved_cells {
+            // Those that other threads have let go of may be enough.
+            self.pool.collect_returns();
         }
-        // Those that other threads have let go of may be enough.
-        self.pool.collect_returns();
         if self.pool.free_cells() > self.reserved_cells {
             return self.header_cell();
         }

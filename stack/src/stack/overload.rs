@@ -21,8 +21,8 @@ impl Stack {
         self.behind = behind;
     }
 
-    /// True, and counted, while the stack is behind, for a SYN to a port where nobody but ordinary listeners are. Nothing more is looked at, not
-    /// even its checksum: a lost SYN is sent again.
+    /// True, and counted, while the stack is behind, for a SYN to a port where nobody but ordinary
+    /// listeners are. Nothing more is looked at, not even its checksum: a lost SYN is sent again.
     #[inline]
     pub(super) fn sheds(&mut self, segment: &[u8]) -> bool {
         let sheds = self.behind && self.opens_ordinary(segment);

@@ -140,24 +140,7 @@ impl Tcb {
             self.status -= Status::PROBED;
         }
         let in_flight = self.snd.nxt.since(self.snd.una);
-        let mut bytes = ack.since(self.snd.una);
-        if !self.status.contains(Status::SYN_ACKED) {
-            self.status |= Status::SYN_ACKED;
-            self.fast_open = None;
-            bytes -= 1;
-        }
-        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
-        bytes -= u32::from(fin && bytes > 0);
-        self.sendq.ack_bytes(bytes);
-        let una = std::mem::replace(&mut self.snd.una, ack);
-        self.path_acked(now, una, bytes);
-        // What was about to be sent again has arrived.
-        self.pending -= Pending::SYN | Pending::FAST;
-        self.bytes_acked += u64::from(bytes);
-        self.retries = 0;
-        self.probes = 0;
-        self.persist_backoff = 0;
-        self.soft_error = None;
+        let (bytes, _) = self.move_una(now, ack);
         self.sendq.records.ack(ack, &mut news.delivery);
         let rtt = self.measure(now, in_flight, h, &news);
         let echo = self.ecn_is_echo(h.flags);
@@ -176,6 +159,29 @@ impl Tcb {
             self.arm_user_timeout();
         }
         self.note_activity(now);
+    }
+
+    /// snd.una moves to `ack`, at most snd.nxt: what that settles whatever else the ACK means. Gives
+    /// the bytes of data that it acknowledges, and whether it is our FIN's.
+    #[inline]
+    pub(super) fn move_una(&mut self, now: Instant, ack: SeqNum) -> (u32, bool) {
+        let mut bytes = ack.since(self.snd.una);
+        if !self.status.contains(Status::SYN_ACKED) {
+            self.status |= Status::SYN_ACKED;
+            self.fast_open = None;
+            bytes -= 1;
+        }
+        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
+        bytes -= u32::from(fin && bytes > 0);
+        self.sendq.ack_bytes(bytes);
+        let una = std::mem::replace(&mut self.snd.una, ack);
+        self.path_acked(now, una, bytes);
+        // What was about to be sent again has arrived.
+        self.pending -= Pending::SYN | Pending::FAST;
+        self.bytes_acked += u64::from(bytes);
+        (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
+        self.soft_error = None;
+        (bytes, fin)
     }
 
     /// A round-trip sample. Our own clock is finer than the timestamps', but where anything

@@ -103,20 +103,7 @@ impl Tcb {
         }
         let Some(record) = self.sendq.records.ack_first(ack) else { return false };
         let in_flight = self.snd.nxt.since(self.snd.una);
-        let mut bytes = record.len;
-        if !self.status.contains(Status::SYN_ACKED) {
-            self.status |= Status::SYN_ACKED;
-            bytes -= 1;
-        }
-        let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
-        bytes -= u32::from(fin && bytes > 0);
-        self.sendq.ack_bytes(bytes);
-        let una = std::mem::replace(&mut self.snd.una, ack);
-        self.path_acked(now, una, bytes);
-        self.pending -= Pending::SYN | Pending::FAST;
-        self.bytes_acked += u64::from(bytes);
-        (self.retries, self.probes, self.persist_backoff) = (0, 0, 0);
-        self.soft_error = None;
+        let (bytes, fin) = self.move_una(now, ack);
         if fin {
             // Nothing will be sent any more: what the path is like is of no interest.
             self.timers.clear(Timer::Retransmit);

@@ -47,32 +47,30 @@ impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        if !self.pending.is_empty() || self.rcv.dup_acks > 0 {
-            return true;
-        }
-        let (unsent, lost) = (self.sendq.unsent(), self.sendq.records.lost());
-        if unsent == 0 && lost == 0 && !self.status.contains(Status::FIN_QUEUED) {
-            return false;
-        }
-        self.queued_may_leave(unsent, lost)
+        let owes = !self.pending.is_empty() || self.rcv.dup_acks > 0;
+        owes || (self.has_queued() && self.queued_may_leave())
     }
 
     /// False if [`Tcb::wants_transmit`] is; true if that is to be found out.
     #[inline]
     pub fn may_want_transmit(&self) -> bool {
-        !self.pending.is_empty()
-            || self.sendq.unsent() > 0
-            || self.rcv.dup_acks > 0
+        !self.pending.is_empty() || self.rcv.dup_acks > 0 || self.has_queued()
+    }
+
+    /// Data, lost data or FIN is to be sent once it may.
+    #[inline]
+    fn has_queued(&self) -> bool {
+        self.sendq.unsent() > 0
             || self.sendq.records.lost() > 0
             || self.status.contains(Status::FIN_QUEUED)
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
-    fn queued_may_leave(&self, unsent: u32, lost: u32) -> bool {
+    fn queued_may_leave(&self) -> bool {
         self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)
-            && (self.fin_due(unsent)
-                || (lost > 0 && self.resendable(self.mss()).is_some())
+            && (self.fin_due(self.sendq.unsent())
+                || self.resendable(self.mss()).is_some()
                 || self.sendable() > 0
                 || self.blocked_timer().is_some())
     }
