@@ -78,6 +78,8 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     /// Least microseconds between two interrupts of a queue.
     fn set_moderation(&self, queue: u16, interval_us: u16);
     fn context_index(&self, queue: u16) -> u8;
+    /// False if queues share one context, which each changes for all.
+    fn context_lasts(&self) -> bool;
     /// Offers that this device cannot make.
     fn missing(&self) -> Features;
     /// Bytes of the packet buffer's receive part.
@@ -192,6 +194,7 @@ impl<F: Family> Core<F> {
             max_frame: u32::from(self.config.mtu) + ETHERNET_LEN + VLAN_LEN,
             max_tso: TSO_MAX_BYTES + 240,
             context_index: self.family.context_index(queue),
+            context_lasts: self.family.context_lasts(),
         }
     }
 

@@ -1,9 +1,9 @@
-//! The receive unit (82576 §7.1): filters, flows, buffers, write-back.
+//! The receive unit (82576 §7.1, 82574 §7.1): filters, flows, buffers, write-back.
 
-use super::igb::{RxFault, State};
 use super::memory::Fault;
+use super::nic::{RxFault, State};
 use super::packet::{self, Packet, Transport};
-use super::registers::{self as reg, Ring, queue};
+use super::registers::{self as reg, Kind, Ring, ext, queue};
 
 const VLAN_TYPE: [u8; 2] = [0x81, 0x00];
 
@@ -36,7 +36,7 @@ impl State {
         }
         // §7.1.1: length, then addresses, then tags.
         let with_fcs = frame.len() as u32 + 4;
-        if with_fcs > self.file.get(reg::RLPML) || !self.address_passes(frame) {
+        if with_fcs > self.longest() || !self.address_passes(frame) {
             return 0;
         }
         let mut frame = frame.to_vec();
@@ -69,6 +69,16 @@ impl State {
             queue ^= 1;
         }
         self.store(queue, &frame, verdict)
+    }
+
+    /// Bytes of the longest frame that is let in, its check sequence included: an 82574 knows two
+    /// bounds (82574 §10.2.5.1).
+    fn longest(&self) -> u32 {
+        match self.kind {
+            Kind::I82576 => self.file.get(reg::RLPML),
+            Kind::I82574 if self.file.get(reg::RCTL) & ext::RCTL_LPE == 0 => 1522,
+            Kind::I82574 => 16_384,
+        }
     }
 
     fn address_passes(&mut self, frame: &[u8]) -> bool {
@@ -121,7 +131,11 @@ impl State {
     fn hash(&self, parsed: &Packet, frame: &[u8]) -> Option<(u32, u8)> {
         const PCSD: u32 = 1 << 13;
         let mrqc = self.file.get(reg::MRQC);
-        if mrqc & 7 != 2 || self.file.get(reg::RXCSUM) & PCSD == 0 {
+        let dealt = match self.kind {
+            Kind::I82576 => mrqc & 7 == 2,
+            Kind::I82574 => mrqc & 3 == 1,
+        };
+        if !dealt || self.file.get(reg::RXCSUM) & PCSD == 0 {
             return None;
         }
         let (input, kind) = parsed.hash_input(frame, mrqc)?;
@@ -136,9 +150,17 @@ impl State {
     }
 
     fn buffer_len(&self, ring: Ring) -> usize {
-        match (self.file.ring(ring, queue::SRRCTL) & 0x7f) as usize * 1024 {
-            0 => 2048,
-            bytes => bytes,
+        match self.kind {
+            Kind::I82576 => match (self.file.ring(ring, queue::SRRCTL) & 0x7f) as usize * 1024 {
+                0 => 2048,
+                bytes => bytes,
+            },
+            // 82574 §10.2.5.1: one size for both rings; BSIZE 0 to 3, sixteen times that with BSEX.
+            Kind::I82574 => {
+                let rctl = self.file.get(reg::RCTL);
+                let bytes = 2048 >> (rctl >> 16 & 3);
+                if rctl & ext::RCTL_BSEX != 0 { bytes * 16 } else { bytes }
+            }
         }
     }
 
@@ -182,6 +204,9 @@ impl State {
         let [buffer, _] = self.memory.read_descriptor(at)?;
         self.memory.write(buffer, piece)?;
         self.dma_accesses += 3;
+        if self.kind == Kind::I82574 && self.file.get(ext::RFCTL) & ext::RFCTL_EXSTEN == 0 {
+            self.violation("receive descriptors of the legacy form".into());
+        }
         let mut words = [0, DD | (piece.len() as u64) << 32];
         if let Some(verdict) = verdict {
             words[0] = u64::from(verdict.hash) << 32 | u64::from(verdict.hash_type);

@@ -161,6 +161,11 @@ impl Family for E1000e {
         0
     }
 
+    fn context_lasts(&self) -> bool {
+        // §7.2.6: the device remembers the last context only, whichever queue it came by.
+        self.config.queues == 1
+    }
+
     fn missing(&self) -> Features {
         match self.chip {
             Chip::I82574 => Features::empty(),

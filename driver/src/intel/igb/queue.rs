@@ -144,6 +144,10 @@ impl Family for Igb {
         0
     }
 
+    fn context_lasts(&self) -> bool {
+        true
+    }
+
     fn missing(&self) -> Features {
         match self.chip {
             // RSS and tags are set up by the physical function.
