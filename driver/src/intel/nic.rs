@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::hw::{Hw, Reg};
 use super::link;
@@ -111,7 +111,9 @@ struct State {
     filters: Filters,
     /// Totals by statistic: the registers forget when they are read.
     totals: Vec<u64>,
-    last_link: Option<LinkState>,
+    /// The link as it was seen last, and as it was told last.
+    link: Option<LinkState>,
+    told_link: Option<LinkState>,
     flow_control: FlowControl,
 }
 
@@ -144,7 +146,8 @@ impl<F: Family> Core<F> {
             table: config.rss_table,
             filters: Filters { promiscuous: config.promiscuous, ..Filters::default() },
             totals: vec![0; family.statistics().len()],
-            last_link: None,
+            link: None,
+            told_link: None,
             flow_control: config.flow_control,
         };
         let state = Mutex::new(state);
@@ -164,6 +167,36 @@ impl<F: Family> Core<F> {
 
     pub(crate) fn vector(&self, queue: u16) -> Option<RawFd> {
         self.vectors.get(usize::from(queue)).copied()
+    }
+
+    /// Becomes readable when the link may have changed.
+    pub(crate) fn link_vector(&self) -> Option<RawFd> {
+        self.vector(self.config.queues)
+    }
+
+    /// Takes the interrupt that tells of the link, if there is one.
+    pub(crate) fn take_link_event(&self) {
+        if self.link_vector().is_some_and(sys::drain_eventfd) {
+            self.family.acknowledge_link();
+        }
+    }
+
+    /// A look at the link, for a queue's engine: without waiting for whoever has the device now.
+    pub(crate) fn watch(&self) {
+        match self.state.try_lock() {
+            Ok(mut state) => self.watch_link(&mut state),
+            Err(TryLockError::Poisoned(state)) => self.watch_link(&mut state.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    /// Looks at the link and does what a change asks for.
+    fn watch_link(&self, state: &mut State) {
+        let now = link::state(self.hw());
+        if state.link.replace(now) != Some(now) && now.up && self.family.owns_filters() {
+            // Without the PHY's answer the link works all the same, without pause frames.
+            let _ = link::resolve_flow_control(self.hw(), state.flow_control);
+        }
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -409,22 +442,11 @@ impl<F: Family> Device for NicDevice<F> {
     }
 
     fn poll_link(&self) -> Option<LinkState> {
-        let core = &self.0;
-        if let Some(fd) = self.link_event_fd()
-            && sys::drain_eventfd(fd)
-        {
-            core.family.acknowledge_link();
-        }
-        let now = link::state(core.hw());
-        let mut state = core.lock();
-        if state.last_link.replace(now) == Some(now) {
-            return None;
-        }
-        if now.up && core.family.owns_filters() {
-            // Without the PHY's answer the link works all the same, without pause frames.
-            let _ = link::resolve_flow_control(core.hw(), state.flow_control);
-        }
-        Some(now)
+        self.0.take_link_event();
+        let mut state = self.0.lock();
+        self.0.watch_link(&mut state);
+        let now = state.link;
+        if std::mem::replace(&mut state.told_link, now) == now { None } else { now }
     }
 
     fn statistics(&self) -> Vec<(&'static str, u64)> {
@@ -504,7 +526,7 @@ impl<F: Family> Nic for NicDevice<F> {
     }
 
     fn link_event_fd(&self) -> Option<RawFd> {
-        self.0.vector(self.0.config.queues)
+        self.0.link_vector()
     }
 
     fn test_vectors(&self) -> Result<Vec<bool>, DeviceError> {

@@ -1,11 +1,15 @@
 //! One queue pair: two rings, their memory, and the doorbells.
 //!
+//! Queue 0 also looks after what belongs to no queue, the link: its engine sleeps on the link's
+//! interrupt as well as on its own, and looks when it wakes.
+//!
 //! No register is read while frames flow. A burst writes RDT once if the ring was refilled, and TDT
 //! once if something was put on the ring; whether the device is still there is looked up once in
 //! thousands of bursts, before sleeping, and when nothing goes out.
 
 use std::any::Any;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use super::hw::{Hw, Reg};
@@ -22,7 +26,7 @@ use crate::device::{
 };
 use crate::mem::{Pool, Region};
 use crate::ring::{DESCRIPTOR_LEN, Descriptors, HeaderArea};
-use crate::sys::{self, Clock};
+use crate::sys::{self, Clock, WaitSet};
 
 /// How often a queue looks whether its device is still there, idle or not: the kernel may want it
 /// back under full load, too. One register read in so many bursts is not on the hot path.
@@ -43,6 +47,9 @@ const LOOK_WAIT_NS: u64 = 1_000_000_000;
 /// reports are 32 descriptors at most, which take 1.7 s at 10 Mbit/s if each is a large segment.
 const STALL_NS: u64 = 2_000_000_000;
 
+/// The queue that looks after the link.
+const KEEPER: u16 = 0;
+
 /// An address bit that every IOMMU translates (they have 39 at least) and no mapping reaches.
 const NOTHING_MAPPED: u64 = 1 << 38;
 
@@ -62,6 +69,8 @@ impl<F: Family> QueueSeed for NicSeed<F> {
             running: None,
             stopped: false,
             armed: false,
+            wait: None,
+            woken_by_other: true,
             polls: 0,
             gone: false,
             stall: StallWatch::default(),
@@ -107,6 +116,10 @@ struct NicQueue<F: Family> {
     running: Option<Running<F>>,
     stopped: bool,
     armed: bool,
+    /// Of the keeper: its own interrupt and the link's.
+    wait: Option<WaitSet>,
+    /// It was not this queue's interrupt that ended the last sleep.
+    woken_by_other: bool,
     polls: u32,
     /// The device was found to be gone, or was cut off.
     gone: bool,
@@ -170,6 +183,9 @@ impl<F: Family> NicQueue<F> {
             let reason = format!("{} does not answer", self.hw.function().address());
             return Err(QueueError::Gone(io::Error::new(io::ErrorKind::NotConnected, reason)));
         }
+        if self.queue == KEEPER {
+            self.keep();
+        }
         if let Some(running) = &mut self.running {
             running.tx.reclaim_past_lost();
             let (pending, reported) = (running.tx.pending(), running.tx.reported());
@@ -177,6 +193,21 @@ impl<F: Family> NicQueue<F> {
             self.counters.tx_stalls += u64::from(stalled);
         }
         Ok(())
+    }
+
+    /// Looks after the link.
+    fn keep(&mut self) {
+        if self.wait.is_some() && std::mem::take(&mut self.woken_by_other) {
+            self.counters.syscalls += 1;
+            self.core.take_link_event();
+        }
+        self.core.watch();
+    }
+
+    /// What becomes readable when there is something to do.
+    fn sleep_fd(&self) -> Option<RawFd> {
+        let both = self.wait.as_ref().map(WaitSet::as_raw_fd);
+        both.or_else(|| self.core.vector(self.queue))
     }
 
     /// Gives the device the descriptors up to `tail`.
@@ -205,6 +236,16 @@ impl<F: Family> Queue for NicQueue<F> {
         let mut granted = wanted & self.capabilities().features;
         if !granted.contains(Features::TX_CHECKSUM) {
             granted.remove(Features::TSO4 | Features::TSO6);
+        }
+        if let (KEEPER, Some(own), Some(link)) =
+            (self.queue, self.core.vector(self.queue), self.core.link_vector())
+        {
+            let wait = WaitSet::new(&[own, link]).map_err(|source| DeviceError::Os {
+                what: "cannot wait for a queue and the link".into(),
+                source,
+                fix: None,
+            })?;
+            self.wait = Some(wait);
         }
         let (mut running, places) = self.build(pool, granted)?;
         self.core.start_queue(self.queue, &places).map_err(device_error)?;
@@ -275,7 +316,7 @@ impl<F: Family> Queue for NicQueue<F> {
             return Arm::Ready;
         }
         let starved = self.running.as_ref().is_some_and(|running| running.rx.starved());
-        let fd = self.core.vector(self.queue);
+        let fd = self.sleep_fd();
         let wait = match (fd, starved) {
             (None, _) => NO_INTERRUPT_WAIT_NS,
             (Some(_), true) => NO_BUFFER_WAIT_NS,
@@ -291,7 +332,7 @@ impl<F: Family> Queue for NicQueue<F> {
         self.core.family.disarm(self.queue);
         if let Some(fd) = self.core.vector(self.queue) {
             self.counters.syscalls += 1;
-            sys::drain_eventfd(fd);
+            self.woken_by_other = !sys::drain_eventfd(fd);
         }
     }
 

@@ -176,6 +176,32 @@ fn a_sleeping_queue_is_woken_and_none_is_slept_over(kind: Kind) {
     rig.end();
 }
 
+fn a_sleeping_engine_wakes_for_the_link_and_looks_after_it(kind: Kind) {
+    const CTRL: u32 = 0x0000;
+    const RFCE: u32 = 1 << 27;
+    let flow_control = crate::intel::FlowControl::Full;
+    let mut rig = Rig::new(kind, NicConfig { flow_control, ..small(1) });
+    // Nobody else asks about the link.
+    let pauses = |rig: &Rig| rig.model.peek(CTRL) & RFCE != 0;
+    assert!(!pauses(&rig), "not before the link was looked at");
+    for round in 0..3 {
+        let Arm::Sleep { fd: Some(fd), .. } = rig.queues[0].arm() else { panic!("round {round}") };
+        assert!(pauses(&rig), "round {round}");
+        for up in [false, true] {
+            assert_eq!(sys::poll_readable(&[fd], Some(0)).unwrap(), 0, "round {round}, {up}");
+            rig.model.set_cable(up);
+            assert_eq!(sys::poll_readable(&[fd], Some(0)).unwrap(), 1, "round {round}, {up}");
+            rig.queues[0].disarm();
+            rig.queues[0].arm();
+        }
+        rig.queues[0].disarm();
+    }
+    // What happened is told once to whoever asks.
+    assert!(rig.nic.poll_link().is_some_and(|link| link.up));
+    assert_eq!(rig.nic.poll_link(), None);
+    rig.end();
+}
+
 fn no_register_is_read_while_frames_flow(kind: Kind) {
     use crate::model::Access;
     let mut rig = Rig::new(kind, small(1));
@@ -202,5 +228,6 @@ on_every_kind!(
     flows_spread_over_queues_as_the_device_tells,
     tags_are_stripped_told_and_filtered,
     a_sleeping_queue_is_woken_and_none_is_slept_over,
+    a_sleeping_engine_wakes_for_the_link_and_looks_after_it,
     no_register_is_read_while_frames_flow,
 );
