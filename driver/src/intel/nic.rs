@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::hw::{Hw, Reg};
@@ -49,6 +49,16 @@ pub(crate) struct RingPlaces {
     pub(crate) buffer_len: u32,
 }
 
+/// How a device stands that may lose its queues without having been asked to: a virtual function,
+/// when its physical one is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Queues can be used.
+    Working,
+    /// Queues are off, and will have to be started anew.
+    Lost,
+}
+
 /// What differs between the families. All of it is called under the core's lock, but for `arm`,
 /// `disarm` and the two tails, which touch registers of one queue alone.
 pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
@@ -70,6 +80,14 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn disarm(&self, queue: u16);
     /// Acknowledges the interrupt that tells of the link.
     fn acknowledge_link(&self);
+    /// Looks whether the device has lost its queues, and goes on with getting them back; never waits.
+    /// Between a loss and the next `Working` it says `Lost` at least once.
+    ///
+    /// # Errors
+    /// [`BusError::Unsupported`] if they cannot be had back.
+    fn stand(&self) -> Result<Standing, BusError> {
+        Ok(Standing::Working)
+    }
     /// Prepares the device for firing vectors by hand; `end_vector_test` takes that back.
     fn begin_vector_test(&self, vectors: u16);
     /// Fires one vector.
@@ -128,6 +146,9 @@ pub(crate) struct Core<F: Family> {
     vectors: Vec<RawFd>,
     /// A queue could not be stopped, so the device was cut off from memory.
     broken: AtomicBool,
+    /// How often the device has lost its queues, doubled, and one more while it has not got them
+    /// back: a queue looks at both without a lock.
+    losses: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -151,7 +172,8 @@ impl<F: Family> Core<F> {
             flow_control: config.flow_control,
         };
         let state = Mutex::new(state);
-        let core = Core { family, config, support, mac, vectors, broken: false.into(), state };
+        let (broken, losses) = (false.into(), 0.into());
+        let core = Core { family, config, support, mac, vectors, broken, losses, state };
         core.apply_filters(&core.lock().filters);
         Arc::new(core)
     }
@@ -190,13 +212,34 @@ impl<F: Family> Core<F> {
         }
     }
 
-    /// Looks at the link and does what a change asks for.
+    /// Looks at the device and the link, and does what a change asks for.
     fn watch_link(&self, state: &mut State) {
-        let now = link::state(self.hw());
+        match self.family.stand() {
+            Ok(Standing::Working) => self.losses.fetch_add(self.losses() & 1, Ordering::Relaxed),
+            Ok(Standing::Lost) => self.losses.fetch_add(!self.losses() & 1, Ordering::Relaxed),
+            Err(_) => {
+                self.cut_off();
+                self.losses()
+            }
+        };
+        let now = self.link();
         if state.link.replace(now) != Some(now) && now.up && self.family.owns_filters() {
             // Without the PHY's answer the link works all the same, without pause frames.
             let _ = link::resolve_flow_control(self.hw(), state.flow_control);
         }
+    }
+
+    /// The link, which a device without queues does not have.
+    fn link(&self) -> LinkState {
+        match self.losses() & 1 {
+            0 => link::state(self.hw()),
+            _ => LinkState { up: false, speed_mbps: None },
+        }
+    }
+
+    /// Odd while the device has lost its queues; see the field.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -268,14 +311,35 @@ impl<F: Family> Core<F> {
         match self.family.stop_queue(queue, last) {
             // A device that is gone does nothing any more.
             Ok(()) | Err(BusError::Gone) => {}
-            Err(_) => {
-                self.broken.store(true, Ordering::Relaxed);
-                if self.hw().function().set_bus_master(false).is_err() {
-                    // The last resort takes the configuration with it, and so DMA.
-                    let _ = self.hw().function().reset();
-                }
-            }
+            Err(_) => self.cut_off(),
         }
+    }
+
+    /// Keeps the device from all memory, for good.
+    fn cut_off(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        if self.hw().function().set_bus_master(false).is_err() {
+            // The last resort takes the configuration with it, and so DMA.
+            let _ = self.hw().function().reset();
+        }
+    }
+
+    /// Makes sure that a queue is off which the device has lost; it stays one that is to run.
+    pub(crate) fn halt_queue(&self, queue: u16) {
+        let _state = self.lock();
+        match self.family.stop_queue(queue, false) {
+            Ok(()) | Err(BusError::Gone) => {}
+            Err(_) => self.cut_off(),
+        }
+    }
+
+    /// Turns a queue on again that was halted.
+    pub(crate) fn resume_queue(&self, queue: u16, places: &RingPlaces) -> Result<(), BusError> {
+        let state = self.lock();
+        self.family.start_queue(queue, places)?;
+        self.family.write_table(&effective_table(&state));
+        self.family.start_receiving();
+        Ok(())
     }
 
     /// Fires every vector once and waits for its eventfd.
@@ -438,7 +502,7 @@ impl<F: Family> Device for NicDevice<F> {
     }
 
     fn link(&self) -> LinkState {
-        link::state(self.0.hw())
+        self.0.link()
     }
 
     fn poll_link(&self) -> Option<LinkState> {

@@ -349,10 +349,12 @@ impl<F: Format> TxRing<F> {
         mark.frames.wrapping_sub(before)
     }
 
-    /// Lets go of everything. Only when the device has been stopped.
+    /// Lets go of everything, and begins anew at the ring's first descriptor. Only when the device
+    /// has been stopped.
     pub(crate) fn abandon(&mut self) {
         self.queued.abandon();
         self.marks.clear();
-        (self.clean, self.marked, self.reported) = (self.next, self.next, self.sent);
+        (self.next, self.clean, self.marked, self.reported) = (0, 0, 0, self.sent);
+        self.context = None;
     }
 }

@@ -9,6 +9,7 @@ impl State {
     pub(super) fn write_interrupt(&mut self, offset: u32, value: u32) -> Option<u32> {
         let (or, and_not) = (|old: u32| old | value, |old: u32| old & !value);
         match (self.kind, offset) {
+            (Kind::Virtual, reg::IMS | reg::IMC) => None,
             (Kind::I82576, reg::IMS) => {
                 self.file.change(reg::IMS, or);
                 Some(self.raise_other())
@@ -23,20 +24,20 @@ impl State {
                 self.file.change(reg::IMS, and_not);
                 Some(0)
             }
-            (Kind::I82576, reg::EIMS) => {
+            (Kind::I82576 | Kind::Virtual, reg::EIMS) => {
                 let raised = !self.file.get(reg::EIMS) & value & self.file.get(reg::EICR);
                 self.file.change(reg::EIMS, or);
                 Some(self.send_vectors(raised))
             }
-            (Kind::I82576, reg::EICS) => {
+            (Kind::I82576 | Kind::Virtual, reg::EICS) => {
                 let bits = (0..32).filter(|bit| value & 1 << bit != 0);
                 Some(bits.fold(0, |sent, bit| sent | self.raise_vector(bit)))
             }
-            (Kind::I82576, reg::EIMC) => {
+            (Kind::I82576 | Kind::Virtual, reg::EIMC) => {
                 self.file.change(reg::EIMS, and_not);
                 Some(0)
             }
-            (Kind::I82576, reg::EICR) => {
+            (Kind::I82576 | Kind::Virtual, reg::EICR) => {
                 self.file.change(reg::EICR, and_not);
                 Some(0)
             }
@@ -46,7 +47,7 @@ impl State {
                 self.file.change(reg::ICR, and_not);
                 Some(0)
             }
-            (Kind::I82576 | Kind::I82574, _) => None,
+            (Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => None,
         }
     }
 
@@ -62,7 +63,12 @@ impl State {
             Kind::I82576 => {
                 let shift = u32::from(transmit) * 8 + u32::from(n / 8) * 16;
                 let entry = self.file.get(reg::IVAR + u32::from(n % 8) * 4) >> shift & 0xff;
-                if entry & 0x80 == 0 { 0 } else { self.raise_vector(entry & 0x1f) }
+                self.raise_entry(entry)
+            }
+            // 82576 §8.14.5: a byte a ring.
+            Kind::Virtual => {
+                let shift = u32::from(transmit) * 8 + u32::from(n) * 16;
+                self.raise_entry(self.file.get(reg::IVAR) >> shift & 0xff)
             }
             Kind::I82574 => self.raise_causes(if transmit { ext::TXQ0 } else { ext::RXQ0 } << n),
         }
@@ -79,12 +85,18 @@ impl State {
         match self.kind {
             Kind::I82576 => {
                 let entry = self.file.get(reg::IVAR_MISC) >> 8 & 0xff;
-                let mapped = pending != 0 && entry & 0x80 != 0;
-                if mapped { self.raise_vector(entry & 0x1f) } else { 0 }
+                if pending != 0 { self.raise_entry(entry) } else { 0 }
             }
+            // The physical function's driver tells it of the link by mail.
+            Kind::Virtual => 0,
             Kind::I82574 if pending & reg::ICR_LSC != 0 => self.raise_causes(ext::OTHER),
             Kind::I82574 => 0,
         }
+    }
+
+    /// The vector of an entry of IVAR, if the entry holds one.
+    pub(super) fn raise_entry(&mut self, entry: u32) -> u32 {
+        if entry & 0x80 == 0 { 0 } else { self.raise_vector(entry & 0x1f) }
     }
 
     fn raise_vector(&mut self, vector: u32) -> u32 {
@@ -96,7 +108,8 @@ impl State {
 
     /// Sends vectors and clears their causes (EIAC).
     fn send_vectors(&mut self, bits: u32) -> u32 {
-        if self.file.get(reg::GPIE) & reg::GPIE_MSIX == 0 {
+        // A virtual function's mode is its physical one's.
+        if self.kind == Kind::I82576 && self.file.get(reg::GPIE) & reg::GPIE_MSIX == 0 {
             return 0;
         }
         let cleared = bits & self.file.get(reg::EIAC);

@@ -12,12 +12,13 @@
 //! the data sheets' text, not from the driver, and it judges: what a driver must not do is kept in
 //! [`NicModel::violations`]. With [`Faults`] it breaks the contract on purpose.
 //!
-//! There is an 82576 and an 82574 ([`Kind`]). Memory, filters, the wire and the gathering of frames
-//! are one code; where the two differ (interrupts, how a queue is turned on, the fields of transmit
-//! descriptors) each match names both.
+//! There is an 82576, a virtual function of one, and an 82574 ([`Kind`]). Memory, filters, the wire and the gathering of frames
+//! are one code; where they differ (interrupts, how a queue is turned on, the fields of transmit
+//! descriptors) each match names all.
 
 mod context;
 mod interrupt;
+mod mailbox;
 mod memory;
 mod nic;
 mod packet;
@@ -25,5 +26,6 @@ mod receive;
 mod registers;
 mod transmit;
 
+pub use mailbox::Mail;
 pub use nic::{Access, Faults, NicModel, RxFault, wire};
 pub use registers::Kind;

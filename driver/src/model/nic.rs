@@ -5,8 +5,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::context::Context;
+use super::mailbox::Mail;
 use super::memory::Memory;
-use super::registers::{self as reg, File, Kind, Ring, ext, queue};
+use super::registers::{self as reg, File, Kind, Ring, ext, queue, vf};
 use super::transmit::Gathering;
 use crate::bus::{BusError, DmaMapping, Function, Registers};
 use crate::device::MacAddr;
@@ -83,7 +84,9 @@ pub(super) struct State {
     pub(super) file: File,
     pub(super) faults: Faults,
     pub(super) memory: Memory,
-    mac: MacAddr,
+    pub(super) mac: MacAddr,
+    /// Of a virtual function.
+    pub(super) mail: Mail,
     cable: bool,
     phy: [u16; 32],
     pub(super) bus_master: bool,
@@ -138,6 +141,7 @@ impl NicModel {
             faults: Faults::default(),
             memory: Memory::default(),
             mac,
+            mail: Mail::default(),
             cable: true,
             phy: [0; 32],
             bus_master: false,
@@ -232,6 +236,29 @@ impl NicModel {
         self.state().resets
     }
 
+    /// Changes what the physical function of a virtual one does.
+    pub fn set_mail(&self, change: impl FnOnce(&mut Mail)) {
+        change(&mut self.state().mail);
+    }
+
+    /// The physical function begins its reset, which takes everything of the virtual one with it.
+    pub fn begin_physical_reset(&self) {
+        let mut state = self.state();
+        state.power_on();
+        state.mail.begin_reset();
+    }
+
+    /// The physical function is up again.
+    pub fn end_physical_reset(&self) {
+        self.state().mail.end_reset();
+    }
+
+    /// The physical function says something on its own account: with or without CTS.
+    pub fn greet(&self, clear_to_send: bool) {
+        let vectors = self.state().greet(clear_to_send);
+        self.signal(vectors);
+    }
+
     /// The value of a register, without side effects.
     pub fn peek(&self, offset: u32) -> u32 {
         self.state().file.get(offset)
@@ -272,6 +299,7 @@ impl Registers for NicModel {
         state.note(Access::Read(offset));
         match offset {
             reg::STATUS => state.status(),
+            vf::V2PMAILBOX if state.kind == Kind::Virtual => state.read_mailbox(),
             // Reading clears, whatever is masked.
             reg::ICR => std::mem::take(state.file.word_mut(reg::ICR)),
             _ => state.file.read(offset),
@@ -377,6 +405,9 @@ impl State {
 
     /// The link is up: cable, PHY awake and negotiating, MAC told to follow it.
     pub(super) fn link_up(&self) -> bool {
+        if self.kind == Kind::Virtual {
+            return self.cable;
+        }
         let negotiating = self.phy[0] & 1 << 12 != 0 && self.phy[0] & 1 << 11 == 0;
         self.cable && negotiating && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
     }
@@ -402,11 +433,16 @@ impl State {
             self.violation(format!("an 82574 has no register at {offset:#x}"));
             return 0;
         }
+        if self.kind == Kind::Virtual && !vf::may_write(offset) {
+            self.violation(format!("a virtual function has no register at {offset:#x}"));
+            return 0;
+        }
         if let Some(vectors) = self.write_interrupt(offset, value) {
             return vectors;
         }
         match offset {
             reg::CTRL => self.write_ctrl(value),
+            vf::V2PMAILBOX if self.kind == Kind::Virtual => return self.write_mailbox(value),
             reg::MDIC => return self.write_mdic(value),
             reg::STATUS | reg::EECD => {}
             reg::RCTL => {
@@ -437,6 +473,7 @@ impl State {
         }
         self.resets += 1;
         self.power_on();
+        self.mail.forget();
         if self.faults.reset_never_ends {
             self.file.set(reg::CTRL, reg::CTRL_RST);
         }
@@ -494,13 +531,22 @@ impl State {
     /// The device may look at the ring's registers at any moment. On an 82576 the queue's own switch
     /// decides, on an 82574 the unit's (82574 §4.6.5).
     fn is_working(&self, ring: Ring) -> bool {
+        match self.kind {
+            Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
+            Kind::I82574 => self.unit_is_on(ring),
+        }
+    }
+
+    /// The unit that the ring belongs to is on; a virtual function's are when its physical one has
+    /// admitted it.
+    pub(super) fn unit_is_on(&self, ring: Ring) -> bool {
         let unit = match ring {
             Ring::Rx(_) => reg::RCTL,
             Ring::Tx(_) => reg::TCTL,
         };
         match self.kind {
-            Kind::I82576 => self.file.enabled(ring),
-            Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
+            Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
+            Kind::Virtual => self.mail.admitted,
         }
     }
 
@@ -508,7 +554,7 @@ impl State {
         // More loses single write-backs of an 82576 (specification update), and makes an 82574 go by
         // the threshold instead of by RS (82574 §7.2.10.1).
         let most = match self.kind {
-            Kind::I82576 => 1,
+            Kind::I82576 | Kind::Virtual => 1,
             Kind::I82574 => 0,
         };
         if value >> 16 & 0x1f > most {
@@ -516,7 +562,7 @@ impl State {
         }
         let mut value = value;
         match self.kind {
-            Kind::I82576 => {
+            Kind::I82576 | Kind::Virtual => {
                 let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
                 let stuck = on && !was && self.faults.queues_never_start
                     || !on && was && self.faults.queues_never_stop;

@@ -88,6 +88,32 @@ pub(super) mod ext {
     pub(in crate::model) const RCTL_BSEX: u32 = 1 << 25;
 }
 
+/// What only a virtual function has (82576 §8.14).
+pub(super) mod vf {
+    pub(in crate::model) const VMBMEM: u32 = 0x0800;
+    pub(in crate::model) const V2PMAILBOX: u32 = 0x0c40;
+    pub(in crate::model) const VFGPRC: u32 = 0x0f10;
+    pub(in crate::model) const VFGPTC: u32 = 0x0f14;
+    pub(in crate::model) const VFGORC: u32 = 0x0f18;
+    pub(in crate::model) const VFGOTC: u32 = 0x0f34;
+    pub(in crate::model) const VFMPRC: u32 = 0x0f3c;
+
+    /// True if there is a register that may be written, rings aside.
+    pub(in crate::model) fn may_write(offset: u32) -> bool {
+        matches!(
+            offset,
+            super::CTRL
+                | super::EICS..=0x1530
+                | super::EICR
+                | 0x1680..=0x1688
+                | super::IVAR
+                | super::IVAR_MISC
+                | VMBMEM..0x0840
+                | V2PMAILBOX
+        )
+    }
+}
+
 /// What a model is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -95,6 +121,8 @@ pub enum Kind {
     I82576,
     /// 82574L: e1000e, extended descriptors.
     I82574,
+    /// A virtual function of an 82576, whose physical function is a few fields of the model.
+    Virtual,
 }
 
 impl Kind {
@@ -102,7 +130,7 @@ impl Kind {
     pub fn queues(self) -> u16 {
         match self {
             Kind::I82576 => MOST_QUEUES,
-            Kind::I82574 => 2,
+            Kind::I82574 | Kind::Virtual => 2,
         }
     }
 
@@ -111,6 +139,7 @@ impl Kind {
         match self {
             Kind::I82576 => 10,
             Kind::I82574 => 5,
+            Kind::Virtual => 3,
         }
     }
 
@@ -119,6 +148,7 @@ impl Kind {
         match self {
             Kind::I82576 => 0x10c9,
             Kind::I82574 => 0x10d3,
+            Kind::Virtual => 0x10ca,
         }
     }
 
@@ -127,6 +157,7 @@ impl Kind {
         match self {
             Kind::I82576 => "82576",
             Kind::I82574 => "82574",
+            Kind::Virtual => "82576 virtual function",
         }
     }
 
@@ -136,11 +167,11 @@ impl Kind {
         let low = |base: u32| (((offset - base) / 0x100) as u16, (offset - base) % 0x100);
         let high = |base: u32| (((offset - base) / 0x40) as u16, (offset - base) % 0x40);
         let ((queue, register), rx) = match (self, offset) {
-            (Kind::I82576, 0x2800..0x2c00) | (Kind::I82574, 0x2800..0x2a00) => (low(0x2800), true),
-            (Kind::I82576, 0x3800..0x3c00) | (Kind::I82574, 0x3800..0x3a00) => (low(0x3800), false),
+            (Kind::I82576, 0x2800..0x2c00) | (_, 0x2800..0x2a00) => (low(0x2800), true),
+            (Kind::I82576, 0x3800..0x3c00) | (_, 0x3800..0x3a00) => (low(0x3800), false),
             (Kind::I82576, 0xc000..0xc400) => (high(0xc000), true),
             (Kind::I82576, 0xe000..0xe400) => (high(0xe000), false),
-            (Kind::I82576 | Kind::I82574, _) => return None,
+            (Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return None,
         };
         (register < 0x40).then_some((if rx { Ring::Rx(queue) } else { Ring::Tx(queue) }, register))
     }
@@ -255,7 +286,7 @@ impl File {
     /// The ring has been turned on: an 82574's is when it has descriptors.
     pub(super) fn enabled(&self, ring: Ring) -> bool {
         match self.kind {
-            Kind::I82576 => self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0,
+            Kind::I82576 | Kind::Virtual => self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0,
             Kind::I82574 => self.ring_len(ring) > 0,
         }
     }
@@ -276,6 +307,7 @@ impl File {
             Kind::I82576 => u16::from(byte & 15),
             // 82574 §10.2.5.16: the queue is the highest bit.
             Kind::I82574 => u16::from(byte >> 7),
+            Kind::Virtual => 0,
         }
     }
 }

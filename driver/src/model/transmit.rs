@@ -4,7 +4,7 @@ use super::context::{Context, Data, Descriptor};
 use super::memory::Fault;
 use super::nic::State;
 use super::packet::sum;
-use super::registers::{self as reg, Kind, Ring, ext, queue};
+use super::registers::{self as reg, Kind, Ring, ext, queue, vf};
 
 const DD: u64 = 1 << 32;
 
@@ -26,8 +26,7 @@ impl State {
     /// Sends what is between a queue's head and tail; gives the vectors to send.
     pub(super) fn transmit(&mut self, n: u16) -> u32 {
         let ring = Ring::Tx(n);
-        let unit = self.file.get(reg::TCTL) & reg::UNIT_EN != 0;
-        if !unit || !self.takes_part(n) || !self.may_dma() || !self.link_up() {
+        if !self.unit_is_on(ring) || !self.takes_part(n) || !self.may_dma() || !self.link_up() {
             return 0;
         }
         let (len, tail) = (self.file.ring_len(ring), self.file.ring(ring, queue::TAIL));
@@ -53,7 +52,7 @@ impl State {
     fn takes_part(&mut self, n: u16) -> bool {
         let on = self.file.enabled(Ring::Tx(n));
         match self.kind {
-            Kind::I82576 => on,
+            Kind::I82576 | Kind::Virtual => on,
             Kind::I82574 => {
                 let control = self.file.ring(Ring::Tx(n), queue::CONTROL);
                 if on && control & ext::TXDCTL_COUNT_DESC == 0 {
@@ -96,7 +95,7 @@ impl State {
     /// An 82574 remembers one context, whichever queue it came by (82574 §7.2.6).
     fn context_of(&mut self, n: u16) -> &mut Context {
         match self.kind {
-            Kind::I82576 => &mut self.contexts[usize::from(n)],
+            Kind::I82576 | Kind::Virtual => &mut self.contexts[usize::from(n)],
             Kind::I82574 => &mut self.contexts[0],
         }
     }
@@ -133,7 +132,10 @@ impl State {
         if tag.is_some() && data.tag.is_none() && !context.set {
             self.violation("a frame with a tag came before any context".into());
         }
-        if tag.is_some() && self.file.get(reg::CTRL) & reg::CTRL_VME == 0 {
+        if tag.is_some()
+            && self.kind != Kind::Virtual
+            && self.file.get(reg::CTRL) & reg::CTRL_VME == 0
+        {
             self.violation("a tag is to be inserted, and CTRL.VME is not set".into());
         }
         self.finish(n, &context, &first, frame, tag);
@@ -171,7 +173,7 @@ impl State {
     /// Sends a large segment in pieces of the MSS.
     fn cut(&mut self, n: u16, context: &Context, first: &Data, frame: &[u8], tag: Option<u16>) {
         let told = match self.kind {
-            Kind::I82576 => first.payload_len,
+            Kind::I82576 | Kind::Virtual => first.payload_len,
             Kind::I82574 => self.context_of(n).payload_left.take(),
         };
         let Some(told) = told else {
@@ -205,8 +207,17 @@ impl State {
         if frame.len() < 60 {
             frame.resize(60, 0);
         }
-        self.file.add(reg::GPTC, 1);
-        self.file.add_pair(reg::GOTC, frame.len() as u64 + 4);
+        let wire_len = frame.len() as u32 + 4;
+        match self.kind {
+            Kind::I82576 | Kind::I82574 => {
+                self.file.add(reg::GPTC, 1);
+                self.file.add_pair(reg::GOTC, u64::from(wire_len));
+            }
+            Kind::Virtual => {
+                self.file.add(vf::VFGPTC, 1);
+                self.file.add(vf::VFGOTC, wire_len);
+            }
+        }
         self.outgoing.push_back(frame);
     }
 }

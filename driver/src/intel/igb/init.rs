@@ -103,9 +103,11 @@ impl Igb {
     /// §4.5.3: no interrupt before the driver is ready for it.
     pub(super) fn mask_all(&self) {
         self.hw.write(EIMC, u32::MAX);
-        self.hw.write(IMC, u32::MAX);
         self.hw.write(EICR, u32::MAX);
-        let _ = self.hw.read(ICR);
+        if self.chip != Chip::Virtual {
+            self.hw.write(IMC, u32::MAX);
+            let _ = self.hw.read(ICR);
+        }
     }
 
     fn stop_units(&self) {
@@ -164,13 +166,7 @@ impl Igb {
             self.map_queue(queue);
             self.moderate(queue, self.config.interrupt_interval_us);
         }
-        match self.chip {
-            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
-                hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
-            }
-            // Has its own (see `vf`).
-            Chip::Virtual => {}
-        }
+        hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
         let all = (1 << (queues + 1)) - 1;
         hw.write(EIAC, all);
         hw.write(EIAM, all);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bus::Function;
-use crate::device::{DeviceError, LinkState, MacAddr};
+use crate::device::{LinkState, MacAddr};
 use crate::intel::{FlowControl, Support, model};
 use crate::model::Access;
 
@@ -130,7 +130,7 @@ fn a_dropped_device_masks_disables_and_leaves_the_bus(kind: Kind) {
     drop(rig);
     assert_eq!(model.mapped_regions(), 0);
     let (mask, receive_off, transmit_off) = match kind {
-        Kind::I82576 => {
+        Kind::I82576 | Kind::Virtual => {
             let off = |at: u32| model.peek(at) & ENABLE == 0;
             (0x1524, off(RXDCTL), off(0x3828))
         }
@@ -263,23 +263,6 @@ fn what_does_not_fit_the_device_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_virtual_function_takes_no_jumbo_frames_and_says_so() {
-    use crate::intel::igb;
-    let open_virtual = |mtu| {
-        let model = Arc::new(NicModel::new(Kind::I82576, MAC).unwrap());
-        let config = NicConfig { mtu, ..small(1) };
-        igb::open(model, igb::Chip::Virtual, Support::Emulated, config).unwrap_err()
-    };
-    for mtu in [1501, 9000] {
-        let error = open_virtual(mtu);
-        let told = matches!(error, DeviceError::Mtu { wanted, most: 1500, .. } if wanted == mtu);
-        assert!(told, "{error}");
-    }
-    // The model has no mailbox; up to there 1,500 bytes come.
-    assert!(open_virtual(1500).to_string().contains("V2PMAILBOX"));
-}
-
-#[test]
 fn the_registers_hold_what_was_configured() {
     const CTRL_EXT: u32 = 0x0018;
     const SRRCTL: u32 = 0x280c;
@@ -332,7 +315,7 @@ fn every_device_id_is_listed_once() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count);
-    for kind in [Kind::I82576, Kind::I82574] {
+    for kind in [Kind::I82576, Kind::I82574, Kind::Virtual] {
         let (vendor, device) = NicModel::new(kind, MAC).unwrap().id();
         assert_eq!(
             model(vendor, device).map(|model| model.name.starts_with(kind.name())),

@@ -20,6 +20,7 @@ mod faults;
 mod flow_control;
 mod receive;
 mod transmit;
+mod virtual_function;
 
 use std::sync::Arc;
 
