@@ -12,10 +12,12 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::filters::Filters;
 use super::hw::{Hw, Reg};
 use super::link;
+use super::phy::PhySharing;
 use super::queue::NicSeed;
-use super::regs::{self, CTRL, MTA, RAH, RAL, RCTL, STATISTICS, Statistic, VFTA, ctrl, rah, rctl};
+use super::regs::{self, CTRL, MTA, RAH, RAL, STATISTICS, Statistic, VFTA, ctrl, rah};
 use super::{FlowControl, Nic, NicConfig, Support};
 use crate::bus::BusError;
 use crate::device::{
@@ -100,6 +102,8 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn context_lasts(&self) -> bool;
     /// Offers that this device cannot make.
     fn missing(&self) -> Features;
+    /// How the PHY is taken, which a virtual function has none of.
+    fn phy_sharing(&self) -> PhySharing;
     /// Bytes of the packet buffer's receive part.
     fn receive_buffer(&self) -> u32;
     /// False for a virtual function, whose filters belong to the physical one.
@@ -107,17 +111,6 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn statistics(&self) -> &'static [Statistic] {
         STATISTICS
     }
-}
-
-/// Addresses and modes that frames are let in by.
-#[derive(Clone, Debug, Default)]
-struct Filters {
-    /// Beside the device's own.
-    stations: Vec<MacAddr>,
-    multicast: Vec<MacAddr>,
-    promiscuous: bool,
-    all_multicast: bool,
-    vlans: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -174,7 +167,9 @@ impl<F: Family> Core<F> {
         let state = Mutex::new(state);
         let (broken, losses) = (false.into(), 0.into());
         let core = Core { family, config, support, mac, vectors, broken, losses, state };
-        core.apply_filters(&core.lock().filters);
+        if core.family.owns_filters() {
+            core.lock().filters.apply(core.hw());
+        }
         Arc::new(core)
     }
 
@@ -225,7 +220,8 @@ impl<F: Family> Core<F> {
         let now = self.link();
         if state.link.replace(now) != Some(now) && now.up && self.family.owns_filters() {
             // Without the PHY's answer the link works all the same, without pause frames.
-            let _ = link::resolve_flow_control(self.hw(), state.flow_control);
+            let sharing = self.family.phy_sharing();
+            let _ = link::resolve_flow_control(self.hw(), sharing, state.flow_control);
         }
     }
 
@@ -364,48 +360,6 @@ impl<F: Family> Core<F> {
         Ok(fired)
     }
 
-    /// Writes the filters to RAL/RAH, MTA, VFTA and RCTL (82576 §7.1.1).
-    fn apply_filters(&self, filters: &Filters) {
-        if !self.family.owns_filters() {
-            return;
-        }
-        let hw = self.hw();
-        for (i, station) in (1..regs::STATION_ADDRESSES)
-            .zip(filters.stations.iter().map(Some).chain(std::iter::repeat(None)))
-        {
-            let (low, high) = station.map_or((0, 0), |mac| station_words(*mac));
-            hw.write(RAH.nth(i, 8), 0);
-            hw.write(RAL.nth(i, 8), low);
-            hw.write(RAH.nth(i, 8), high);
-        }
-        let mut table = [0u32; regs::TABLE_WORDS as usize];
-        for mac in &filters.multicast {
-            let hash = multicast_hash(*mac);
-            table[usize::from(hash >> 5)] |= 1 << (hash & 31);
-        }
-        for (i, word) in (0..).zip(table) {
-            hw.write(MTA.nth(i, 4), word);
-        }
-        let mut vlans = [0u32; regs::TABLE_WORDS as usize];
-        for vlan in &filters.vlans {
-            vlans[usize::from(vlan >> 5 & 127)] |= 1 << (vlan & 31);
-        }
-        for (i, word) in (0..).zip(vlans) {
-            hw.write(VFTA.nth(i, 4), word);
-        }
-        let mut bits = 0;
-        if filters.promiscuous {
-            bits |= rctl::UPE | rctl::MPE;
-        }
-        if filters.all_multicast {
-            bits |= rctl::MPE;
-        }
-        if !filters.vlans.is_empty() {
-            bits |= rctl::VFE;
-        }
-        hw.modify(RCTL, rctl::UPE | rctl::MPE | rctl::VFE, bits);
-    }
-
     fn change_filters(&self, change: impl FnOnce(&mut Filters)) -> Result<(), DeviceError> {
         if !self.family.owns_filters() {
             return Err(DeviceError::Config(
@@ -422,7 +376,7 @@ impl<F: Family> Core<F> {
         if wanted.vlans.iter().any(|vlan| *vlan > 4095) {
             return Err(DeviceError::Config("a VLAN has a number below 4096".into()));
         }
-        self.apply_filters(&wanted);
+        wanted.apply(self.hw());
         state.filters = wanted;
         Ok(())
     }
@@ -472,12 +426,6 @@ pub(crate) fn read_station(hw: &Hw) -> Result<MacAddr, BusError> {
         )));
     }
     Ok(mac)
-}
-
-/// The bit of the multicast table that an address falls on, with RCTL.MO = 0: bits 47 to 36
-/// (82576 §8.10.17).
-fn multicast_hash(mac: MacAddr) -> u16 {
-    u16::from(mac.0[4]) >> 4 | u16::from(mac.0[5]) << 4
 }
 
 /// A NIC of either family, opened and reset, without queues running.
@@ -642,7 +590,8 @@ impl<F: Family> Nic for NicDevice<F> {
         state.flow_control = flow;
         let (buffer, frame) = (self.0.family.receive_buffer(), self.0.config.frame_len());
         link::configure_flow_control(self.0.hw(), flow, buffer, frame);
-        link::start_negotiation(self.0.hw(), flow).map_err(super::device_error)
+        let sharing = self.0.family.phy_sharing();
+        link::start_negotiation(self.0.hw(), sharing, flow).map_err(super::device_error)
     }
 }
 
@@ -661,14 +610,6 @@ pub(crate) fn clear_filters(hw: &Hw, mac: MacAddr, vlan: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_multicast_address_falls_on_its_bit() {
-        // Bits 47 to 36 of the address, byte 5 being the highest.
-        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x10, 0x00])), 1);
-        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x00, 0x01])), 16);
-        assert_eq!(multicast_hash(MacAddr::BROADCAST), 0xfff);
-    }
 
     #[test]
     fn station_addresses_are_little_endian() {

@@ -22,6 +22,7 @@ mod mailbox;
 mod memory;
 mod nic;
 mod packet;
+mod phy;
 mod receive;
 mod registers;
 mod transmit;

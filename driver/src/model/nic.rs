@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::context::Context;
 use super::mailbox::Mail;
 use super::memory::Memory;
+use super::phy::Phy;
 use super::registers::{self as reg, File, Kind, Ring, ext, queue, vf};
 use super::transmit::Gathering;
 use crate::bus::{BusError, DmaMapping, Function, Registers};
@@ -66,6 +67,8 @@ pub struct Faults {
     pub queues_never_stop: bool,
     /// The PHY does not answer.
     pub phy_is_silent: bool,
+    /// The firmware has the PHY, and does not let go of it.
+    pub phy_is_held: bool,
     /// Every register reads all ones, and no interrupt comes.
     pub gone: bool,
     /// To received frames.
@@ -88,7 +91,7 @@ pub(super) struct State {
     /// Of a virtual function.
     pub(super) mail: Mail,
     cable: bool,
-    phy: [u16; 32],
+    pub(super) phy: Phy,
     pub(super) bus_master: bool,
     pub(super) enabled_vectors: u16,
     /// By queue; an 82574 has one context for both.
@@ -143,7 +146,7 @@ impl NicModel {
             mac,
             mail: Mail::default(),
             cable: true,
-            phy: [0; 32],
+            phy: Phy::default(),
             bus_master: false,
             enabled_vectors: 0,
             contexts: Default::default(),
@@ -236,6 +239,16 @@ impl NicModel {
         self.state().resets
     }
 
+    /// Leaves the PHY's semaphores taken, as a driver does that is killed while it uses the PHY.
+    pub fn strand_semaphores(&self) {
+        self.state().strand_semaphores();
+    }
+
+    /// True if nobody has the PHY.
+    pub fn semaphores_are_free(&self) -> bool {
+        self.state().semaphores_are_free()
+    }
+
     /// Changes what the physical function of a virtual one does.
     pub fn set_mail(&self, change: impl FnOnce(&mut Mail)) {
         change(&mut self.state().mail);
@@ -297,6 +310,9 @@ impl Registers for NicModel {
             return u32::MAX;
         }
         state.note(Access::Read(offset));
+        if let Some(value) = state.read_semaphore(offset) {
+            return value;
+        }
         match offset {
             reg::STATUS => state.status(),
             vf::V2PMAILBOX if state.kind == Kind::Virtual => state.read_mailbox(),
@@ -364,7 +380,6 @@ impl Function for NicModel {
 impl State {
     /// Registers after a reset (§4.3): the EEPROM's address, an idle PHY, everything off.
     fn power_on(&mut self) {
-        let phy = self.phy;
         self.file = File::new(self.kind);
         self.contexts = Default::default();
         self.gathering = Default::default();
@@ -379,11 +394,7 @@ impl State {
             self.file.set(ext::PBA, 0x0014_0014);
             (0..2).for_each(|n| self.file.set(ext::TARC + 0x100 * n, 0x0700_0403));
         }
-        self.phy = phy;
-        // BMCR after power-up: powered down, so that a driver has to wake it.
-        self.phy[0] = 1 << 11;
-        self.phy[4] = 0x01e1;
-        self.phy[5] = 0x0de1;
+        self.phy.power_on();
     }
 
     fn note(&mut self, access: Access) {
@@ -408,8 +419,7 @@ impl State {
         if self.kind == Kind::Virtual {
             return self.cable;
         }
-        let negotiating = self.phy[0] & 1 << 12 != 0 && self.phy[0] & 1 << 11 == 0;
-        self.cable && negotiating && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
+        self.cable && self.phy.negotiates() && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
     }
 
     fn status(&self) -> u32 {
@@ -435,6 +445,9 @@ impl State {
         }
         if self.kind == Kind::Virtual && !vf::may_write(offset) {
             self.violation(format!("a virtual function has no register at {offset:#x}"));
+            return 0;
+        }
+        if self.write_semaphore(offset, value) {
             return 0;
         }
         if let Some(vectors) = self.write_interrupt(offset, value) {
@@ -477,30 +490,6 @@ impl State {
         if self.faults.reset_never_ends {
             self.file.set(reg::CTRL, reg::CTRL_RST);
         }
-    }
-
-    fn write_mdic(&mut self, value: u32) -> u32 {
-        const READY: u32 = 1 << 28;
-        const ERROR: u32 = 1 << 30;
-        if self.faults.phy_is_silent {
-            self.file.set(reg::MDIC, value & !READY);
-            return 0;
-        }
-        let register = (value >> 16 & 31) as usize;
-        let (phy, operation) = (value >> 21 & 31, value >> 26 & 3);
-        let before = self.link_up();
-        let answer = match (phy, operation) {
-            (1, 2) => value & !0xffff | u32::from(self.phy[register]),
-            (1, 1) => {
-                // Restart and reset end by themselves.
-                let kept = if register == 0 { !(1 << 9 | 1 << 15) } else { !0 };
-                self.phy[register] = value as u16 & kept;
-                value
-            }
-            _ => value | ERROR,
-        };
-        self.file.set(reg::MDIC, answer | READY);
-        if self.link_up() == before { 0 } else { self.raise_link_change() }
     }
 
     fn write_ring(&mut self, ring: Ring, register: u32, value: u32) -> u32 {

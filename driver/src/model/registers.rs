@@ -57,6 +57,15 @@ pub(super) const QUEUE_ENABLE: u32 = 1 << 25;
 pub(super) const ICR_LSC: u32 = 1 << 2;
 pub(super) const GPIE_MSIX: u32 = 1 << 4;
 
+/// Semaphores, which outlast a reset.
+pub(super) const EXTCNF_CTRL: u32 = 0x0f00;
+pub(super) const SWSM: u32 = 0x5b50;
+pub(super) const SW_FW_SYNC: u32 = 0x5b5c;
+pub(super) const SMBI: u32 = 1 << 0;
+pub(super) const SWESMBI: u32 = 1 << 1;
+pub(super) const SYNC_PHY: u32 = 1 << 1;
+pub(super) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
+
 /// Queues of the kind that has most.
 pub(super) const MOST_QUEUES: u16 = 16;
 

@@ -9,6 +9,7 @@ use crate::device::Features;
 use crate::intel::adv_desc::Advanced;
 use crate::intel::hw::{Hw, Until};
 use crate::intel::nic::{Family, RingPlaces, Standing};
+use crate::intel::phy::PhySharing;
 use crate::intel::regs::{
     ICR, RCTL, RETA_LEN, RxQueueRegs, STATISTICS, Statistic, TxQueueRegs, rctl,
 };
@@ -164,6 +165,10 @@ impl Family for Igb {
             Chip::Virtual => Features::RSS_HASH | Features::VLAN,
             Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => Features::empty(),
         }
+    }
+
+    fn phy_sharing(&self) -> PhySharing {
+        PhySharing::SwFwSync
     }
 
     fn receive_buffer(&self) -> u32 {

@@ -62,6 +62,31 @@ fn a_device_that_does_not_answer_names_the_register(kind: Kind) {
     }
 }
 
+fn the_phy_is_taken_and_given_back(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
+    // A driver that was killed while it had the PHY.
+    model.strand_semaphores();
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    assert!(model.semaphores_are_free());
+    nic.set_flow_control(crate::intel::FlowControl::Full).unwrap();
+    assert!(nic.poll_link().is_some_and(|link| link.up) && model.semaphores_are_free());
+    assert_eq!(model.violations(), Vec::<String>::new());
+
+    // Firmware that does not let go of it.
+    model.set_faults(|faults| faults.phy_is_held = true);
+    let error = nic.set_flow_control(crate::intel::FlowControl::Off).unwrap_err().to_string();
+    let named = match kind {
+        Kind::I82576 | Kind::Virtual => "register SW_FW_SYNC did not show a free PHY",
+        Kind::I82574 => "register EXTCNF_CTRL did not show MDIO_SW_OWNERSHIP",
+    };
+    assert!(error.contains(named), "{error}");
+    drop(nic);
+    let error = open(Arc::new(model.clone()), small(1)).unwrap_err().to_string();
+    assert!(error.contains(named), "{error}");
+    assert_eq!(model.violations(), Vec::<String>::new());
+    assert!(model.semaphores_are_free());
+}
+
 fn a_device_that_does_not_stop_its_dma_is_reset_all_the_same(kind: Kind) {
     let model = NicModel::new(kind, MAC).unwrap();
     model.set_faults(|faults| faults.master_never_stops = true);
@@ -325,6 +350,7 @@ fn every_device_id_is_listed_once() {
 }
 
 on_every_kind!(
+    the_phy_is_taken_and_given_back,
     a_device_that_does_not_answer_names_the_register,
     a_device_that_does_not_stop_its_dma_is_reset_all_the_same,
     what_a_killed_process_left_running_is_taken_over,
