@@ -211,10 +211,10 @@ impl WireCheck {
         if len > 0 && seen.max.is_none_or(|max| (end.wrapping_sub(max) as i32) > 0) {
             seen.max = Some(end);
         }
-        if let Some(edge) = seen.edge.filter(|_| len > 0) {
-            let beyond = end.wrapping_sub(edge) as i32;
+        if let Some(edge) = seen.edge.filter(|_| len + fin > 0) {
+            let beyond = end.wrapping_add(fin).wrapping_sub(edge) as i32;
             // RFC 9293 §3.8.6.1: one byte may probe a closed window.
-            if beyond > 0 && !(len == 1 && beyond == 1) {
+            if beyond > 0 && !((len, fin) == (1, 0) && beyond == 1) {
                 wrong.push("beyond the peer's window");
             }
         }
