@@ -175,7 +175,7 @@ impl Tcb {
     /// FIN, or an ACK, if one of them is due when nothing is unsent.
     fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
         let seq = self.snd.nxt;
-        if self.state.can_transmit_data() && self.fin_due(0) {
+        if self.state.can_transmit_data() && self.fin_due(0, 0) {
             let flags = self.note_sent(now, 0);
             self.note_what_limits();
             return Some(self.plain_header(now, seq, flags, 0));
