@@ -8,7 +8,7 @@ use super::context::Context;
 use super::mailbox::Mail;
 use super::memory::Memory;
 use super::phy::Phy;
-use super::registers::{self as reg, File, Kind, Ring, ext, queue, vf};
+use super::registers::{self as reg, File, Kind, Ring, ext, first, queue, vf};
 use super::transmit::Gathering;
 use crate::bus::{BusError, DmaMapping, Function, Registers};
 use crate::device::MacAddr;
@@ -443,6 +443,10 @@ impl State {
             self.violation(format!("an 82574 has no register at {offset:#x}"));
             return 0;
         }
+        if self.kind == Kind::I82575 && first::lacks(offset) {
+            self.violation(format!("an 82575 has no register at {offset:#x}"));
+            return 0;
+        }
         if self.kind == Kind::Virtual && !vf::may_write(offset) {
             self.violation(format!("a virtual function has no register at {offset:#x}"));
             return 0;
@@ -521,7 +525,7 @@ impl State {
     /// decides, on an 82574 the unit's (82574 §4.6.5).
     fn is_working(&self, ring: Ring) -> bool {
         match self.kind {
-            Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
             Kind::I82574 => self.unit_is_on(ring),
         }
     }
@@ -534,7 +538,7 @@ impl State {
             Ring::Tx(_) => reg::TCTL,
         };
         match self.kind {
-            Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
             Kind::Virtual => self.mail.admitted,
         }
     }
@@ -543,7 +547,7 @@ impl State {
         // More loses single write-backs of an 82576 (specification update), and makes an 82574 go by
         // the threshold instead of by RS (82574 §7.2.10.1).
         let most = match self.kind {
-            Kind::I82576 | Kind::Virtual => 1,
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => 1,
             Kind::I82574 => 0,
         };
         if value >> 16 & 0x1f > most {
@@ -551,7 +555,7 @@ impl State {
         }
         let mut value = value;
         match self.kind {
-            Kind::I82576 | Kind::Virtual => {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
                 let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
                 let stuck = on && !was && self.faults.queues_never_start
                     || !on && was && self.faults.queues_never_stop;
