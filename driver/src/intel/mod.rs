@@ -18,6 +18,8 @@ pub mod e1000e;
 mod ext_desc;
 mod filters;
 mod format;
+#[cfg(any(test, feature = "model"))]
+pub mod hostile;
 mod hw;
 pub mod igb;
 mod link;

@@ -239,6 +239,16 @@ impl NicModel {
         self.state().resets
     }
 
+    /// Writes these words to a receive descriptor, whoever it belongs to.
+    pub fn scribble_receive(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Rx(queue), index, words);
+    }
+
+    /// The same to a transmit descriptor.
+    pub fn scribble_transmit(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Tx(queue), index, words);
+    }
+
     /// Leaves the PHY's semaphores taken, as a driver does that is killed while it uses the PHY.
     pub fn strand_semaphores(&self) {
         self.state().strand_semaphores();
@@ -471,6 +481,19 @@ impl State {
             _ => self.file.set(offset, value),
         }
         0
+    }
+
+    fn scribble(&mut self, ring: Ring, index: u32, words: [u64; 2]) {
+        let len = self.file.ring_len(ring);
+        if len == 0 {
+            return;
+        }
+        let at = self.file.descriptor_at(ring, index % len);
+        for (word, at) in words.into_iter().zip([at, at + 8]) {
+            if self.memory.write_u64(at, word).is_err() {
+                self.violation(format!("{ring:?} is not mapped"));
+            }
+        }
     }
 
     /// §4.5.9: the rings are ready before the receive unit is turned on.
