@@ -112,6 +112,13 @@ pub(super) fn open(
             why: "it is a virtual function, whose physical function drops longer frames",
         });
     }
+    if chip == Chip::Virtual && config.mac.is_some() {
+        return Err(DeviceError::Config(
+            "a virtual function's address is given to it on its physical function: `ip link set \
+             PF vf N mac MAC`"
+                .into(),
+        ));
+    }
     let vectors = enable_vectors(&*function, config.queues).map_err(device_error)?;
     let igb = Igb { hw: Hw::new(function), chip, config: config.clone() };
     let mac = match chip {

@@ -5,6 +5,7 @@ mod bring_up;
 mod faults;
 mod flow_control;
 mod receive;
+mod settings;
 mod transmit;
 
 use std::sync::Arc;
