@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bus::Function;
-use crate::device::{Device, DeviceError};
+use crate::device::{Device, DeviceError, Features};
 use crate::intel::{self, ModelFamily, Nic, NicConfig};
 use crate::middleware::vlan::VlanDevice;
 use crate::settings::NicSettings;
@@ -95,6 +95,7 @@ pub fn open_nic(
         ..usual
     };
     let nic = intel::open(function, config)?;
+    check_settings(&*nic, settings)?;
     // Only what is asked for: the filters of a virtual function are not its own, and it says so.
     if settings.promiscuous {
         nic.set_promiscuous(true)?;
@@ -112,4 +113,17 @@ pub fn open_nic(
         nic.set_vlan_filter(&[vlan.get()])?;
     }
     Ok(nic)
+}
+
+/// Refuses what would be without effect on this card.
+fn check_settings(nic: &dyn Nic, settings: &NicSettings) -> Result<(), DeviceError> {
+    let without = |what| Err(DeviceError::Config(format!("{} {what}", nic.name())));
+    let rss = settings.rss_key.is_some() || !settings.rss_table.is_empty();
+    if rss && !nic.capabilities().features.contains(Features::RSS_HASH) {
+        return without("has no RSS of its own: leave `rss-key` and `rss-table` away");
+    }
+    if settings.moderation_us.is_some() && nic.link_event_fd().is_none() {
+        return without("has no interrupts to moderate, it is polled: leave `moderation-us` away");
+    }
+    Ok(())
 }

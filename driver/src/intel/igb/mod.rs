@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use super::hw::Hw;
 use super::nic::{Core, NicDevice};
-use super::{Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors};
+use super::{
+    FlowControl, Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors,
+};
 use crate::bus::Function;
 use crate::device::DeviceError;
 
@@ -116,6 +118,13 @@ pub(super) fn open(
         return Err(DeviceError::Config(
             "a virtual function's address is given to it on its physical function: `ip link set \
              PF vf N mac MAC`"
+                .into(),
+        ));
+    }
+    if chip == Chip::Virtual && config.flow_control != FlowControl::Off {
+        return Err(DeviceError::Config(
+            "a virtual function has no link of its own: pause frames are set on its physical \
+             function, with `ethtool -A`"
                 .into(),
         ));
     }

@@ -105,10 +105,15 @@ fn what_the_card_cannot_do_is_refused_with_a_reason() {
     };
     assert!(refused("rss-table=0/1", 1).contains("names queue 1, which does not exist"));
     assert!(refused("rss-table=0/2", 2).contains("there are 2 (`--cores`)"));
-    let model = Arc::new(IgbModel::new(MAC).unwrap());
-    let config = NicConfig { mac: Some(MAC), ..small(1) };
-    let error = igb::open(model, igb::Chip::Virtual, Support::Emulated, config).unwrap_err();
-    assert!(error.to_string().contains("ip link set PF vf N mac MAC"), "{error}");
+    for (config, said) in [
+        (NicConfig { mac: Some(MAC), ..small(1) }, "ip link set PF vf N mac MAC"),
+        (NicConfig { flow_control: FlowControl::Full, ..small(1) }, "ethtool -A"),
+    ] {
+        let model = Arc::new(IgbModel::new(MAC).unwrap());
+        let opened = igb::open(model, igb::Chip::Virtual, Support::Emulated, config);
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
     let config = NicConfig { interrupt_interval_us: 8192, ..small(1) };
     let error = open(Arc::new(IgbModel::new(MAC).unwrap()), config).unwrap_err().to_string();
     assert!(error.contains("8191 µs apart, not 8192"), "{error}");

@@ -370,6 +370,14 @@ mod tests {
         assert_eq!((address.to_string().as_str(), take_in_use), ("0000:01:00.0", false));
         let error = parse("barewire nic unbind eth0").unwrap_err();
         assert!(error.contains("`eth0` is not a PCI address"), "{error}");
+        let Ok(Command::Nic(NicCommand::Info { card })) =
+            parse("barewire nic info 01:00.0,vlan=5,promisc")
+        else {
+            panic!("nic info")
+        };
+        assert_eq!(card.to_string(), "0000:01:00.0,promisc,vlan=5");
+        let error = parse("barewire nic stats 01:00.0,vlan=0").unwrap_err();
+        assert!(error.contains("write it as `vlan=5`"), "{error}");
         assert!(matches!(parse("barewire doctor"), Ok(Command::Doctor)));
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             let mut lines = described(&system, &card);
             lines.extend(config_lines(&system, spec.address));
             if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
-                lines.extend(nic_device::info_lines(&spec));
+                lines.extend(nic_device::info_lines(&spec)?);
             }
             lines
         }

@@ -48,10 +48,15 @@ fn open_set(card: &PciSpec) -> anyhow::Result<Arc<dyn Nic>> {
 }
 
 /// The card's address, its link's state, and what comes of its settings.
-pub(super) fn info_lines(card: &PciSpec) -> Vec<String> {
+///
+/// # Errors
+/// When it cannot be set as wanted. A card that cannot be opened is told as far as it is known.
+pub(super) fn info_lines(card: &PciSpec) -> anyhow::Result<Vec<String>> {
+    let usual = card.settings == NicSettings::default();
     let nic = match open_set(card) {
         Ok(nic) => nic,
-        Err(error) => return vec![format!("{:12} unknown: {error:#}", "link")],
+        Err(error) if usual => return Ok(vec![format!("{:12} unknown: {error:#}", "link")]),
+        Err(error) => return Err(error),
     };
     let link = wait_for_link(&*nic);
     let mut lines = vec![
@@ -60,11 +65,11 @@ pub(super) fn info_lines(card: &PciSpec) -> Vec<String> {
         format!("{:12} {}", "pause frames", told_pause(nic.pause_frames())),
         format!("{:12} {}", "queues", nic.queues()),
     ];
-    if card.settings != NicSettings::default() {
+    if !usual {
         let settings = card.settings.to_string();
         lines.push(format!("{:12} {}", "settings", settings.trim_start_matches(',')));
     }
-    lines
+    Ok(lines)
 }
 
 fn told_pause(pause: PauseFrames) -> &'static str {
@@ -181,8 +186,9 @@ mod tests {
     #[test]
     fn a_card_that_is_not_there_has_no_link_to_tell() {
         let address: PciAddress = "ffff:ff:1f.7".parse().unwrap();
-        let lines = info_lines(&address.into());
+        let lines = info_lines(&address.into()).unwrap();
         assert!(lines[0].starts_with("link         unknown: "), "{lines:?}");
         assert!(test_vectors(address).is_err() && send_unmapped(address).is_err());
+        assert!(info_lines(&"ffff:ff:1f.7,vlan=5".parse().unwrap()).is_err());
     }
 }
