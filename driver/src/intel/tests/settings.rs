@@ -4,14 +4,13 @@ use super::*;
 use crate::bus::Function;
 use crate::device::{Device, MacAddr};
 use crate::drivers;
-use crate::intel::{FlowControl, PauseFrames, Support, igb};
+use crate::intel::{FlowControl, PauseFrames};
 use crate::rss::SYMMETRIC_KEY;
 use crate::settings::NicSettings;
 use crate::spec::OpenOptions;
 
 const CTRL: u32 = 0x0000;
 const RCTL: u32 = 0x0100;
-const EITR: u32 = 0x1680;
 const VFTA: u32 = 0x5600;
 const RETA: u32 = 0x5c00;
 const RSSRK: u32 = 0x5c80;
@@ -24,18 +23,28 @@ fn options(queues: u16) -> OpenOptions {
     OpenOptions { queues, ..OpenOptions::default() }
 }
 
-fn open_with(model: &IgbModel, text: &str, queues: u16) -> Arc<dyn Nic> {
+fn open_with(model: &NicModel, text: &str, queues: u16) -> Arc<dyn Nic> {
     drivers::open_nic(Arc::new(model.clone()), &settings(text), &options(queues)).unwrap()
 }
 
-#[test]
-fn settings_are_in_the_registers() {
-    // Values as the data sheet has the fields, not by the driver's own constants.
-    let model = IgbModel::new(MAC).unwrap();
+/// Where a vector's moderation is, and how the register holds microseconds, as the data sheets have
+/// it and not by the driver's own constants.
+fn eitr(kind: Kind, vector: u32, interval_us: u32) -> (u32, u32) {
+    match kind {
+        Kind::I82576 | Kind::Virtual => (0x1680 + 4 * vector, interval_us << 2),
+        Kind::I82574 => (0x00e8 + 4 * vector, interval_us * 1000 / 256),
+    }
+}
+
+fn settings_are_in_the_registers(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     let key: String = SYMMETRIC_KEY.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = format!("rss-key={key},rss-table=1/0/1/1,moderation-us=250,vlan=100,promisc");
     let nic = open_with(&model, &text, 2);
-    assert_eq!((model.peek(EITR), model.peek(EITR + 4)), (250 << 2, 250 << 2));
+    for vector in 0..2 {
+        let (at, value) = eitr(kind, vector, 250);
+        assert_eq!(model.peek(at), value, "EITR {vector}");
+    }
     assert_eq!(model.peek(RCTL) & (1 << 3 | 1 << 4 | 1 << 18), 1 << 3 | 1 << 4 | 1 << 18);
     assert_eq!((model.peek(VFTA + 4 * 3), model.peek(VFTA)), (1 << 4, 0), "100 = 3 * 32 + 4");
     assert_eq!(model.peek(CTRL) >> 30 & 1, 1, "VME");
@@ -45,18 +54,23 @@ fn settings_are_in_the_registers() {
     for queue in &mut queues {
         queue.start(&pool, Features::all()).unwrap();
     }
-    assert_eq!((model.peek(RETA), model.peek(RETA + 4 * 31)), (0x0101_0001, 0x0101_0001));
+    // The queue's number in the lowest bits of an entry, and in the highest one.
+    let entries = match kind {
+        Kind::I82576 | Kind::Virtual => 0x0101_0001,
+        Kind::I82574 => 0x8080_0080,
+    };
+    assert_eq!((model.peek(RETA), model.peek(RETA + 4 * 31)), (entries, entries));
     drop(queues);
     drop(nic);
     // Without settings everything is as the driver has it.
     let _nic = open_with(&model, "moderation-us=0", 1);
-    assert_eq!((model.peek(EITR), model.peek(RCTL) & (1 << 3 | 1 << 18)), (0, 0));
+    let (at, value) = eitr(kind, 0, 0);
+    assert_eq!((model.peek(at), model.peek(RCTL) & (1 << 3 | 1 << 18)), (value, 0));
     assert_eq!((model.peek(VFTA + 4 * 3), model.peek(CTRL) >> 30 & 1), (0, 0));
 }
 
-#[test]
-fn the_address_and_those_beside_it_are_heard() {
-    let model = IgbModel::new(MAC).unwrap();
+fn the_address_and_those_beside_it_are_heard(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     let own = MacAddr([2, 0, 0, 0, 0, 5]);
     let text = "mac=02:00:00:00:00:05,station=02:00:00:00:00:06,multicast=01:00:5e:01:02:03";
     let nic = open_with(&model, text, 1);
@@ -76,14 +90,13 @@ fn the_address_and_those_beside_it_are_heard() {
     assert!(!heard(MAC.0), "its own address is not its address any more");
 }
 
-#[test]
-fn pause_frames_are_told_as_they_are_used() {
+fn pause_frames_are_told_as_they_are_used(kind: Kind) {
     for (text, wanted) in [
         ("flow-control=off", PauseFrames::default()),
         ("flow-control=rx", PauseFrames { obeyed: true, sent: false }),
         ("flow-control=full", PauseFrames { obeyed: true, sent: true }),
     ] {
-        let model = IgbModel::new(MAC).unwrap();
+        let model = NicModel::new(kind, MAC).unwrap();
         let nic = open_with(&model, text, 1);
         assert_eq!(nic.pause_frames(), PauseFrames::default(), "{text}, before the link is told");
         nic.poll_link();
@@ -96,31 +109,47 @@ fn pause_frames_are_told_as_they_are_used() {
     }));
 }
 
-#[test]
-fn what_the_card_cannot_do_is_refused_with_a_reason() {
-    let refused = |text: &str, queues| {
-        let model = Arc::new(IgbModel::new(MAC).unwrap());
-        let opened = drivers::open_nic(model, &settings(text), &options(queues));
-        opened.unwrap_err().to_string()
-    };
+fn refused(kind: Kind, text: &str, queues: u16) -> String {
+    let model = Arc::new(NicModel::new(kind, MAC).unwrap());
+    let opened = drivers::open_nic(model, &settings(text), &options(queues));
+    opened.unwrap_err().to_string()
+}
+
+fn what_the_card_cannot_do_is_refused_with_a_reason(kind: Kind) {
+    let refused = |text: &str, queues| refused(kind, text, queues);
     assert!(refused("rss-table=0/1", 1).contains("names queue 1, which does not exist"));
     assert!(refused("rss-table=0/2", 2).contains("there are 2 (`--cores`)"));
-    for (config, said) in [
-        (NicConfig { mac: Some(MAC), ..small(1) }, "ip link set PF vf N mac MAC"),
-        (NicConfig { flow_control: FlowControl::Full, ..small(1) }, "ethtool -A"),
-    ] {
-        let model = Arc::new(IgbModel::new(MAC).unwrap());
-        let opened = igb::open(model, igb::Chip::Virtual, Support::Emulated, config);
-        let error = opened.unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
-    }
     let config = NicConfig { interrupt_interval_us: 8192, ..small(1) };
-    let error = open(Arc::new(IgbModel::new(MAC).unwrap()), config).unwrap_err().to_string();
+    let error = open(Arc::new(NicModel::new(kind, MAC).unwrap()), config).unwrap_err().to_string();
     assert!(error.contains("8191 µs apart, not 8192"), "{error}");
 }
 
+#[test]
+fn on_a_virtual_function_moderation_alone_can_be_set() {
+    for (text, said) in [
+        ("promisc", "belong to its physical function"),
+        ("multicast=01:00:5e:01:02:03", "belong to its physical function"),
+        ("station=02:00:00:00:00:06", "belong to its physical function"),
+        ("vlan=5", "belong to its physical function"),
+        ("mac=02:00:00:00:00:05", "ip link set PF vf N mac MAC"),
+        ("flow-control=full", "ethtool -A"),
+        ("rss-table=0", "no RSS of its own"),
+        (
+            "rss-key=00000000000000000000000000000000000000000000000000000000000000000000000000000000",
+            "no RSS of its own",
+        ),
+    ] {
+        let error = refused(Kind::Virtual, text, 1);
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    let model = NicModel::new(Kind::Virtual, MAC).unwrap();
+    let _nic = open_with(&model, "moderation-us=50", 1);
+    let (at, value) = eitr(Kind::Virtual, 0, 50);
+    assert_eq!(model.peek(at), value);
+}
+
 /// A device on VLAN 5 with one queue, started.
-fn on_vlan(model: &IgbModel, pool: &Pool) -> (Arc<dyn Device>, Box<dyn Queue>) {
+fn on_vlan(model: &NicModel, pool: &Pool) -> (Arc<dyn Device>, Box<dyn Queue>) {
     let function: Arc<dyn Function> = Arc::new(model.clone());
     let device = drivers::open(function, &settings("vlan=5"), &options(1)).unwrap();
     let mut queue = device.queue(QueueId(0)).unwrap().open();
@@ -135,9 +164,8 @@ fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, high, low], &frame[12..]].concat()
 }
 
-#[test]
-fn on_a_vlan_only_its_frames_are_received() {
-    let (model, pool) = (IgbModel::new(MAC).unwrap(), pool(1024));
+fn on_a_vlan_only_its_frames_are_received(kind: Kind) {
+    let (model, pool) = (NicModel::new(kind, MAC).unwrap(), pool(1024));
     let (_device, mut queue) = on_vlan(&model, &pool);
     let (ours, other) = (tcp(1, &[1; 50]), tcp(2, &[2; 3000]));
     let mut burst = RxBurst::new();
@@ -165,9 +193,8 @@ fn on_a_vlan_only_its_frames_are_received() {
     assert!(pool.audit().all_free() && model.violations().is_empty());
 }
 
-#[test]
-fn on_a_vlan_every_frame_is_sent_with_its_tag() {
-    let (model, pool) = (IgbModel::new(MAC).unwrap(), pool(1024));
+fn on_a_vlan_every_frame_is_sent_with_its_tag(kind: Kind) {
+    let (model, pool) = (NicModel::new(kind, MAC).unwrap(), pool(1024));
     let (_device, mut queue) = on_vlan(&model, &pool);
     let plain = tcp(1, &[1; 60]);
     let (unfinished, checksum) = partial(tcp(2, &[9; 1000]), 34, 16, 6);
@@ -190,9 +217,18 @@ fn on_a_vlan_every_frame_is_sent_with_its_tag() {
 #[test]
 fn a_device_that_inserts_no_tags_is_put_on_no_vlan() {
     use crate::middleware::vlan::VlanDevice;
-    let model = IgbModel::new(MAC).unwrap();
+    let model = NicModel::new(Kind::I82576, MAC).unwrap();
     let plain = open_with(&model, "promisc", 1);
     let vlan = settings("vlan=5").vlan.unwrap();
     let error = VlanDevice::new(plain, vlan).unwrap_err().to_string();
     assert!(error.contains("cannot insert and strip VLAN tags"), "{error}");
 }
+
+on_every_kind!(
+    settings_are_in_the_registers,
+    the_address_and_those_beside_it_are_heard,
+    pause_frames_are_told_as_they_are_used,
+    what_the_card_cannot_do_is_refused_with_a_reason,
+    on_a_vlan_only_its_frames_are_received,
+    on_a_vlan_every_frame_is_sent_with_its_tag,
+);
