@@ -36,6 +36,7 @@ mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod renew;
 mod rest;
 mod rtt;
 mod sendq;

@@ -26,7 +26,7 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             }]
         }
         NicCommand::Info { card: spec } => {
-            let card = pci::find(&system, spec.address)?;
+            let card = pci::find_card(&system, spec.address)?;
             let mut lines = described(&system, &card);
             lines.extend(config_lines(&system, spec.address));
             if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
@@ -36,7 +36,7 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
         }
         NicCommand::Settings => settings_lines(),
         NicCommand::Stats { card: spec, seconds } => {
-            let card = pci::find(&system, spec.address)?;
+            let card = pci::find_card(&system, spec.address)?;
             return stats(&system, &card, &spec, seconds.duration());
         }
         NicCommand::Test { address, unmapped_dma: true } => {
