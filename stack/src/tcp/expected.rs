@@ -118,7 +118,8 @@ impl Tcb {
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
+        let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
+        let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
         self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
