@@ -6,7 +6,7 @@
 //!   open ─▶ family by id ─▶ bring-up (igb/init, e1000e/init) ─▶ NicDevice ─▶ queues
 //!
 //!   queue      rx, tx rings in any format        format, adv_desc, ext_desc   descriptors
-//!   nic        control plane of both             hw, regs, link               registers, PHY
+//!   nic        control plane of both             hw, regs, link, phy          registers, PHY
 //!   igb        advanced descriptors, a queue's own interrupt, RSS over up to 16 queues, VFs
 //!   e1000e     extended descriptors, two queues
 //! ```
@@ -16,11 +16,13 @@
 mod adv_desc;
 pub mod e1000e;
 mod ext_desc;
+mod filters;
 mod format;
 mod hw;
 pub mod igb;
 mod link;
 mod nic;
+mod phy;
 mod queue;
 mod regs;
 mod rx;

@@ -91,7 +91,7 @@ impl Tcb {
     }
 
     /// Our FIN is acknowledged.
-    fn take_fin_ack(&mut self, now: Instant) -> Step {
+    pub(super) fn take_fin_ack(&mut self, now: Instant) -> Step {
         let before = self.state;
         self.state = before.on_fin_acked();
         match self.state {
@@ -116,7 +116,7 @@ impl Tcb {
 
     /// The peer has answered: what counts silence starts again. An orphan's probes of a closed
     /// window go on counting; only progress saves it.
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         if !self.status.contains(Status::APP_CLOSED) {
             self.probes = 0;
             if self.snd.wnd == 0 {

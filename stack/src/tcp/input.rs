@@ -36,14 +36,24 @@ pub(super) enum Step {
 impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-        self.dropped = None;
         if let Some(plain) = PlainTcp::of(segment.header) {
             let text = Text::of(&segment);
             if self.expects(&plain, &text) {
+                self.dropped = None;
                 self.take_expected(now, &plain, &text, segment.payload.drain(..));
                 return Outcome::Continue;
             }
+            if let Some(outcome) = self.take_ending(now, &plain, &text) {
+                self.dropped = None;
+                return outcome;
+            }
         }
+        self.handle_unexpected(now, segment)
+    }
+
+    /// As [`Tcb::handle_segment`], for a segment that is known to have no short way.
+    pub(crate) fn handle_unexpected(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        self.dropped = None;
         self.tally.received(now, segment.payload_len, segment.wire_segments);
         match self.state {
             State::Closed | State::Listen => {

@@ -37,6 +37,7 @@ mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod renew;
 mod rest;
 mod rtt;
 mod sendq;

@@ -22,7 +22,7 @@ use crate::intel::regs::{
     CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
     ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
-use crate::intel::{link, regs as common};
+use crate::intel::{link, phy, regs as common};
 
 /// How long pending reads and writes of the device may take (§5.2.3.3: 800 ms at the very most; the
 /// data sheet's own procedure waits 80 ms).
@@ -93,7 +93,8 @@ impl Igb {
         self.clear_second_addresses();
         let (flow, frame) = (self.config.flow_control, self.config.frame_len());
         link::configure_flow_control(hw, flow, self.receive_buffer(), frame);
-        link::start_negotiation(hw, self.config.flow_control)?;
+        phy::recover(hw, self.phy_sharing());
+        link::start_negotiation(hw, self.phy_sharing(), self.config.flow_control)?;
         self.init_receive();
         self.init_transmit();
         self.init_interrupts();
@@ -103,9 +104,11 @@ impl Igb {
     /// §4.5.3: no interrupt before the driver is ready for it.
     pub(super) fn mask_all(&self) {
         self.hw.write(EIMC, u32::MAX);
-        self.hw.write(IMC, u32::MAX);
         self.hw.write(EICR, u32::MAX);
-        let _ = self.hw.read(ICR);
+        if self.chip != Chip::Virtual {
+            self.hw.write(IMC, u32::MAX);
+            let _ = self.hw.read(ICR);
+        }
     }
 
     fn stop_units(&self) {
@@ -164,13 +167,7 @@ impl Igb {
             self.map_queue(queue);
             self.moderate(queue, self.config.interrupt_interval_us);
         }
-        match self.chip {
-            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
-                hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
-            }
-            // Has its own (see `vf`).
-            Chip::Virtual => {}
-        }
+        hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
         let all = (1 << (queues + 1)) - 1;
         hw.write(EIAC, all);
         hw.write(EIAM, all);

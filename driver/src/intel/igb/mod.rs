@@ -5,6 +5,7 @@
 //! the differences that [`Chip`] names.
 
 mod init;
+mod mailbox;
 pub(super) mod bring_up {
     //! Steps that e1000e has in common.
     pub(in crate::intel) use super::init::{reset, stop_dma};
@@ -13,8 +14,9 @@ mod queue;
 mod regs;
 mod vf;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use self::mailbox::Mailbox;
 use super::hw::Hw;
 use super::nic::{Core, NicDevice};
 use super::{Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors};
@@ -50,10 +52,6 @@ impl Chip {
     }
 }
 
-/// Largest MTU of a virtual function. After a reset its physical function lets no longer frame in
-/// (82576, VMOLR); asking it to by mail is not done here.
-const VIRTUAL_MTU: u16 = 1500;
-
 /// The controllers by PCI device id.
 pub(super) fn models() -> impl Iterator<Item = Model> {
     use Chip::{I210, I211, I82576, I82580, Virtual};
@@ -87,6 +85,8 @@ pub(super) struct Igb {
     hw: Hw,
     chip: Chip,
     config: NicConfig,
+    /// Of a virtual function.
+    mailbox: Mutex<Mailbox>,
 }
 
 impl Igb {
@@ -104,24 +104,23 @@ pub(super) fn open(
     config: NicConfig,
 ) -> Result<Arc<dyn Nic>, DeviceError> {
     config.check(chip.queues())?;
-    if chip == Chip::Virtual && config.mtu > VIRTUAL_MTU {
-        return Err(DeviceError::Mtu {
-            device: function.address(),
-            wanted: config.mtu,
-            most: VIRTUAL_MTU,
-            why: "it is a virtual function, whose physical function drops longer frames",
-        });
-    }
     let vectors = enable_vectors(&*function, config.queues).map_err(device_error)?;
-    let igb = Igb { hw: Hw::new(function), chip, config: config.clone() };
+    let long_frames = (config.mtu > vf::PLAIN_MTU).then(|| config.frame_len());
+    let igb = Igb {
+        hw: Hw::new(function),
+        chip,
+        config: config.clone(),
+        mailbox: Mutex::new(Mailbox::new(long_frames)),
+    };
     let mac = match chip {
         Chip::Virtual => igb.bring_up_virtual(),
-        Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => igb.bring_up(),
+        Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
+            igb.bring_up().map_err(device_error)
+        }
     };
-    let mac = mac.map_err(|error| {
+    let mac = mac.inspect_err(|_| {
         // Whatever state the device was left in, it does not reach memory.
         let _ = igb.hw.function().set_bus_master(false);
-        device_error(error)
     })?;
     Ok(Arc::new(NicDevice(Core::new(igb, config, support, mac, vectors))))
 }

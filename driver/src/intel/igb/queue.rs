@@ -8,7 +8,8 @@ use crate::bus::BusError;
 use crate::device::Features;
 use crate::intel::adv_desc::Advanced;
 use crate::intel::hw::{Hw, Until};
-use crate::intel::nic::{Family, RingPlaces};
+use crate::intel::nic::{Family, RingPlaces, Standing};
+use crate::intel::phy::PhySharing;
 use crate::intel::regs::{
     ICR, RCTL, RETA_LEN, RxQueueRegs, STATISTICS, Statistic, TxQueueRegs, rctl,
 };
@@ -117,6 +118,13 @@ impl Family for Igb {
         self.hw.write(EIMS, Igb::vector_bit(self.config.queues));
     }
 
+    fn stand(&self) -> Result<Standing, BusError> {
+        match self.chip {
+            Chip::Virtual => Igb::stand(self),
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => Ok(Standing::Working),
+        }
+    }
+
     fn begin_vector_test(&self, vectors: u16) {
         self.mask_all();
         let all = 1u32.checked_shl(vectors.into()).map_or(u32::MAX, |end| end - 1);
@@ -132,7 +140,10 @@ impl Family for Igb {
 
     fn end_vector_test(&self) {
         self.mask_all();
-        self.init_interrupts();
+        match self.chip {
+            Chip::Virtual => self.init_virtual_interrupts(),
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => self.init_interrupts(),
+        }
     }
 
     fn set_moderation(&self, queue: u16, interval_us: u16) {
@@ -144,12 +155,20 @@ impl Family for Igb {
         0
     }
 
+    fn context_lasts(&self) -> bool {
+        true
+    }
+
     fn missing(&self) -> Features {
         match self.chip {
             // RSS and tags are set up by the physical function.
             Chip::Virtual => Features::RSS_HASH | Features::VLAN,
             Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => Features::empty(),
         }
+    }
+
+    fn phy_sharing(&self) -> PhySharing {
+        PhySharing::SwFwSync
     }
 
     fn receive_buffer(&self) -> u32 {

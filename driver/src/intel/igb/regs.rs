@@ -86,6 +86,8 @@ pub(super) mod vf {
     /// The physical function has written a message.
     pub(in crate::intel::igb) const PFSTS: u32 = 1 << 4;
     pub(in crate::intel::igb) const PFACK: u32 = 1 << 5;
+    /// The physical function is being reset.
+    pub(in crate::intel::igb) const RSTI: u32 = 1 << 6;
     /// The physical function has finished its own reset.
     pub(in crate::intel::igb) const RSTD: u32 = 1 << 7;
     /// Cleared by reading.
