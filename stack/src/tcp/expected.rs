@@ -163,7 +163,8 @@ impl Tcb {
         self.set_window(seq, ack, self.snd.scale.bytes(h.window));
         let rtt = now - sent_at;
         self.rtt.sample(rtt, 1, &self.config);
-        let advance = Advance { bytes: 0, in_flight: 1, rtt: Some(rtt), moved: true, echo: false };
+        let advance =
+            Advance { bytes: 0, in_flight: 1, piped: 1, rtt: Some(rtt), moved: true, echo: false };
         self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);
         let rate = &mut self.sendq.records.rate;
         let _ = rate.on_send(sent_at, true);
