@@ -27,7 +27,7 @@ impl Descriptor {
     /// What the second word says.
     pub(super) fn of(kind: Kind, word: u64) -> Descriptor {
         let (context, data) = match kind {
-            Kind::I82576 | Kind::Virtual => (2, 3),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => (2, 3),
             Kind::I82574 => (0, 1),
         };
         match word >> 20 & 0xf {
@@ -58,13 +58,17 @@ pub(super) struct Data {
     pub(super) tag: Option<u16>,
     /// Bytes of the whole payload, likewise.
     pub(super) payload_len: Option<usize>,
+    /// Which context it goes by, likewise.
+    pub(super) context: usize,
 }
 
 impl Data {
     fn of(kind: Kind, word: u64) -> Data {
         let has = |bit: u64| word & bit != 0;
         let (segment, tag, payload_len) = match kind {
-            Kind::I82576 | Kind::Virtual => (has(1 << 31), None, Some((word >> 46) as usize)),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+                (has(1 << 31), None, Some((word >> 46) as usize))
+            }
             Kind::I82574 => (has(1 << 26), Some((word >> 48) as u16), None),
         };
         Data {
@@ -77,7 +81,16 @@ impl Data {
             insert_tag: has(VLE),
             tag,
             payload_len,
+            context: index(kind, word),
         }
+    }
+}
+
+/// The number of the context that a descriptor sets or goes by, which only one format has.
+pub(super) fn index(kind: Kind, word: u64) -> usize {
+    match kind {
+        Kind::I82575 | Kind::I82576 | Kind::Virtual => (word >> 36 & 7) as usize,
+        Kind::I82574 => 0,
     }
 }
 
@@ -104,7 +117,7 @@ impl Context {
     /// The context that a descriptor's two words hold.
     pub(super) fn of(kind: Kind, low: u64, high: u64) -> Context {
         match kind {
-            Kind::I82576 | Kind::Virtual => Context::advanced(low, high),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => Context::advanced(low, high),
             Kind::I82574 => Context::extended(low, high),
         }
     }

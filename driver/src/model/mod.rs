@@ -12,7 +12,7 @@
 //! the data sheets' text, not from the driver, and it judges: what a driver must not do is kept in
 //! [`NicModel::violations`]. With [`Faults`] it breaks the contract on purpose.
 //!
-//! There is an 82576, a virtual function of one, and an 82574 ([`Kind`]). Memory, filters, the wire and the gathering of frames
+//! There is an 82576, a virtual function of one, an 82575, and an 82574 ([`Kind`]). Memory, filters, the wire and the gathering of frames
 //! are one code; where they differ (interrupts, how a queue is turned on, the fields of transmit
 //! descriptors) each match names all.
 

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::mailbox::Mail;
 use super::memory::Memory;
 use super::phy::Phy;
-use super::registers::{self as reg, File, Kind, Ring, ext, queue, vf};
+use super::registers::{self as reg, File, Kind, Ring, ext, first, queue, vf};
 use super::transmit::Gathering;
 use crate::bus::{BusError, DmaMapping, Function, Registers};
 use crate::device::MacAddr;
@@ -239,6 +239,16 @@ impl NicModel {
         self.state().resets
     }
 
+    /// Writes these words to a receive descriptor, whoever it belongs to.
+    pub fn scribble_receive(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Rx(queue), index, words);
+    }
+
+    /// The same to a transmit descriptor.
+    pub fn scribble_transmit(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Tx(queue), index, words);
+    }
+
     /// Leaves the PHY's semaphores taken, as a driver does that is killed while it uses the PHY.
     pub fn strand_semaphores(&self) {
         self.state().strand_semaphores();
@@ -443,6 +453,10 @@ impl State {
             self.violation(format!("an 82574 has no register at {offset:#x}"));
             return 0;
         }
+        if self.kind == Kind::I82575 && first::lacks(offset) {
+            self.violation(format!("an 82575 has no register at {offset:#x}"));
+            return 0;
+        }
         if self.kind == Kind::Virtual && !vf::may_write(offset) {
             self.violation(format!("a virtual function has no register at {offset:#x}"));
             return 0;
@@ -467,6 +481,19 @@ impl State {
             _ => self.file.set(offset, value),
         }
         0
+    }
+
+    fn scribble(&mut self, ring: Ring, index: u32, words: [u64; 2]) {
+        let len = self.file.ring_len(ring);
+        if len == 0 {
+            return;
+        }
+        let at = self.file.descriptor_at(ring, index % len);
+        for (word, at) in words.into_iter().zip([at, at + 8]) {
+            if self.memory.write_u64(at, word).is_err() {
+                self.violation(format!("{ring:?} is not mapped"));
+            }
+        }
     }
 
     /// §4.5.9: the rings are ready before the receive unit is turned on.
@@ -521,7 +548,7 @@ impl State {
     /// decides, on an 82574 the unit's (82574 §4.6.5).
     fn is_working(&self, ring: Ring) -> bool {
         match self.kind {
-            Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
             Kind::I82574 => self.unit_is_on(ring),
         }
     }
@@ -534,7 +561,7 @@ impl State {
             Ring::Tx(_) => reg::TCTL,
         };
         match self.kind {
-            Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
             Kind::Virtual => self.mail.admitted,
         }
     }
@@ -543,7 +570,7 @@ impl State {
         // More loses single write-backs of an 82576 (specification update), and makes an 82574 go by
         // the threshold instead of by RS (82574 §7.2.10.1).
         let most = match self.kind {
-            Kind::I82576 | Kind::Virtual => 1,
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => 1,
             Kind::I82574 => 0,
         };
         if value >> 16 & 0x1f > most {
@@ -551,7 +578,7 @@ impl State {
         }
         let mut value = value;
         match self.kind {
-            Kind::I82576 | Kind::Virtual => {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
                 let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
                 let stuck = on && !was && self.faults.queues_never_start
                     || !on && was && self.faults.queues_never_stop;

@@ -33,30 +33,30 @@ impl State {
     /// Reads a register of semaphores; `None` for any other register.
     pub(super) fn read_semaphore(&mut self, offset: u32) -> Option<u32> {
         match (self.kind, offset) {
-            (Kind::I82576, reg::SWSM) => {
+            (Kind::I82575 | Kind::I82576, reg::SWSM) => {
                 // Reading takes it.
                 let before = self.phy.swsm;
                 self.phy.swsm |= reg::SMBI;
                 Some(before)
             }
-            (Kind::I82576, reg::SW_FW_SYNC) => {
+            (Kind::I82575 | Kind::I82576, reg::SW_FW_SYNC) => {
                 let firmware = if self.faults.phy_is_held { reg::SYNC_PHY << 16 } else { 0 };
                 Some(self.phy.sync | firmware)
             }
             (Kind::I82574, reg::EXTCNF_CTRL) => {
                 Some(if self.phy.owned { reg::MDIO_SW_OWNERSHIP } else { 0 })
             }
-            (Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => None,
+            (Kind::I82575 | Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => None,
         }
     }
 
     /// True if it was a register of semaphores.
     pub(super) fn write_semaphore(&mut self, offset: u32, value: u32) -> bool {
         match (self.kind, offset) {
-            (Kind::I82576, reg::SWSM) => {
+            (Kind::I82575 | Kind::I82576, reg::SWSM) => {
                 self.phy.swsm = value & (reg::SMBI | reg::SWESMBI);
             }
-            (Kind::I82576, reg::SW_FW_SYNC) => {
+            (Kind::I82575 | Kind::I82576, reg::SW_FW_SYNC) => {
                 if self.phy.swsm & reg::SWESMBI == 0 {
                     self.violation("SW_FW_SYNC was written without SWSM".into());
                 }
@@ -65,7 +65,7 @@ impl State {
             (Kind::I82574, reg::EXTCNF_CTRL) => {
                 self.phy.owned = value & reg::MDIO_SW_OWNERSHIP != 0 && !self.faults.phy_is_held;
             }
-            (Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return false,
+            (Kind::I82575 | Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return false,
         }
         true
     }
@@ -73,7 +73,9 @@ impl State {
     /// Somebody has taken the semaphores and died.
     pub(super) fn strand_semaphores(&mut self) {
         match self.kind {
-            Kind::I82576 => (self.phy.swsm, self.phy.sync) = (reg::SMBI, reg::SYNC_PHY),
+            Kind::I82575 | Kind::I82576 => {
+                (self.phy.swsm, self.phy.sync) = (reg::SMBI, reg::SYNC_PHY)
+            }
             Kind::I82574 => self.phy.owned = true,
             Kind::Virtual => {}
         }
@@ -93,7 +95,7 @@ impl State {
             return 0;
         }
         let held = match self.kind {
-            Kind::I82576 => self.phy.sync & reg::SYNC_PHY != 0,
+            Kind::I82575 | Kind::I82576 => self.phy.sync & reg::SYNC_PHY != 0,
             Kind::I82574 => self.phy.owned,
             Kind::Virtual => false,
         };

@@ -75,9 +75,9 @@ impl State {
     /// bounds (82574 §10.2.5.1).
     fn longest(&self) -> u32 {
         match self.kind {
-            Kind::I82576 => self.file.get(reg::RLPML),
+            Kind::I82575 | Kind::I82576 => self.file.get(reg::RLPML),
             Kind::I82574 if self.file.get(reg::RCTL) & ext::RCTL_LPE == 0 => 1522,
-            Kind::I82574 => 16_384,
+            Kind::I82574 => 9234,
             Kind::Virtual => self.mail.longest,
         }
     }
@@ -121,7 +121,7 @@ impl State {
         const IPOFL: u32 = 1 << 8;
         const TUOFL: u32 = 1 << 9;
         let wanted = match self.kind {
-            Kind::I82576 | Kind::I82574 => self.file.get(reg::RXCSUM),
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => self.file.get(reg::RXCSUM),
             // As the physical function has set it.
             Kind::Virtual => IPOFL | TUOFL,
         };
@@ -140,7 +140,7 @@ impl State {
         const PCSD: u32 = 1 << 13;
         let mrqc = self.file.get(reg::MRQC);
         let dealt = match self.kind {
-            Kind::I82576 => mrqc & 7 == 2,
+            Kind::I82575 | Kind::I82576 => mrqc & 7 == 2,
             Kind::I82574 => mrqc & 3 == 1,
             Kind::Virtual => false,
         };
@@ -160,7 +160,7 @@ impl State {
 
     fn buffer_len(&self, ring: Ring) -> usize {
         match self.kind {
-            Kind::I82576 | Kind::Virtual => {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
                 match (self.file.ring(ring, queue::SRRCTL) & 0x7f) as usize * 1024 {
                     0 => 2048,
                     bytes => bytes,
@@ -201,7 +201,7 @@ impl State {
         }
         let wire_len = frame.len() as u32 + 4;
         match self.kind {
-            Kind::I82576 | Kind::I82574 => {
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => {
                 self.file.add(reg::GPRC, 1);
                 self.file.add_pair(reg::GORC, u64::from(wire_len));
             }

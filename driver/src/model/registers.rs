@@ -97,6 +97,22 @@ pub(super) mod ext {
     pub(in crate::model) const RCTL_BSEX: u32 = 1 << 25;
 }
 
+/// What only an 82575 has.
+pub(super) mod first {
+    /// Causes of EICR that a vector is sent for, by vector.
+    pub(in crate::model) const MSIXBM: u32 = 0x1600;
+    pub(in crate::model) const EIAM: u32 = 0x1530;
+    /// The bit of EICR of everything but queues.
+    pub(in crate::model) const OTHER: u32 = 31;
+    pub(in crate::model) const CTRL_EXT_EIAME: u32 = 1 << 24;
+    pub(in crate::model) const CTRL_EXT_PBA_CLR: u32 = 1 << 31;
+
+    /// True where its successors have registers and it has none.
+    pub(in crate::model) fn lacks(offset: u32) -> bool {
+        matches!(offset, super::GPIE | 0x1700..0x1748 | 0x54e0..0x5520 | 0xc000..0xe400)
+    }
+}
+
 /// What only a virtual function has (82576 §8.14).
 pub(super) mod vf {
     pub(in crate::model) const VMBMEM: u32 = 0x0800;
@@ -126,6 +142,8 @@ pub(super) mod vf {
 /// What a model is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// 82575: igb before vectors were allotted by a table.
+    I82575,
     /// 82576: igb, advanced descriptors.
     I82576,
     /// 82574L: e1000e, extended descriptors.
@@ -138,6 +156,7 @@ impl Kind {
     /// Queue pairs.
     pub fn queues(self) -> u16 {
         match self {
+            Kind::I82575 => 4,
             Kind::I82576 => MOST_QUEUES,
             Kind::I82574 | Kind::Virtual => 2,
         }
@@ -146,7 +165,7 @@ impl Kind {
     /// MSI-X vectors, for an 82576 as many as in the emulated machine.
     pub fn vectors(self) -> u16 {
         match self {
-            Kind::I82576 => 10,
+            Kind::I82575 | Kind::I82576 => 10,
             Kind::I82574 => 5,
             Kind::Virtual => 3,
         }
@@ -155,6 +174,7 @@ impl Kind {
     /// PCI device id.
     pub fn device_id(self) -> u16 {
         match self {
+            Kind::I82575 => 0x10a7,
             Kind::I82576 => 0x10c9,
             Kind::I82574 => 0x10d3,
             Kind::Virtual => 0x10ca,
@@ -164,6 +184,7 @@ impl Kind {
     /// Name of the controller.
     pub fn name(self) -> &'static str {
         match self {
+            Kind::I82575 => "82575",
             Kind::I82576 => "82576",
             Kind::I82574 => "82574",
             Kind::Virtual => "82576 virtual function",
@@ -176,11 +197,15 @@ impl Kind {
         let low = |base: u32| (((offset - base) / 0x100) as u16, (offset - base) % 0x100);
         let high = |base: u32| (((offset - base) / 0x40) as u16, (offset - base) % 0x40);
         let ((queue, register), rx) = match (self, offset) {
-            (Kind::I82576, 0x2800..0x2c00) | (_, 0x2800..0x2a00) => (low(0x2800), true),
-            (Kind::I82576, 0x3800..0x3c00) | (_, 0x3800..0x3a00) => (low(0x3800), false),
+            (Kind::I82575 | Kind::I82576, 0x2800..0x2c00) | (_, 0x2800..0x2a00) => {
+                (low(0x2800), true)
+            }
+            (Kind::I82575 | Kind::I82576, 0x3800..0x3c00) | (_, 0x3800..0x3a00) => {
+                (low(0x3800), false)
+            }
             (Kind::I82576, 0xc000..0xc400) => (high(0xc000), true),
             (Kind::I82576, 0xe000..0xe400) => (high(0xe000), false),
-            (Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return None,
+            (Kind::I82575 | Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return None,
         };
         (register < 0x40).then_some((if rx { Ring::Rx(queue) } else { Ring::Tx(queue) }, register))
     }
@@ -295,7 +320,9 @@ impl File {
     /// The ring has been turned on: an 82574's is when it has descriptors.
     pub(super) fn enabled(&self, ring: Ring) -> bool {
         match self.kind {
-            Kind::I82576 | Kind::Virtual => self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0,
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+                self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0
+            }
             Kind::I82574 => self.ring_len(ring) > 0,
         }
     }
@@ -313,6 +340,7 @@ impl File {
         let entry = hash & 127;
         let byte = self.get(RETA + (entry & !3)).to_le_bytes()[(entry & 3) as usize];
         match self.kind {
+            Kind::I82575 => u16::from(byte >> 6),
             Kind::I82576 => u16::from(byte & 15),
             // 82574 §10.2.5.16: the queue is the highest bit.
             Kind::I82574 => u16::from(byte >> 7),

@@ -1,6 +1,6 @@
 //! The transmit unit (82576 §7.2, 82574 §7.2): contexts, gathering, checksums, segmentation, reports.
 
-use super::context::{Context, Data, Descriptor};
+use super::context::{self, Context, Data, Descriptor};
 use super::memory::Fault;
 use super::nic::State;
 use super::packet::sum;
@@ -52,7 +52,7 @@ impl State {
     fn takes_part(&mut self, n: u16) -> bool {
         let on = self.file.enabled(Ring::Tx(n));
         match self.kind {
-            Kind::I82576 | Kind::Virtual => on,
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => on,
             Kind::I82574 => {
                 let control = self.file.ring(Ring::Tx(n), queue::CONTROL);
                 if on && control & ext::TXDCTL_COUNT_DESC == 0 {
@@ -73,7 +73,10 @@ impl State {
                 self.violation("a legacy descriptor where others are expected".into());
                 return Ok(false);
             }
-            Descriptor::Context => self.set_context(n, Context::of(self.kind, low, word)),
+            Descriptor::Context => {
+                let index = context::index(self.kind, word);
+                self.set_context(n, index, Context::of(self.kind, low, word));
+            }
             Descriptor::Data(data) if !self.faults.discard_sent => self.gather(n, low, data)?,
             Descriptor::Data(_) => {}
             Descriptor::Unknown(other) => {
@@ -92,19 +95,26 @@ impl State {
         Ok(true)
     }
 
-    /// An 82574 remembers one context, whichever queue it came by (82574 §7.2.6).
-    fn context_of(&mut self, n: u16) -> &mut Context {
+    /// The context with this number. An 82576 has two for each queue, of which drivers use the first;
+    /// an 82575 has eight for all; an 82574 remembers one, whichever queue it came by (82574 §7.2.6).
+    fn context_of(&mut self, n: u16, index: usize) -> &mut Context {
         match self.kind {
-            Kind::I82576 | Kind::Virtual => &mut self.contexts[usize::from(n)],
+            Kind::I82575 => &mut self.contexts[index],
+            Kind::I82576 | Kind::Virtual => {
+                if index != 0 {
+                    self.violation(format!("context {index} of queue {n}"));
+                }
+                &mut self.contexts[usize::from(n)]
+            }
             Kind::I82574 => &mut self.contexts[0],
         }
     }
 
-    fn set_context(&mut self, n: u16, context: Context) {
+    fn set_context(&mut self, n: u16, index: usize, context: Context) {
         if self.gathering[usize::from(n)].first.is_some() {
             self.violation("a context in the middle of a frame".into());
         }
-        *self.context_of(n) = context;
+        *self.context_of(n, index) = context;
     }
 
     fn gather(&mut self, n: u16, address: u64, data: Data) -> Result<(), Fault> {
@@ -127,7 +137,7 @@ impl State {
             self.violation("a frame without a check sequence".into());
         }
         // The tag stands in the context or in the frame's last descriptor.
-        let context = self.context_of(n).clone();
+        let context = self.context_of(n, first.context).clone();
         let tag = data.insert_tag.then(|| data.tag.unwrap_or(context.tag));
         if tag.is_some() && data.tag.is_none() && !context.set {
             self.violation("a frame with a tag came before any context".into());
@@ -173,8 +183,8 @@ impl State {
     /// Sends a large segment in pieces of the MSS.
     fn cut(&mut self, n: u16, context: &Context, first: &Data, frame: &[u8], tag: Option<u16>) {
         let told = match self.kind {
-            Kind::I82576 | Kind::Virtual => first.payload_len,
-            Kind::I82574 => self.context_of(n).payload_left.take(),
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => first.payload_len,
+            Kind::I82574 => self.context_of(n, first.context).payload_left.take(),
         };
         let Some(told) = told else {
             return self.violation("a large segment without a context of its own".into());
@@ -209,7 +219,7 @@ impl State {
         }
         let wire_len = frame.len() as u32 + 4;
         match self.kind {
-            Kind::I82576 | Kind::I82574 => {
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => {
                 self.file.add(reg::GPTC, 1);
                 self.file.add_pair(reg::GOTC, u64::from(wire_len));
             }

@@ -11,13 +11,13 @@ use barewire_driver::PacketSlice;
 
 use super::delivery::SentAt;
 use super::input::Step;
-use super::output::Growth;
 use super::recovery::Advance;
 use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
+use super::window::Growth;
 use super::{Memory, Outcome, Text, input};
 use crate::time::Instant;
 use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};

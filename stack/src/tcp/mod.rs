@@ -47,6 +47,7 @@ mod tcb;
 mod time_wait;
 mod timeout;
 mod timers;
+mod window;
 
 use std::time::Duration;
 

@@ -91,8 +91,8 @@ impl E1000e {
         hw.write(RFCTL, rfctl::EXSTEN | rfctl::NFSW_DIS | rfctl::NFSR_DIS);
         hw.write(RDTR, 0);
         hw.write(RADV, 0);
-        // SECRC: the check sequence is not stored, so that lengths are the frames' own. Frames
-        // longer than the MTU but shorter than 16 KiB come in, too: there is no finer bound.
+        // SECRC: the check sequence is not stored, so that lengths are the frames' own. With LPE
+        // whatever the device can take comes in, longer than the MTU, too: there is no finer bound.
         let mut bits = rctl::BAM | rctl::SECRC;
         if self.config.mtu > 1500 {
             bits |= rctl::LPE;

@@ -1,6 +1,7 @@
 //! What is e1000e's alone: its order of bring-up, its registers, its limits.
 
 use super::*;
+use crate::device::DeviceError;
 use crate::intel::FlowControl;
 use crate::model::Access;
 
@@ -128,6 +129,26 @@ fn a_queues_cause_that_the_links_acknowledgement_clears_is_given_back() {
     rig.queues[0].disarm();
     assert_eq!(rig.receive().len(), 1);
     rig.end();
+}
+
+#[test]
+fn the_longest_frame_fits_with_its_tag() {
+    let mut rig = Rig::new(KIND, NicConfig { mtu: 9212, vlan: true, ..small(1) });
+    let frame = tcp(1, &[7; 9212 - 40]);
+    let mut tagged = frame.clone();
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    rig.model.receive(&tagged);
+    assert_eq!(rig.receive(), std::slice::from_ref(&frame));
+    assert_eq!(rig.burst.frames()[0].vlan.get(), Some(5));
+    let meta = TxFrame { vlan: Some(5), ..TxFrame::default() };
+    rig.push(&frame.chunks(2048).collect::<Vec<_>>(), meta);
+    assert_eq!(rig.send(), 1);
+    assert_eq!(rig.model.take_sent(), [tagged]);
+    rig.end();
+    let model = NicModel::new(KIND, MAC).unwrap();
+    let error = open(Arc::new(model), NicConfig { mtu: 9213, ..small(1) }).unwrap_err();
+    let told = matches!(error, DeviceError::Mtu { wanted: 9213, most: 9212, .. });
+    assert!(told, "{error}");
 }
 
 #[test]

@@ -5,6 +5,9 @@
 /// Makes a test of each of these functions for every kind of device.
 macro_rules! on_every_kind {
     ($($name:ident),+ $(,)?) => {
+        mod i82575 {
+            $(#[test] fn $name() { super::$name(crate::model::Kind::I82575) })+
+        }
         mod i82576 {
             $(#[test] fn $name() { super::$name(crate::model::Kind::I82576) })+
         }
