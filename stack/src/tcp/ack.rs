@@ -296,8 +296,8 @@ impl Tcb {
         let before = std::mem::replace(&mut self.snd.wnd, window);
         self.snd.max_wnd = self.snd.max_wnd.max(window);
         (self.snd.wl1, self.snd.wl2) = (seq, ack);
-        let refused = before == 0 && self.snd.una != self.snd.nxt;
-        if before < window && (self.timers.is_set(Timer::Persist) || refused) {
+        let refused = || before == 0 && self.snd.una != self.snd.nxt;
+        if before < window && (self.timers.is_set(Timer::Persist) || refused()) {
             self.window_opened();
         }
     }

@@ -343,6 +343,9 @@ impl Tcb {
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
         let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
+        if long && !restart {
+            self.controller.on_long_idle(now);
+        }
         self.controller.on_idle(now, restart.then(|| self.initial_window()));
     }
 

@@ -257,14 +257,18 @@ impl CongestionControl for Cubic {
         if let Some(window) = restart_window {
             self.now.cwnd = self.now.cwnd.min(f64::from(window));
             self.validation.restart();
-        } else if self.validation.on_idle(now) {
-            self.give_back();
         }
         let curve = &mut self.now;
         if curve.epoch != Instant::FAR_FUTURE {
             curve.epoch += now - self.last_ack;
         }
         self.last_ack = now;
+    }
+
+    fn on_long_idle(&mut self, now: Instant) {
+        if self.validation.on_idle(now) {
+            self.give_back();
+        }
     }
 
     fn undo(&mut self) {

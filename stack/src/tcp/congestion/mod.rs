@@ -98,6 +98,9 @@ pub(crate) trait CongestionControl {
     /// more than a retransmission timeout (RFC 5681 §4.1).
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>);
 
+    /// The same after so long a time, if the window is to stay what it was.
+    fn on_long_idle(&mut self, _now: Instant) {}
+
     /// The last loss or timeout was none: takes back what it did (RFC 4015 §3.2).
     fn undo(&mut self);
 
@@ -252,6 +255,10 @@ impl CongestionControl for Controller {
 
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
         each!(self, c => c.on_idle(now, restart_window));
+    }
+
+    fn on_long_idle(&mut self, now: Instant) {
+        each!(self, c => c.on_long_idle(now));
     }
 
     fn undo(&mut self) {

@@ -113,11 +113,15 @@ impl CongestionControl for NewReno {
         self.validation.restart();
     }
 
-    fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
+    fn on_idle(&mut self, _now: Instant, restart_window: Option<u32>) {
         if let Some(window) = restart_window {
             self.cwnd = self.cwnd.min(window);
             self.validation.restart();
-        } else if self.validation.on_idle(now) {
+        }
+    }
+
+    fn on_long_idle(&mut self, now: Instant) {
+        if self.validation.on_idle(now) {
             (self.cwnd, self.ssthresh) = self.validation.reduced(self.cwnd, self.ssthresh);
         }
     }

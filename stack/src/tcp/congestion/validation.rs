@@ -76,7 +76,9 @@ impl Validation {
     #[inline]
     pub(super) fn on_ack(&mut self, ack: &AckSample, cwnd: u32) -> bool {
         let over = ack.now >= self.until && self.next_period(ack.now, ack.srtt, cwnd);
-        self.current = self.current.max(ack.piped);
+        if ack.piped > self.current {
+            self.current = ack.piped;
+        }
         over
     }
 
@@ -97,7 +99,6 @@ impl Validation {
 
     /// Sending goes on after a pause that has left the window as it was. The answer is that of
     /// [`Validation::on_ack`], once in each non-validated period that is over.
-    #[inline]
     pub(super) fn on_idle(&mut self, now: Instant) -> bool {
         let over = now >= self.over_at;
         if over {
