@@ -164,6 +164,11 @@ pub struct QueueCounters {
     /// Times that frames waited for seconds while the device reported none of them sent: its link
     /// is down, its peer asks for a pause, or it is stuck.
     pub tx_stalls: u64,
+    /// Times that the device lost its queues by itself, as a virtual function does when its
+    /// physical one is reset, and they were started anew.
+    pub device_losses: u64,
+    /// Frames that were with the device then and may not have gone out.
+    pub tx_lost: u64,
     /// Frames copied into one segment because the device takes only one.
     pub tx_linearised: u64,
     /// System calls made, where the device needs them.

@@ -1,33 +1,13 @@
-//! The link: the PHY behind MDIC, autonegotiation, speed, pause frames.
+//! The link: autonegotiation, speed, pause frames.
 //!
 //! Autonegotiation takes the PHY and its peer 0.5 to several seconds; nobody waits for it here. It
 //! is started when the device is brought up, and the link is told when it is there.
 
-use std::thread;
-use std::time::Duration;
-
-use super::hw::{ALL_ONES, Hw, Until};
-use super::regs::{self, CTRL, MDIC, STATUS, ctrl, status};
+use super::hw::{ALL_ONES, Hw};
+use super::phy::{Phy, PhySharing};
+use super::regs::{self, CTRL, STATUS, ctrl, status};
 use crate::bus::BusError;
 use crate::device::LinkState;
-
-/// How long one access to the PHY may take; 64 µs at the MDIO clock (82576 §3.6.1.3).
-const MDIC_WAIT: Duration = Duration::from_millis(10);
-
-/// Attempts at a PHY register that reports an error, which a PHY just out of reset may do.
-const MDIC_ATTEMPTS: u32 = 3;
-
-/// Address of the internal PHY.
-const PHY_ADDRESS: u32 = 1 << 21;
-
-/// Bits of MDIC (82576 §8.2.4).
-mod mdic {
-    pub(super) const REG_SHIFT: u32 = 16;
-    pub(super) const OP_WRITE: u32 = 1 << 26;
-    pub(super) const OP_READ: u32 = 2 << 26;
-    pub(super) const READY: u32 = 1 << 28;
-    pub(super) const ERROR: u32 = 1 << 30;
-}
 
 /// Registers of every gigabit PHY (IEEE 802.3 clause 22).
 mod mii {
@@ -81,49 +61,19 @@ impl FlowControl {
     }
 }
 
-fn mdic(hw: &Hw, register: u32, operation: u32, data: u16) -> Result<u16, BusError> {
-    let command = register << mdic::REG_SHIFT | PHY_ADDRESS | operation | u32::from(data);
-    let until = Until {
-        condition: "READY after a PHY access",
-        mask: mdic::READY,
-        value: mdic::READY,
-        within: MDIC_WAIT,
-    };
-    let mut value = 0;
-    for _ in 0..MDIC_ATTEMPTS {
-        hw.write(MDIC, command);
-        value = hw.wait(MDIC, until)?;
-        if value & mdic::ERROR == 0 {
-            return Ok(value as u16);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Err(BusError::Timeout {
-        register: MDIC.name,
-        condition: "a PHY access without ERROR",
-        waited: MDIC_WAIT,
-        value,
-    })
-}
-
-/// Reads a register of the PHY.
-pub(crate) fn phy_read(hw: &Hw, register: u32) -> Result<u16, BusError> {
-    mdic(hw, register, mdic::OP_READ, 0)
-}
-
-/// Writes a register of the PHY.
-pub(crate) fn phy_write(hw: &Hw, register: u32, value: u16) -> Result<(), BusError> {
-    mdic(hw, register, mdic::OP_WRITE, value).map(|_| ())
-}
-
 /// Takes the PHY out of power-down and lets it negotiate speed, duplex and pause frames
 /// (82576 §4.5.7 with the MAC following the PHY, CTRL.SLU).
-pub(crate) fn start_negotiation(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+pub(crate) fn start_negotiation(
+    hw: &Hw,
+    sharing: PhySharing,
+    flow: FlowControl,
+) -> Result<(), BusError> {
     hw.modify(CTRL, ctrl::ILOS | ctrl::FRCSPD | ctrl::FRCDPLX, ctrl::SLU | ctrl::FD);
-    let offered = phy_read(hw, mii::ANAR)? & !(mii::PAUSE | mii::ASYMMETRIC);
-    phy_write(hw, mii::ANAR, offered | flow.advertised())?;
-    let control = phy_read(hw, mii::BMCR)? & !(mii::BMCR_POWER_DOWN | mii::BMCR_ISOLATE);
-    phy_write(hw, mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
+    let phy = Phy::take(hw, sharing)?;
+    let offered = phy.read(mii::ANAR)? & !(mii::PAUSE | mii::ASYMMETRIC);
+    phy.write(mii::ANAR, offered | flow.advertised())?;
+    let control = phy.read(mii::BMCR)? & !(mii::BMCR_POWER_DOWN | mii::BMCR_ISOLATE);
+    phy.write(mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
 }
 
 /// Fill levels of a receive packet buffer of `buffer` bytes below which the peer may send again and
@@ -168,11 +118,16 @@ pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, buffer: u32, fr
 }
 
 /// Turns on what was negotiated. To be called when the link has come up.
-pub(crate) fn resolve_flow_control(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+pub(crate) fn resolve_flow_control(
+    hw: &Hw,
+    sharing: PhySharing,
+    flow: FlowControl,
+) -> Result<(), BusError> {
     let bits = match flow {
         FlowControl::Off => 0,
         FlowControl::Receive | FlowControl::Full => {
-            flow.resolve(phy_read(hw, mii::ANAR)?, phy_read(hw, mii::ANLPAR)?)
+            let phy = Phy::take(hw, sharing)?;
+            flow.resolve(phy.read(mii::ANAR)?, phy.read(mii::ANLPAR)?)
         }
     };
     hw.modify(CTRL, ctrl::RFCE | ctrl::TFCE, bits);

@@ -1,12 +1,12 @@
-//! Intel's gigabit controllers: igb (82576 to I211) and e1000e (82571 to 82583), with a
-//! copper PHY. What is known and not driven has its reason in `undriven`: the 82575, whose interrupts
-//! differ, and whatever is for fibre, SerDes, SGMII or a backplane.
+//! Intel's gigabit controllers: igb (82575 to I211) and e1000e (82571 to 82583), with a copper PHY.
+//! What is known and not driven has its reason in `undriven`: whatever is for fibre, SerDes, SGMII or
+//! a backplane.
 //!
 //! ```text
 //!   open ─▶ family by id ─▶ bring-up (igb/init, e1000e/init) ─▶ NicDevice ─▶ queues
 //!
 //!   queue      rx, tx rings in any format        format, adv_desc, ext_desc   descriptors
-//!   nic        control plane of both             hw, regs, link               registers, PHY
+//!   nic        control plane of both             hw, regs, link, phy          registers, PHY
 //!   igb        advanced descriptors, a queue's own interrupt, RSS over up to 16 queues, VFs
 //!   e1000e     extended descriptors, two queues
 //! ```
@@ -16,11 +16,15 @@
 mod adv_desc;
 pub mod e1000e;
 mod ext_desc;
+mod filters;
 mod format;
+#[cfg(any(test, feature = "model"))]
+pub mod hostile;
 mod hw;
 pub mod igb;
 mod link;
 mod nic;
+mod phy;
 mod queue;
 mod regs;
 mod rx;
@@ -41,8 +45,8 @@ use crate::rss;
 /// Intel's vendor id.
 pub const VENDOR: u16 = 0x8086;
 
-/// Largest frame of both families without the Ethernet header and check sequence (82576 §7.1.2,
-/// 82574 §1.3: 9.5 KiB and 9,234 bytes on the wire).
+/// Largest frame of any of them without the Ethernet header and check sequence (82576 §7.1.2: 9.5 KiB
+/// on the wire); e1000e's is 9,212.
 pub const MAX_MTU: u16 = 9216;
 
 /// Smallest MTU of IPv4 that everybody can send (RFC 791 §3.2).

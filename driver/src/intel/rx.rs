@@ -259,11 +259,12 @@ impl<F: Format> RxRing<F> {
         })
     }
 
-    /// Takes every slot back. Only when the device has been stopped.
+    /// Takes every slot back, and begins anew at the ring's first descriptor. Only when the device
+    /// has been stopped.
     pub(crate) fn abandon(&mut self) {
-        self.next = self.next.wrapping_add(self.posted.len() as u16);
         self.posted.abandon();
         self.partial.clear();
+        (self.next, self.skipping, self.amid, self.starved) = (0, false, false, false);
     }
 }
 

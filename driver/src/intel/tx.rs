@@ -69,7 +69,9 @@ pub(crate) struct TxRing<F> {
     simple: [u64; 2],
     /// Which of the device's contexts is this queue's.
     context_index: u8,
-    /// What the device's context holds.
+    /// No other queue changes it.
+    context_lasts: bool,
+    /// What the device's context holds, as far as that is known.
     context: Option<[u64; 2]>,
     /// Next descriptor to write.
     next: u16,
@@ -91,6 +93,8 @@ pub(crate) struct TxLimits {
     pub(crate) max_frame: u32,
     pub(crate) max_tso: u32,
     pub(crate) context_index: u8,
+    /// False if queues share the device's context.
+    pub(crate) context_lasts: bool,
 }
 
 impl<F: Format> TxRing<F> {
@@ -117,6 +121,7 @@ impl<F: Format> TxRing<F> {
             simple_max: u16::try_from(limits.max_frame).unwrap_or(u16::MAX),
             simple: [plain | tx::EOP, F::PLAIN_BYTE],
             context_index: limits.context_index,
+            context_lasts: limits.context_lasts,
             context: None,
             next: 0,
             clean: 0,
@@ -259,7 +264,8 @@ impl<F: Format> TxRing<F> {
             && self.context != Some(context)
         {
             self.ring.write(self.next, context);
-            self.context = Some(context);
+            let lasts = self.context_lasts && F::spares_context(&offload);
+            self.context = lasts.then_some(context);
             self.next = self.next.wrapping_add(1);
         }
         let template = F::template(&offload, frame.len, self.context_index);
@@ -343,10 +349,12 @@ impl<F: Format> TxRing<F> {
         mark.frames.wrapping_sub(before)
     }
 
-    /// Lets go of everything. Only when the device has been stopped.
+    /// Lets go of everything, and begins anew at the ring's first descriptor. Only when the device
+    /// has been stopped.
     pub(crate) fn abandon(&mut self) {
         self.queued.abandon();
         self.marks.clear();
-        (self.clean, self.marked, self.reported) = (self.next, self.next, self.sent);
+        (self.next, self.clean, self.marked, self.reported) = (0, 0, 0, self.sent);
+        self.context = None;
     }
 }

@@ -217,9 +217,15 @@ impl Stack {
         remote: Ipv4Addr,
         port: u16,
     ) -> Result<FlowKey, SocketError> {
-        if remote.is_unspecified() || port == 0 {
+        if port == 0 {
             return Err(SocketError::InvalidInput);
         }
+        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
+        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
+        let own = bound.and_then(|(addr, _)| addr);
+        // The unspecified address is this host, as in Linux: the address that the socket is bound
+        // to, or else that of the loopback interface, which this host does not have.
+        let remote = own.filter(|_| remote.is_unspecified()).unwrap_or(remote);
         // RFC 9293 §3.9.2.3 (MUST-46): no TCP connection has many ends. The error is Linux's.
         if remote.is_multicast() {
             return Err(SocketError::NetworkUnreachable);
@@ -231,9 +237,7 @@ impl Stack {
             Hop::Link { .. } => self.egress.source_for(hop),
         };
         let source = source.ok_or(SocketError::AddrNotAvailable)?;
-        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
-        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
-        let local = bound.and_then(|(addr, _)| addr).unwrap_or(source);
+        let local = own.unwrap_or(source);
         self.claim_flow(local, remote, port, bound.map(|(_, port)| port))
     }
 

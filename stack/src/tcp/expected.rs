@@ -11,13 +11,13 @@ use barewire_driver::PacketSlice;
 
 use super::delivery::SentAt;
 use super::input::Step;
-use super::output::Growth;
 use super::recovery::Advance;
 use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
+use super::window::Growth;
 use super::{Memory, Outcome, Text, input};
 use crate::time::Instant;
 use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
@@ -265,7 +265,7 @@ impl Tcb {
     /// FIN, or an ACK, if one of them is due when nothing is unsent.
     fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
         let seq = self.snd.nxt;
-        if self.state.can_transmit_data() && self.fin_due(0) {
+        if self.state.can_transmit_data() && self.fin_due(0, 0) {
             let flags = self.note_sent(now, 0);
             self.note_what_limits();
             return Some(self.plain_header(now, seq, flags, 0));

@@ -145,9 +145,11 @@ impl Tcb {
                 self.timers.set(Timer::Lifetime, compact.deadline(now));
                 self.challenge(now);
             }
-            // A new connection is the listener's business: it comes with the SYN's repetition, when
-            // the compact form has taken over.
-            TimeWaitOutcome::Reuse { .. } => self.dropped = Some(DropReason::UnexpectedSyn),
+            // Whom it would open a connection to has made room for it before, were there anybody.
+            TimeWaitOutcome::Reuse { .. } => {
+                self.dropped = Some(DropReason::UnexpectedSyn);
+                self.challenge(now);
+            }
             TimeWaitOutcome::Remove => return self.finish(),
         }
         Outcome::Continue

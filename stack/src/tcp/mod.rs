@@ -46,6 +46,7 @@ mod tcb;
 mod time_wait;
 mod timeout;
 mod timers;
+mod window;
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             }]
         }
         NicCommand::Info { address } => {
-            let card = pci::find(&system, address)?;
+            let card = pci::find_card(&system, address)?;
             let mut lines = described(&system, &card);
             lines.extend(config_lines(&system, address));
             if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
@@ -34,7 +34,7 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             lines
         }
         NicCommand::Stats { address, seconds } => {
-            let card = pci::find(&system, address)?;
+            let card = pci::find_card(&system, address)?;
             return stats(&system, &card, seconds.duration());
         }
         NicCommand::Test { address, unmapped_dma: true } => {

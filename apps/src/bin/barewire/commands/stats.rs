@@ -53,7 +53,7 @@ fn counted(engines: &[&EngineStats]) -> Vec<(String, u64)> {
 }
 
 /// The counters of a queue by name; a new one that is not named here does not compile.
-fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
+fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 15] {
     let QueueCounters {
         rx_frames,
         rx_bytes,
@@ -66,6 +66,8 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
         tx_errors,
         tx_full,
         tx_stalls,
+        device_losses,
+        tx_lost,
         tx_linearised,
         syscalls,
     } = *counters;
@@ -81,6 +83,8 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
         ("tx_errors", tx_errors),
         ("tx_full", tx_full),
         ("tx_stalls", tx_stalls),
+        ("device_losses", device_losses),
+        ("tx_lost", tx_lost),
         ("tx_linearised", tx_linearised),
         ("syscalls", syscalls),
     ]
