@@ -32,6 +32,8 @@ fn open_with(model: &NicModel, text: &str, queues: u16) -> Arc<dyn Nic> {
 fn eitr(kind: Kind, vector: u32, interval_us: u32) -> (u32, u32) {
     match kind {
         Kind::I82576 | Kind::Virtual => (0x1680 + 4 * vector, interval_us << 2),
+        // The counter in the upper half is loaded by hand.
+        Kind::I82575 => (0x1680 + 4 * vector, interval_us << 2 | interval_us << 18),
         Kind::I82574 => (0x00e8 + 4 * vector, interval_us * 1000 / 256),
     }
 }
@@ -54,9 +56,10 @@ fn settings_are_in_the_registers(kind: Kind) {
     for queue in &mut queues {
         queue.start(&pool, Features::all()).unwrap();
     }
-    // The queue's number in the lowest bits of an entry, and in the highest one.
+    // The queue's number in the lowest bits of an entry, in the highest two, and in the highest one.
     let entries = match kind {
         Kind::I82576 | Kind::Virtual => 0x0101_0001,
+        Kind::I82575 => 0x4040_0040,
         Kind::I82574 => 0x8080_0080,
     };
     assert_eq!((model.peek(RETA), model.peek(RETA + 4 * 31)), (entries, entries));
