@@ -78,6 +78,19 @@ impl<T> Slab<T> {
         if self.is_full() {
             return Err(value);
         }
+        match self.insert_with(|| value) {
+            Some(place) => Ok(place),
+            None => unreachable!("there is room"),
+        }
+    }
+
+    /// Stores what `make` gives, in its place from the beginning, and gives its index and generation.
+    /// `None` if the limit is reached: nothing is made then.
+    #[inline(always)]
+    pub fn insert_with(&mut self, make: impl FnOnce() -> T) -> Option<(u32, u32)> {
+        if self.is_full() {
+            return None;
+        }
         let number = self.roomy.last().copied().unwrap_or_else(|| {
             let number = self.chunks.len() as u32;
             self.chunks.push(Chunk::empty());
@@ -96,9 +109,9 @@ impl<T> Slab<T> {
             self.roomy.pop();
         }
         let slot = &mut chunk.slots[at as usize];
-        slot.value = Some(value);
+        slot.value = Some(make());
         self.len += 1;
-        Ok((number * CHUNK_LEN as u32 + at, slot.generation))
+        Some((number * CHUNK_LEN as u32 + at, slot.generation))
     }
 
     #[inline]

@@ -76,11 +76,18 @@ impl Stack {
         match ip.protocol {
             protocol::TCP => {
                 let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
-                if let Some((index, header, header_len)) = self.find_connection(&packet) {
+                if let Some((found, header, header_len)) = self.find_flow(&packet) {
                     let text = self.admit(&packet, header_len, gso_bytes);
                     let Some(text) = text else { return false };
                     let pieces = payload(segments, at + header_len..end);
-                    self.deliver_expected(index, &header, &text, pieces);
+                    match found {
+                        Found::Connection(index) => {
+                            self.deliver_expected(index, &header, &text, pieces);
+                        }
+                        Found::HalfOpen(index) => {
+                            self.deliver_half_open(index, &header, &text, pieces);
+                        }
+                    }
                 } else if !self.sheds(packet.bytes) {
                     // By reference: the header is large enough for its copies to be seen in
                     // profiles.
@@ -103,16 +110,18 @@ impl Stack {
         true
     }
 
-    /// The connection that a segment is for, its header and the length of that.
+    /// The connection, half open or not, that a segment is for, its header and the length of that.
     #[inline]
-    fn find_connection(&mut self, packet: &Plain<'_>) -> Option<(u32, PlainTcp, usize)> {
+    fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
         let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
-        match self.flows.find(&key) {
-            Some(Tag::Connection(index)) => Some((index, header, header_len)),
-            Some(Tag::HalfOpen(_) | Tag::TimeWait(_)) | None => None,
-        }
+        let found = match self.flows.find(&key) {
+            Some(Tag::Connection(index)) => Found::Connection(index),
+            Some(Tag::HalfOpen(index)) => Found::HalfOpen(index),
+            Some(Tag::TimeWait(_)) | None => return None,
+        };
+        Some((found, header, header_len))
     }
 
     /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
@@ -130,6 +139,26 @@ impl Stack {
             && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
             && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
         usual.then_some((key, header_len))
+    }
+
+    /// Gives a half-open connection its segment.
+    #[inline(never)]
+    fn deliver_half_open(
+        &mut self,
+        index: u32,
+        header: &PlainTcp,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+    ) {
+        let mut payload = std::mem::take(&mut self.scratch);
+        payload.clear();
+        if text.len > 0 {
+            payload.extend(pieces);
+        }
+        let header = TcpHeader::from(*header);
+        self.handle_half_open(index, text.segment(&header, &mut payload));
+        payload.clear();
+        self.scratch = payload;
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
@@ -191,12 +220,15 @@ impl Stack {
             }
             return;
         }
+        if let Some(outcome) = tcb.take_ending(now, header, text) {
+            return self.settle(index, outcome);
+        }
         self.scratch.clear();
         if text.len > 0 {
             self.scratch.extend(pieces);
         }
         let header = TcpHeader::from(*header);
-        let outcome = tcb.handle_segment(now, text.segment(&header, &mut self.scratch));
+        let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
         }
@@ -249,6 +281,12 @@ impl Stack {
             self.events.push_back(id);
         }
     }
+}
+
+/// What a plain segment is for.
+enum Found {
+    Connection(u32),
+    HalfOpen(u32),
 }
 
 /// A frame whose headers below the transport's are plain.

@@ -36,6 +36,7 @@ mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod renew;
 mod rest;
 mod rtt;
 mod sendq;
@@ -45,6 +46,7 @@ mod tcb;
 mod time_wait;
 mod timeout;
 mod timers;
+mod window;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
+use super::window::Growth;
 use super::{Transmit, TxLimits};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
@@ -35,14 +36,6 @@ pub(super) enum Blocked {
     Window,
 }
 
-/// May the right edge of the receive window move with this segment?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Growth {
-    Yes,
-    /// A duplicate ACK: with another window it would not count as one (RFC 5681 §2).
-    No,
-}
-
 impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
     #[inline]
@@ -60,16 +53,17 @@ impl Tcb {
     /// Data, lost data or FIN is to be sent once it may.
     #[inline]
     fn has_queued(&self) -> bool {
+        let fin = Status::FIN_QUEUED | Status::FIN_SENT;
         self.sendq.unsent() > 0
             || self.sendq.records.lost() > 0
-            || self.status.contains(Status::FIN_QUEUED)
+            || self.status & fin == Status::FIN_QUEUED
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
     fn queued_may_leave(&self) -> bool {
         self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)
-            && (self.fin_due(self.sendq.unsent())
+            && (self.fin_due(self.sendq.unsent(), 0)
                 || self.resendable(self.mss()).is_some()
                 || self.sendable() > 0
                 || self.blocked_timer().is_some())
@@ -90,7 +84,7 @@ impl Tcb {
     ) -> Option<Transmit> {
         if self.pending.contains(Pending::RST) {
             self.pending = Pending::empty();
-            return Some(self.bare(self.rst()));
+            return Some(self.bare(self.rst(now)));
         }
         if self.pending.contains(Pending::SYN) {
             self.pending -= Pending::SYN;
@@ -174,7 +168,7 @@ impl Tcb {
         if let Some(size) = self.path_probe_due(now, sendable) {
             return Some(self.emit_path_probe(now, size, limits, payload));
         }
-        if sendable > 0 || self.fin_due(self.sendq.unsent()) {
+        if sendable > 0 || self.fin_due(self.sendq.unsent(), 0) {
             let transmit = self.emit_new(now, sendable, limits, payload);
             self.note_what_limits();
             return Some(transmit);
@@ -246,16 +240,27 @@ impl Tcb {
             return true;
         }
         !self.is_corked()
-            && (self.status.contains(Status::NODELAY) || self.snd.small_end.before_eq(self.snd.una))
+            && (self.snd.small_end.before_eq(self.snd.una)
+                || (self.status.contains(Status::NODELAY) && self.crumbs_fit()))
     }
 
-    /// FIN is to be sent with or after `left` unsent bytes. It ignores the peer's window: FIN takes
-    /// no buffer, and peers with a full one still accept it.
-    pub(super) fn fin_due(&self, left: u32) -> bool {
-        left == 0
-            && self.status.contains(Status::FIN_QUEUED)
-            && !self.status.contains(Status::FIN_SENT)
-            && self.is_new_datas_turn()
+    /// Small segments without Nagle's algorithm: a network counts packets, whatever is in them, so
+    /// there are no more transmissions in flight than the window has segments. What is written
+    /// meanwhile leaves together.
+    fn crumbs_fit(&self) -> bool {
+        let out = self.sendq.records.len() as u64;
+        out * u64::from(self.mss()) < u64::from(self.controller.cwnd())
+    }
+
+    /// FIN is queued and has not been sent.
+    pub(super) fn fin_waits(&self) -> bool {
+        self.status & (Status::FIN_QUEUED | Status::FIN_SENT) == Status::FIN_QUEUED
+    }
+
+    /// FIN is to be sent behind `n` bytes that leave now, with `left` unsent after them. It takes a
+    /// sequence number, which has to lie in the peer's window (RFC 9293 §3.4).
+    pub(super) fn fin_due(&self, left: u32, n: u32) -> bool {
+        left == 0 && self.fin_waits() && self.peer_room() > n && self.is_new_datas_turn()
     }
 
     /// Lost bytes that may be sent again now: where they begin, and how many.
@@ -284,10 +289,14 @@ impl Tcb {
 
     pub(super) fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
-        if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
+        if (unsent == 0 && !self.fin_waits())
+            || self.sendable() > 0
+            || self.sendq.records.lost() > 0
+        {
             return Blocked::No;
         }
-        if self.peer_room() < unsent.min(self.mss()) {
+        // FIN without data takes a sequence number, too.
+        if self.peer_room() < unsent.clamp(1, self.mss()) {
             let idle = self.snd.una == self.snd.nxt;
             return if idle { Blocked::Window } else { Blocked::No };
         }
@@ -382,7 +391,7 @@ impl Tcb {
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
-        let fin = self.fin_due(self.sendq.unsent());
+        let fin = self.fin_due(self.sendq.unsent(), n);
         let mut flags = TcpFlags::ACK;
         if n > 0 {
             flags |= self.ecn_data_flags();
@@ -441,7 +450,9 @@ impl Tcb {
         let fin = self.status.contains(Status::FIN_SENT);
         let data_end = self.snd.nxt - u32::from(fin);
         let left = data_end.since(from);
-        let want = room.min(whole_segments(limits.max_bytes, mss)).min(left);
+        // RFC 9293 §3.8.6: into a window that the peer has shrunk to nothing goes a probe.
+        let most = if self.snd.wnd == 0 { 1 } else { whole_segments(limits.max_bytes, mss) };
+        let want = room.min(most).min(left);
         let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
         let offset = from.since(self.snd.una + syn);
         let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
@@ -505,6 +516,10 @@ impl Tcb {
         let last = self.sendq.records.last()?;
         let len = (last.len - 1) % mss + 1;
         let from = last.end() - len;
+        if from.after_eq(self.snd.una + self.snd.wnd) {
+            // The peer has shrunk its window: the retransmission timer sees to that.
+            return None;
+        }
         let transmit = self.emit_again(now, from, len, limits, payload);
         self.note_probe(self.snd.nxt, true);
         Some(transmit)
@@ -557,7 +572,8 @@ impl Tcb {
     }
 
     /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
-    /// with a sequence number beyond it would be, too.
+    /// with a sequence number beyond it would be, too. Where only FIN waits, a segment before the
+    /// window asks instead, which the peer must answer (§3.10.7.4, first step).
     fn emit_probe(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let n = u32::from(self.sendq.unsent() > 0);
         if n > 0 {
@@ -567,7 +583,7 @@ impl Tcb {
         self.last_sent = now;
         let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
         self.timers.set(Timer::Persist, now + wait);
-        let header = self.header(now, self.snd.nxt, TcpFlags::ACK, n);
+        let header = self.header(now, self.snd.nxt - (1 - n), TcpFlags::ACK, n);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
@@ -580,12 +596,14 @@ impl Tcb {
         Transmit { header, payload_len: 0, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
-    /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST.
-    fn rst(&self) -> TcpHeader {
+    /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST. RFC 7323 §3.2:
+    /// it should carry timestamps, too.
+    fn rst(&self, now: Instant) -> TcpHeader {
         TcpHeader {
             seq: self.snd.nxt.get(),
             ack: self.rcv.nxt.get(),
             flags: TcpFlags::RST | TcpFlags::ACK,
+            options: TcpOptions { timestamps: self.timestamps(now), ..TcpOptions::default() },
             ..TcpHeader::default()
         }
     }
@@ -651,43 +669,6 @@ impl Tcb {
 
     fn clock(&self, now: Instant) -> Timestamps {
         Timestamps { val: ts_clock(now, self.ts_offset), ecr: self.ts_recent }
-    }
-
-    /// How far the right edge of the receive window could move.
-    pub(super) fn window_growth(&self) -> u32 {
-        let free = self.rcv.buffer.saturating_sub(self.recvq.len());
-        // What the field cannot say is no growth: without scaling a large buffer would look, for
-        // ever, like room that the peer has to be told of.
-        let free = free.min(self.rcv.scale.bytes(u16::MAX));
-        free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
-    }
-
-    /// The window to advertise. The right edge never moves back (RFC 9293 §3.8.6), and forward only
-    /// by a step worth sending (§3.8.6.2.2).
-    #[inline]
-    pub(super) fn window_field(&mut self, allowed: Growth) -> u16 {
-        let growth = match allowed {
-            Growth::Yes => self.window_growth(),
-            Growth::No => 0,
-        };
-        let current = self.rcv.edge.since(self.rcv.nxt);
-        let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
-        let scale = self.rcv.scale;
-        // Rounding down takes back what was offered before, which RFC 7323 §2.4 would rather not
-        // see; rounding up offers more than there is room for. Done with every ACK, that would move
-        // the edge for ever: it stops one unit beyond the buffer, and rounds down from there. What
-        // comes up to the old edge is still taken.
-        let (up, unit) = (scale.field_up(current), scale.bytes(1));
-        let most = self.rcv.buffer.saturating_add(unit - 1);
-        let fits = scale.bytes(up).saturating_add(self.recvq.len()) <= most;
-        let kept = if fits { up } else { scale.field_down(current) };
-        let field = if growth > 0 && growth >= step {
-            scale.field_down(current + growth).max(kept)
-        } else {
-            kept
-        };
-        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + self.rcv.scale.bytes(field));
-        field
     }
 }
 

@@ -151,6 +151,11 @@ impl Records {
         self.records.is_empty()
     }
 
+    /// At most as many as segments are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.records.capacity() + usize::from(self.board.is_some())
     }

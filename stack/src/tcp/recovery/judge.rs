@@ -176,6 +176,9 @@ impl Tcb {
         if self.is_spurious(h, news, advance) {
             self.undo();
         }
+        if let Phase::Loss(frto) = self.recovery.phase {
+            self.judge_timeout(frto, advance);
+        }
         let f = self.flight();
         let after_timeout = self.recovery.after_timeout();
         match self.recovery.on_ack(now, advance.bytes, &f, &mut self.controller) {
@@ -340,7 +343,7 @@ impl Tcb {
         }
         let patience = if self.has_rack() { self.patience() } else { Duration::ZERO };
         self.sendq.records.lose_on_timeout(now, patience);
-        self.recovery.on_timeout(&f, ask && self.has_sack());
+        self.recovery.on_timeout(&f, ask);
         self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Reorder);
         self.timers.clear(Timer::Probe);
@@ -348,11 +351,13 @@ impl Tcb {
 
     // --- was it a loss? --------------------------------------------------------------------------
 
-    /// RFC 5682 §3.1, after the ACK of what a timeout has sent again.
+    /// RFC 5682 §2.1 and §3.1, after the ACK of what a timeout has sent again.
     fn judge_timeout(&mut self, frto: Frto, advance: &Advance) {
         let next = match frto {
             Frto::Off => Frto::Off,
             Frto::Waiting if !advance.moved => Frto::Waiting,
+            // Step 2a without SACK: not even all that was sent again has arrived.
+            Frto::Waiting if !self.has_sack() && !self.recovery.repaired(self.snd.una) => Frto::Off,
             // Step 2b: new data will tell, where there is any.
             Frto::Waiting if self.sendq.unsent() > 0 && self.peer_room() > 0 => Frto::Probing,
             // Step 3a: nothing but what was sent again, or new, has arrived.
@@ -362,10 +367,14 @@ impl Tcb {
     }
 
     fn is_spurious(&mut self, h: &TcpHeader, news: &News, advance: &Advance) -> bool {
-        // RFC 5682 §3.1, step 3b: what was not sent again has arrived.
-        if let Phase::Loss(Frto::Waiting | Frto::Probing) = self.recovery.phase
-            && news.delivery.original.is_some_and(|end| end.before_eq(self.recovery.recover))
-        {
+        // RFC 5682 step 3b: what was not sent again has arrived. Without SACK (§2.1) the ACK of what
+        // was sent again may cover what had arrived behind it before; the one after that tells.
+        let told = match self.recovery.phase {
+            Phase::Loss(Frto::Probing) => true,
+            Phase::Loss(Frto::Waiting) => self.has_sack(),
+            Phase::Loss(Frto::Off) | Phase::Open | Phase::Fast { .. } | Phase::Repair(_) => false,
+        };
+        if told && news.delivery.original.is_some_and(|end| end.before_eq(self.recovery.recover)) {
             return true;
         }
         let recover = self.recovery.recover;
