@@ -23,7 +23,8 @@
 //! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
 //! bytes at every moment.
 //!
-//! `unsafe` is confined to `mem`, `sys`, [`mmio`] and [`ring`]; everything exported is safe to call.
+//! `unsafe` is confined to `mem`, `sys`, [`mmio`], [`ring`] and the two files of `intel` that write
+//! descriptors. What tells a device where to write is unsafe to call, and says what for.
 
 pub mod barrier;
 pub mod burst;

@@ -61,6 +61,10 @@ pub(crate) enum Standing {
     Lost,
 }
 
+/// Says that a device does no DMA for a queue. Made where a queue is stopped, and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Quiet(());
+
 /// What differs between the families. All of it is called under the core's lock, but for `arm`,
 /// `disarm` and the two tails, which touch registers of one queue alone.
 pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
@@ -295,10 +299,10 @@ impl<F: Family> Core<F> {
 
     /// Turns a queue off. A device that does not stop is cut off from all memory: whatever happens,
     /// it does no DMA for this queue when this returns.
-    pub(crate) fn stop_queue(&self, queue: u16) {
+    pub(crate) fn stop_queue(&self, queue: u16) -> Quiet {
         let mut state = self.lock();
         if !std::mem::take(&mut state.running[usize::from(queue)]) {
-            return;
+            return Quiet(());
         }
         let last = !state.running.contains(&true);
         if !last {
@@ -309,6 +313,7 @@ impl<F: Family> Core<F> {
             Ok(()) | Err(BusError::Gone) => {}
             Err(_) => self.cut_off(),
         }
+        Quiet(())
     }
 
     /// Keeps the device from all memory, for good.
@@ -321,12 +326,13 @@ impl<F: Family> Core<F> {
     }
 
     /// Makes sure that a queue is off which the device has lost; it stays one that is to run.
-    pub(crate) fn halt_queue(&self, queue: u16) {
+    pub(crate) fn halt_queue(&self, queue: u16) -> Quiet {
         let _state = self.lock();
         match self.family.stop_queue(queue, false) {
             Ok(()) | Err(BusError::Gone) => {}
             Err(_) => self.cut_off(),
         }
+        Quiet(())
     }
 
     /// Turns a queue on again that was halted.

@@ -220,11 +220,11 @@ impl<F: Family> NicQueue<F> {
             return;
         }
         if let Some(mut running) = self.running.take() {
-            self.core.halt_queue(self.queue);
+            let quiet = self.core.halt_queue(self.queue);
             self.counters.device_losses += 1;
             self.counters.tx_lost += running.tx.pending() as u64;
-            running.rx.abandon();
-            running.tx.abandon();
+            running.rx.abandon(&quiet);
+            running.tx.abandon(&quiet);
             self.halted = Some(running);
         }
         let Some(running) = self.halted.as_ref().filter(|_| losses & 1 == 0) else { return };
@@ -398,9 +398,9 @@ impl<F: Family> Queue for NicQueue<F> {
         self.stopped = true;
         self.disarm();
         let Some(mut running) = self.running.take().or_else(|| self.halted.take()) else { return };
-        self.core.stop_queue(self.queue);
-        running.rx.abandon();
-        running.tx.abandon();
+        let quiet = self.core.stop_queue(self.queue);
+        running.rx.abandon(&quiet);
+        running.tx.abandon(&quiet);
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
