@@ -38,6 +38,7 @@ impl Stack {
     /// Takes received frames in and empties the burst.
     pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
         self.move_clock(now);
+        self.look_into(iface, burst);
         burst.drain(|frame, mut segments| {
             if !self.input_expected(iface, &mut segments, frame) {
                 self.input_frame(iface, segments.as_slice(), frame);
