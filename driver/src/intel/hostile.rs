@@ -181,7 +181,7 @@ impl Rig {
             5 => RxFault::NoEnd,
             _ => RxFault::Damaged,
         };
-        let (lost, hold) = (u32::from(input.byte() % 4), input.byte() % 4 == 0);
+        let (lost, hold) = (u32::from(input.byte() % 4), input.byte().is_multiple_of(4));
         self.model.set_faults(|faults| {
             (faults.rx, faults.lost_reports, faults.hold_transmit) = (rx, lost, hold);
         });

@@ -124,7 +124,8 @@ impl Tcb {
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
+        let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
+        let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
         self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
@@ -167,7 +168,8 @@ impl Tcb {
         self.set_window(seq, ack, self.snd.scale.bytes(h.window));
         let rtt = now - sent_at;
         self.rtt.sample(rtt, 1, &self.config);
-        let advance = Advance { bytes: 0, in_flight: 1, rtt: Some(rtt), moved: true, echo: false };
+        let advance =
+            Advance { bytes: 0, in_flight: 1, piped: 1, rtt: Some(rtt), moved: true, echo: false };
         self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);
         let rate = &mut self.sendq.records.rate;
         let _ = rate.on_send(sent_at, true);
