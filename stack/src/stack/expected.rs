@@ -151,15 +151,10 @@ impl Stack {
         text: &Text,
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
-        let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
-        if text.len > 0 {
-            payload.extend(pieces);
-        }
         let header = TcpHeader::from(*header);
-        self.handle_half_open(index, text.segment(&header, &mut payload));
-        payload.clear();
-        self.scratch = payload;
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.handle_half_open(index, text.segment(&header, payload));
+        });
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
@@ -171,12 +166,25 @@ impl Stack {
         text: &Text,
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.deliver_tcp(key, text.segment(header, payload));
+        });
+    }
+
+    /// Lends the pieces of a segment's text to `f`, in a vector that is used again.
+    #[inline]
+    fn with_payload(
+        &mut self,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+        f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
+    ) {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
         if text.len > 0 {
             payload.extend(pieces);
         }
-        self.deliver_tcp(key, text.segment(header, &mut payload));
+        f(self, &mut payload);
         payload.clear();
         self.scratch = payload;
     }

@@ -53,10 +53,7 @@ impl Tcb {
     /// Data, lost data or FIN is to be sent once it may.
     #[inline]
     fn has_queued(&self) -> bool {
-        let fin = Status::FIN_QUEUED | Status::FIN_SENT;
-        self.sendq.unsent() > 0
-            || self.sendq.records.lost() > 0
-            || self.status & fin == Status::FIN_QUEUED
+        self.sendq.unsent() > 0 || self.sendq.records.lost() > 0 || self.fin_waits()
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
