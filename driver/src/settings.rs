@@ -323,6 +323,25 @@ impl fmt::Display for NicSettings {
 mod tests {
     use super::*;
     use crate::rss::{DEFAULT_KEY, SYMMETRIC_KEY};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_printed_so_that_it_is_read_again(
+            names in proptest::collection::vec("[a-z-]{0,3}|mac|vlan|rss-(key|table)|promisc", 1..4),
+            values in proptest::collection::vec(
+                "[0-9a-f]{80}|(0[0-9a-f]:){5}[0-9a-f]{2}|[0-9]{1,5}|[0-9/]{1,9}|\\PC{0,9}", 1..4),
+        ) {
+            let parts = names.iter().zip(&values).map(|(name, value)| match name.as_str() {
+                "promisc" => name.clone(),
+                _ => format!("{name}={value}"),
+            });
+            let text = parts.collect::<Vec<_>>().join(",");
+            if let Ok(settings) = text.parse::<NicSettings>() {
+                prop_assert_eq!(settings.to_string()[1..].parse(), Ok(settings));
+            }
+        }
+    }
 
     fn refused(text: &str) -> String {
         text.parse::<NicSettings>().unwrap_err().to_string()
