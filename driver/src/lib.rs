@@ -6,7 +6,7 @@
 //!   stack      bursts of frames, each a run of PacketSlices
 //!     │            ▲ rx_burst          │ tx_burst
 //!   Queue      ────┴───────────────────▼────────────  one per engine, not shared
-//!     │        middleware: faults, capture   (wrap any Queue)
+//!     │        middleware: faults, capture, VLAN   (wrap any Queue)
 //!   burst      frames in flat arrays
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
@@ -42,6 +42,7 @@ pub mod model;
 pub mod pci;
 pub mod ring;
 pub mod rss;
+pub mod settings;
 pub mod spec;
 pub mod sys;
 pub mod tap;
@@ -53,5 +54,6 @@ pub use device::{
     TxFrame, VlanTag,
 };
 pub use mem::{Audit, PacketBuf, PacketSlice, Pool, PoolConfig, PoolError, Region, RemoteBuf};
-pub use spec::{DeviceSpec, OpenOptions, SpecError, open_device};
+pub use settings::{NicSettings, SettingError, VlanId};
+pub use spec::{DeviceSpec, OpenOptions, PciSpec, SpecError, open_device};
 pub use tap::{TapConfig, TapDevice};

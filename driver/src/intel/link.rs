@@ -23,22 +23,48 @@ mod mii {
 }
 
 /// Who may ask whom to pause (IEEE 802.3 annex 31B).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum FlowControl {
     /// Pause frames are neither sent nor obeyed: a full ring drops, and TCP slows down.
     #[default]
     Off,
     /// Pause frames are obeyed but not sent.
     Receive,
+    /// Pause frames are sent but not obeyed.
+    Transmit,
     /// Both, where the peer agrees.
     Full,
 }
 
+/// Pause frames as they are used on a link that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PauseFrames {
+    /// Those of the peer are obeyed.
+    pub obeyed: bool,
+    /// We send some when the packet buffer fills.
+    pub sent: bool,
+}
+
 impl FlowControl {
+    /// All that can be asked for.
+    pub const ALL: [FlowControl; 4] =
+        [FlowControl::Off, FlowControl::Receive, FlowControl::Transmit, FlowControl::Full];
+
+    /// As a user writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FlowControl::Off => "off",
+            FlowControl::Receive => "rx",
+            FlowControl::Transmit => "tx",
+            FlowControl::Full => "full",
+        }
+    }
+
     /// Bits of ANAR that offer it (IEEE 802.3 table 28B-2).
     fn advertised(self) -> u16 {
         match self {
             FlowControl::Off => 0,
+            FlowControl::Transmit => mii::ASYMMETRIC,
             FlowControl::Receive | FlowControl::Full => mii::PAUSE | mii::ASYMMETRIC,
         }
     }
@@ -56,7 +82,13 @@ impl FlowControl {
             {
                 ctrl::RFCE
             }
-            FlowControl::Full | FlowControl::Receive => 0,
+            // The partner obeys pause frames, whether or not it sends some.
+            FlowControl::Transmit
+                if ours & partner & mii::ASYMMETRIC != 0 && partner & mii::PAUSE != 0 =>
+            {
+                ctrl::TFCE
+            }
+            FlowControl::Full | FlowControl::Receive | FlowControl::Transmit => 0,
         }
     }
 }
@@ -107,7 +139,7 @@ pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, buffer: u32, fr
     hw.write(regs::FCTTV, PAUSE_TIME);
     let (low, high) = match flow {
         FlowControl::Off | FlowControl::Receive => (0, 0),
-        FlowControl::Full => {
+        FlowControl::Transmit | FlowControl::Full => {
             let (low, high) = watermarks(buffer, frame);
             (low | XON_ENABLE, high)
         }
@@ -125,13 +157,21 @@ pub(crate) fn resolve_flow_control(
 ) -> Result<(), BusError> {
     let bits = match flow {
         FlowControl::Off => 0,
-        FlowControl::Receive | FlowControl::Full => {
+        FlowControl::Receive | FlowControl::Transmit | FlowControl::Full => {
             let phy = Phy::take(hw, sharing)?;
             flow.resolve(phy.read(mii::ANAR)?, phy.read(mii::ANLPAR)?)
         }
     };
     hw.modify(CTRL, ctrl::RFCE | ctrl::TFCE, bits);
     Ok(())
+}
+
+/// Pause frames as the MAC uses them; none while the device does not answer.
+pub(crate) fn pause_frames(hw: &Hw) -> PauseFrames {
+    match hw.read(CTRL) {
+        ALL_ONES => PauseFrames::default(),
+        bits => PauseFrames { obeyed: bits & ctrl::RFCE != 0, sent: bits & ctrl::TFCE != 0 },
+    }
 }
 
 /// The link's state, as the MAC has it from the PHY. A device that is gone has none.
@@ -176,6 +216,10 @@ mod tests {
             (FlowControl::Full, 0, 0),
             (FlowControl::Receive, both, ctrl::RFCE),
             (FlowControl::Receive, 0, 0),
+            (FlowControl::Transmit, both, ctrl::TFCE),
+            // A partner that obeys only if it may send, too, and one that only sends.
+            (FlowControl::Transmit, mii::PAUSE, 0),
+            (FlowControl::Transmit, asymmetric, 0),
         ] {
             assert_eq!(
                 wanted.resolve(wanted.advertised(), partner),

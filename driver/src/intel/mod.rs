@@ -34,7 +34,7 @@ mod undriven;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-pub use link::FlowControl;
+pub use link::{FlowControl, PauseFrames};
 pub(crate) use undriven::undriven;
 
 use crate::bus::{BusError, Function};
@@ -48,6 +48,13 @@ pub const VENDOR: u16 = 0x8086;
 /// Largest frame of any of them without the Ethernet header and check sequence (82576 §7.1.2: 9.5 KiB
 /// on the wire); e1000e's is 9,212.
 pub const MAX_MTU: u16 = 9216;
+
+/// Longest time between two interrupts of a queue that can be asked for, in microseconds: igb's
+/// register holds 13 bits of them (82576 §8.8.14), e1000e's twice as many (82574 §10.2.4.10).
+pub const MAX_INTERRUPT_INTERVAL_US: u16 = 0x1fff;
+
+/// Most addresses that a device takes frames for beside its own.
+pub const MAX_STATIONS: usize = regs::STATION_ADDRESSES as usize - 1;
 
 /// Smallest MTU of IPv4 that everybody can send (RFC 791 §3.2).
 const MIN_MTU: u16 = 68;
@@ -107,6 +114,8 @@ pub struct NicConfig {
     pub mtu: u16,
     /// Offer checksum and segmentation offload.
     pub offloads: bool,
+    /// The address to be, instead of the device's own. Not for virtual functions.
+    pub mac: Option<MacAddr>,
     /// Strip VLAN tags from received frames and offer to insert them.
     pub vlan: bool,
     /// Take frames for everybody.
@@ -117,7 +126,8 @@ pub struct NicConfig {
     pub rss_table: [u8; 128],
     /// Pause frames.
     pub flow_control: FlowControl,
-    /// Least microseconds between two interrupts of a queue.
+    /// Least microseconds between two interrupts of a queue, up to
+    /// [`MAX_INTERRUPT_INTERVAL_US`]; 0 turns moderation off.
     pub interrupt_interval_us: u16,
     /// For tests of the IOMMU: names an address where nothing is mapped for every frame to send.
     pub send_unmapped: bool,
@@ -133,6 +143,7 @@ impl NicConfig {
             tx_ring: 512,
             mtu: 1500,
             offloads: true,
+            mac: None,
             vlan: false,
             promiscuous: false,
             rss_key: rss::DEFAULT_KEY,
@@ -167,10 +178,24 @@ impl NicConfig {
         if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             return wrong(format!("the MTU is {MIN_MTU} to {MAX_MTU} bytes, not {}", self.mtu));
         }
-        if self.rss_table.iter().any(|queue| u16::from(*queue) >= self.queues) {
-            return wrong("the RSS table names a queue that does not exist".into());
+        self.check_table(&self.rss_table)?;
+        let interval = self.interrupt_interval_us;
+        if interval > MAX_INTERRUPT_INTERVAL_US {
+            return wrong(format!(
+                "two interrupts are at most {MAX_INTERRUPT_INTERVAL_US} µs apart, not {interval}"
+            ));
         }
         Ok(())
+    }
+
+    fn check_table(&self, table: &[u8; regs::RETA_LEN]) -> Result<(), DeviceError> {
+        match table.iter().find(|queue| u16::from(**queue) >= self.queues) {
+            Some(queue) => Err(DeviceError::Config(format!(
+                "the RSS table names queue {queue}, which does not exist: there are {} (`--cores`)",
+                self.queues
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -234,6 +259,10 @@ pub trait Nic: Device {
 
     /// Sets the least microseconds between two interrupts of a queue; 0 turns moderation off.
     fn set_moderation(&self, interval_us: u16);
+
+    /// Pause frames as they are used now: what both sides have agreed on, once
+    /// [`Device::poll_link`] has told that the link is up.
+    fn pause_frames(&self) -> PauseFrames;
 
     /// Negotiates pause frames anew; the link goes down meanwhile.
     ///

@@ -18,7 +18,7 @@ use super::link;
 use super::phy::PhySharing;
 use super::queue::NicSeed;
 use super::regs::{self, CTRL, MTA, RAH, RAL, STATISTICS, Statistic, VFTA, ctrl, rah};
-use super::{FlowControl, Nic, NicConfig, Support};
+use super::{FlowControl, MAX_STATIONS, Nic, NicConfig, PauseFrames, Support};
 use crate::bus::BusError;
 use crate::device::{
     Capabilities, Device, DeviceError, Features, LinkState, MacAddr, QueueId, QueueSeed,
@@ -375,9 +375,9 @@ impl<F: Family> Core<F> {
         let mut state = self.lock();
         let mut wanted = state.filters.clone();
         change(&mut wanted);
-        let most = regs::STATION_ADDRESSES as usize - 1;
-        if wanted.stations.len() > most {
-            return Err(DeviceError::Config(format!("the device holds {most} more addresses")));
+        if wanted.stations.len() > MAX_STATIONS {
+            let text = format!("the device holds {MAX_STATIONS} more addresses");
+            return Err(DeviceError::Config(text));
         }
         if wanted.vlans.iter().any(|vlan| *vlan > 4095) {
             return Err(DeviceError::Config("a VLAN has a number below 4096".into()));
@@ -414,18 +414,21 @@ pub(crate) fn station_words(mac: MacAddr) -> (u32, u32) {
     (u32::from_le_bytes([a, b, c, d]), high)
 }
 
-/// Reads the address that the device loaded from its EEPROM.
+/// The address to be: the one that is wanted, else that which the device loaded from its EEPROM.
 ///
 /// # Errors
 /// [`BusError::Unsupported`] if it has none.
-pub(crate) fn read_station(hw: &Hw) -> Result<MacAddr, BusError> {
+pub(crate) fn station(hw: &Hw, wanted: Option<MacAddr>) -> Result<MacAddr, BusError> {
+    if let Some(mac) = wanted {
+        return Ok(mac);
+    }
     let (low, high) = (hw.read(RAL), hw.read(RAH));
     let [a, b, c, d] = low.to_le_bytes();
     let [e, f, ..] = high.to_le_bytes();
     let mac = MacAddr([a, b, c, d, e, f]);
     if mac == MacAddr::default() || mac.is_group() {
         return Err(BusError::Unsupported(format!(
-            "{} has no address: {} reads {low:#010x} and {} {high:#010x}",
+            "{} has no address: {} reads {low:#010x} and {} {high:#010x}; give it one with `mac=`",
             hw.function().address(),
             RAL.name,
             RAH.name,
@@ -572,9 +575,7 @@ impl<F: Family> Nic for NicDevice<F> {
     }
 
     fn set_rss_table(&self, table: &[u8; regs::RETA_LEN]) -> Result<(), DeviceError> {
-        if table.iter().any(|queue| u16::from(*queue) >= self.0.config.queues) {
-            return Err(DeviceError::Config("the table names a queue that does not exist".into()));
-        }
+        self.0.config.check_table(table)?;
         let mut state = self.0.lock();
         state.table = *table;
         self.0.family.write_table(&effective_table(&state));
@@ -586,6 +587,10 @@ impl<F: Family> Nic for NicDevice<F> {
         for queue in 0..self.0.config.queues {
             self.0.family.set_moderation(queue, interval_us);
         }
+    }
+
+    fn pause_frames(&self) -> PauseFrames {
+        link::pause_frames(self.0.hw())
     }
 
     fn set_flow_control(&self, flow: FlowControl) -> Result<(), DeviceError> {

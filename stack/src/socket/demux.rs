@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use arrayvec::ArrayVec;
+use barewire_driver::device::BURST_FRAMES;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
@@ -154,18 +156,43 @@ impl FlowTable {
     /// As [`FlowTable::get`], and the same flow is found faster the next time.
     #[inline]
     pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
+        self.recent_tag(key).or_else(|| self.find_anew(key))
+    }
+
+    #[inline]
+    fn recent_tag(&self, key: &FlowKey) -> Option<Tag> {
         let recent = &self.recent[recent_place(key)];
-        if recent.tag != NO_TAG && recent.flow.key == *key {
-            return Some(Tag::from_bits(recent.tag));
-        }
-        self.find_anew(key)
+        let found = recent.tag != NO_TAG && recent.flow.key == *key;
+        found.then(|| Tag::from_bits(recent.tag))
     }
 
     fn find_anew(&mut self, key: &FlowKey) -> Option<Tag> {
         let flow = self.hashed(key);
-        let tag = self.table.find(place(flow.hash), |entry| entry.key == *key)?.tag;
-        self.recent[recent_place(key)] = Recent { flow, tag };
+        self.look_up(flow)
+    }
+
+    #[inline]
+    fn look_up(&mut self, flow: Hashed) -> Option<Tag> {
+        let tag = self.table.find(place(flow.hash), |entry| entry.key == flow.key)?.tag;
+        self.recent[recent_place(&flow.key)] = Recent { flow, tag };
         Some(Tag::from_bits(tag))
+    }
+
+    /// Finds many flows, which are found fast then, by [`FlowTable::find`]. All are hashed first, so
+    /// that the processor can wait for the memory of several at the same time.
+    pub fn find_each(&mut self, keys: impl Iterator<Item = FlowKey>, mut found: impl FnMut(Tag)) {
+        let mut flows = ArrayVec::<Hashed, BURST_FRAMES>::new();
+        for key in keys.take(BURST_FRAMES) {
+            match self.recent_tag(&key) {
+                Some(tag) => found(tag),
+                None => flows.push(self.hashed(&key)),
+            }
+        }
+        for flow in flows {
+            if let Some(tag) = self.look_up(flow) {
+                found(tag);
+            }
+        }
     }
 
     /// The flow with its secret hash.
@@ -320,6 +347,25 @@ mod tests {
         assert_eq!(table.get(&key(5)), Some(Tag::TimeWait(9)));
         table.remove(&key(5), Tag::TimeWait(9));
         assert_eq!(table.get(&key(5)), None);
+    }
+
+    #[test]
+    fn many_flows_are_found_at_once() {
+        let mut table = FlowTable::new((1, 2));
+        for n in 0..10_000 {
+            table.set(key(n), Tag::Connection(n));
+        }
+        let mut found = Vec::new();
+        let keys = (0..40).map(|n| key(n * 333 % 10_030));
+        table.find_each(keys.clone().chain([key(20_000)]), |tag| found.push(tag));
+        let mut tags: Vec<_> = keys.filter_map(|key| table.get(&key)).collect();
+        // Those that were set last are found first.
+        let number = |tag: &Tag| tag.to_bits();
+        found.sort_by_key(number);
+        tags.sort_by_key(number);
+        assert_eq!(found, tags);
+        table.find_each((0..1000).map(key), |_| ());
+        assert_eq!(table.find(&key(3)), Some(Tag::Connection(3)));
     }
 
     #[test]

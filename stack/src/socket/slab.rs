@@ -1,5 +1,7 @@
 //! A table of entries that stay where they are, found by index.
 
+use barewire_driver::mem::prefetch_value;
+
 /// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
 
@@ -122,6 +124,14 @@ impl<T> Slab<T> {
     #[inline]
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
         self.chunks.get_mut(index as usize / CHUNK_LEN)?.slots.get_mut(index as usize % CHUNK_LEN)
+    }
+
+    /// Has the memory of the entry at `index` fetched, which is soon asked for.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            prefetch_value(slot);
+        }
     }
 
     /// The entry at `index`, whatever its generation.

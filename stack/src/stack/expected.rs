@@ -38,6 +38,7 @@ impl Stack {
     /// Takes received frames in and empties the burst.
     pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
         self.move_clock(now);
+        self.look_into(iface, burst);
         burst.drain(|frame, mut segments| {
             if !self.input_expected(iface, &mut segments, frame) {
                 self.input_frame(iface, segments.as_slice(), frame);
@@ -150,15 +151,10 @@ impl Stack {
         text: &Text,
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
-        let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
-        if text.len > 0 {
-            payload.extend(pieces);
-        }
         let header = TcpHeader::from(*header);
-        self.handle_half_open(index, text.segment(&header, &mut payload));
-        payload.clear();
-        self.scratch = payload;
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.handle_half_open(index, text.segment(&header, payload));
+        });
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
@@ -170,12 +166,25 @@ impl Stack {
         text: &Text,
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.deliver_tcp(key, text.segment(header, payload));
+        });
+    }
+
+    /// Lends the pieces of a segment's text to `f`, in a vector that is used again.
+    #[inline]
+    fn with_payload(
+        &mut self,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+        f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
+    ) {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
         if text.len > 0 {
             payload.extend(pieces);
         }
-        self.deliver_tcp(key, text.segment(header, &mut payload));
+        f(self, &mut payload);
         payload.clear();
         self.scratch = payload;
     }

@@ -197,7 +197,9 @@ impl Stack {
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
         let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
-        let connection = Connection::new(key, tcb, holder, way);
+        let mut connection = Connection::new(key, tcb, holder, way);
+        // Its SYN is to be sent; unless that may wait for data, nothing else is to be followed up.
+        connection.in_tx_list = !with_data;
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Connection(connection);
         }
@@ -206,7 +208,11 @@ impl Stack {
             self.share.ports.release(lease);
         }
         self.flows.add(key, Tag::Connection(id.index));
-        self.follow_up(id.index);
+        if with_data {
+            self.follow_up(id.index);
+        } else {
+            self.tx_list.push_back(id.index);
+        }
         Ok(with_data)
     }
 

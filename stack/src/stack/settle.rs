@@ -41,13 +41,20 @@ impl Stack {
         else {
             return;
         };
-        if connection.holder == Holder::Nobody {
-            return self.follow_up_orphan(index);
-        }
         let id = SocketId { index, generation };
         let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
-        if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
-            self.release_held_back(index);
+        match connection.holder {
+            Holder::Nobody => self.follow_up_orphan(index),
+            Holder::Listener(_) => {
+                // Whoever accepts it is told then.
+                schedule(list, wheel, index, connection);
+                pace(pacing, id, connection);
+            }
+            Holder::Application => {
+                if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
+                    self.release_held_back(index);
+                }
+            }
         }
     }
 
@@ -193,7 +200,10 @@ impl Stack {
 
     /// Hands a connection over to the background: its application, or its listener, has let go.
     pub(super) fn orphan(&mut self, index: u32) {
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
+        };
         if connection.holder == Holder::Nobody {
             return;
         }
@@ -206,7 +216,12 @@ impl Stack {
         } else {
             tcb.close(self.egress.now)
         };
-        self.settle(index, outcome);
+        if outcome != Outcome::Continue {
+            return self.settle(index, outcome);
+        }
+        // It goes on: there is something to send, or to wait for.
+        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     pub(super) fn connection_timeout(&mut self, index: u32) {

@@ -145,7 +145,8 @@ impl Tcb {
         self.sendq.records.ack(ack, &mut news.delivery);
         let rtt = self.measure(now, in_flight, h, &news);
         let echo = self.ecn_is_echo(h.flags);
-        let advance = Advance { bytes, in_flight, rtt, moved: true, echo };
+        let piped = self.sendq.records.rate.piped(&news.delivery.round);
+        let advance = Advance { bytes, in_flight, piped, rtt, moved: true, echo };
         let restart = self.judge(now, h, &news, &advance);
         self.tell_delivery(now, &news.delivery);
         // RFC 6298 §5.2 and §5.3.
@@ -252,7 +253,8 @@ impl Tcb {
         let in_flight = self.snd.nxt.since(self.snd.una);
         let rtt = self.measure(now, in_flight, h, news);
         let echo = self.ecn_is_echo(h.flags);
-        let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
+        let piped = self.sendq.records.rate.piped(&news.delivery.round);
+        let advance = Advance { bytes: 0, in_flight, piped, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
         self.tell_delivery(now, &news.delivery);
         if news.delivery.bytes > 0 {
@@ -294,7 +296,8 @@ impl Tcb {
         let before = std::mem::replace(&mut self.snd.wnd, window);
         self.snd.max_wnd = self.snd.max_wnd.max(window);
         (self.snd.wl1, self.snd.wl2) = (seq, ack);
-        if before < window && (self.timers.is_set(Timer::Persist) || before == 0) {
+        let refused = || before == 0 && self.snd.una != self.snd.nxt;
+        if before < window && (self.timers.is_set(Timer::Persist) || refused()) {
             self.window_opened();
         }
     }

@@ -30,23 +30,28 @@ impl Tcb {
     /// going on. Such a segment would pass every check of [`Tcb::handle_segment`].
     #[inline]
     pub(crate) fn expects(&self, h: &PlainTcp, text: &Text) -> bool {
-        let timestamps = self.status.contains(Status::TIMESTAMPS);
-        let in_order = match h.timestamps {
-            Some(ts) => timestamps && !input::older(ts.val, self.ts_recent),
-            None => !timestamps,
-        };
         let (ack, una, nxt) = (SeqNum::new(h.ack), self.snd.una, self.snd.nxt);
         // ack - una - 1 < nxt - una: after snd.una, and up to snd.nxt.
         let advances = ack.since(una).wrapping_sub(1) < nxt.since(una);
         self.state == State::Established
             && h.flags - TcpFlags::PSH == TcpFlags::ACK
             && SeqNum::new(h.seq) == self.rcv.nxt
-            && in_order
+            && self.has_timestamps_in_order(h)
             && (advances || (text.len > 0 && ack == una))
             && !self.status.intersects(UNUSUAL)
             && self.recovery.is_quiet()
             && self.sendq.records.sacked() == 0
             && (text.len == 0 || self.expects_text(text))
+    }
+
+    /// Timestamps as agreed on, and no older than the last.
+    #[inline]
+    fn has_timestamps_in_order(&self, h: &PlainTcp) -> bool {
+        let agreed = self.status.contains(Status::TIMESTAMPS);
+        match h.timestamps {
+            Some(ts) => agreed && !input::older(ts.val, self.ts_recent),
+            None => !agreed,
+        }
     }
 
     /// All of the text is new and within the window, nothing waits behind a gap, and there is memory
@@ -119,7 +124,8 @@ impl Tcb {
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
+        let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
+        let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
         self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
         if ack == self.snd.nxt {
@@ -162,7 +168,8 @@ impl Tcb {
         self.set_window(seq, ack, self.snd.scale.bytes(h.window));
         let rtt = now - sent_at;
         self.rtt.sample(rtt, 1, &self.config);
-        let advance = Advance { bytes: 0, in_flight: 1, rtt: Some(rtt), moved: true, echo: false };
+        let advance =
+            Advance { bytes: 0, in_flight: 1, piped: 1, rtt: Some(rtt), moved: true, echo: false };
         self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);
         let rate = &mut self.sendq.records.rate;
         let _ = rate.on_send(sent_at, true);
@@ -181,11 +188,6 @@ impl Tcb {
     ) -> Option<Outcome> {
         let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
         let fin = h.flags.contains(TcpFlags::FIN);
-        let timestamps = self.status.contains(Status::TIMESTAMPS);
-        let in_order = match h.timestamps {
-            Some(ts) => timestamps && !input::older(ts.val, self.ts_recent),
-            None => !timestamps,
-        };
         let (una, nxt) = (self.snd.una, self.snd.nxt);
         // As in `expects`: after snd.una, and up to snd.nxt.
         let advances = ack.since(una).wrapping_sub(1) < nxt.since(una);
@@ -198,7 +200,7 @@ impl Tcb {
             && text.len == 0
             && h.flags - TcpFlags::FIN == TcpFlags::ACK
             && seq == self.rcv.nxt
-            && in_order
+            && self.has_timestamps_in_order(h)
             && self.status & (Status::SYN_ACKED | Status::PROBED) == Status::SYN_ACKED
             && self.recovery.is_quiet()
             && self.sendq.records.sacked() == 0

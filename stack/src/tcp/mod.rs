@@ -30,6 +30,7 @@ mod isn;
 mod output;
 mod pacing;
 mod path_mtu;
+mod probes;
 mod ranges;
 mod rate;
 mod receive;

@@ -53,10 +53,7 @@ impl Tcb {
     /// Data, lost data or FIN is to be sent once it may.
     #[inline]
     fn has_queued(&self) -> bool {
-        let fin = Status::FIN_QUEUED | Status::FIN_SENT;
-        self.sendq.unsent() > 0
-            || self.sendq.records.lost() > 0
-            || self.status & fin == Status::FIN_QUEUED
+        self.sendq.unsent() > 0 || self.sendq.records.lost() > 0 || self.fin_waits()
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
@@ -320,8 +317,7 @@ impl Tcb {
     }
 
     /// Remembers whether the congestion window is what holds data back: only if it was full within
-    /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
-    /// in that time). If it is the application instead, rates seen from here on are its own,
+    /// the last round trip may it grow. If it is the application instead, rates seen from here on are its own,
     /// which only controllers that look at rates ask about. An application that the send buffer
     /// has no room for is not what limits them.
     pub(super) fn note_what_limits(&mut self) {
@@ -344,12 +340,15 @@ impl Tcb {
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
         let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
+        if long && !restart {
+            self.controller.on_long_idle(now);
+        }
         self.controller.on_idle(now, restart.then(|| self.initial_window()));
     }
 
     // --- segments --------------------------------------------------------------------------------
 
-    fn emit_new(
+    pub(super) fn emit_new(
         &mut self,
         now: Instant,
         sendable: u32,
@@ -365,28 +364,6 @@ impl Tcb {
         let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };
         let header = self.header(now, seq, flags, n);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
-    }
-
-    /// One segment that is larger than the others (RFC 4821 §7).
-    #[cold]
-    fn emit_path_probe(
-        &mut self,
-        now: Instant,
-        size: u16,
-        limits: &TxLimits,
-        payload: &mut Vec<PacketSlice>,
-    ) -> Transmit {
-        let want = u32::from(size);
-        let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), want, payload);
-        let seq = self.snd.nxt;
-        // What lies in too many pieces leaves as segments like others.
-        let whole = n == want;
-        if whole {
-            self.path_probed(seq, size);
-        }
-        let flags = self.note_sent(now, n);
-        let (header, ecn) = (self.header(now, seq, flags, n), self.ecn_data_mark());
-        Transmit { header, payload_len: n, mss: if whole { size } else { self.snd.mss }, ecn }
     }
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
@@ -435,7 +412,7 @@ impl Tcb {
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
     /// what is lost there.
-    fn emit_again(
+    pub(super) fn emit_again(
         &mut self,
         now: Instant,
         from: SeqNum,
@@ -491,40 +468,6 @@ impl Tcb {
         }
     }
 
-    /// RFC 8985 §7.3: a segment of new data, or else the last one again.
-    fn emit_tail_probe(
-        &mut self,
-        now: Instant,
-        limits: &TxLimits,
-        payload: &mut Vec<PacketSlice>,
-    ) -> Option<Transmit> {
-        let mss = self.mss();
-        if self.is_repairing() {
-            // What is missing first: its ACK lets all the rest go on.
-            let first = self.sendq.records.first()?;
-            let (from, len) = (first.start, first.len.min(mss));
-            let transmit = self.emit_again(now, from, len, limits, payload);
-            self.note_probe(from + len, true);
-            return Some(transmit);
-        }
-        let new = self.sendq.unsent().min(self.peer_room()).min(mss);
-        if new > 0 {
-            let transmit = self.emit_new(now, new, limits, payload);
-            self.note_probe(self.snd.nxt, false);
-            return Some(transmit);
-        }
-        let last = self.sendq.records.last()?;
-        let len = (last.len - 1) % mss + 1;
-        let from = last.end() - len;
-        if from.after_eq(self.snd.una + self.snd.wnd) {
-            // The peer has shrunk its window: the retransmission timer sees to that.
-            return None;
-        }
-        let transmit = self.emit_again(now, from, len, limits, payload);
-        self.note_probe(self.snd.nxt, true);
-        Some(transmit)
-    }
-
     fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let seq = self.snd.una;
         let first = self.snd.nxt == seq;
@@ -569,22 +512,6 @@ impl Tcb {
         let mss = self.snd.mss.max(payload_len as u16);
         self.tally.sent(now, payload_len, mss);
         Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
-    }
-
-    /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
-    /// with a sequence number beyond it would be, too. Where only FIN waits, a segment before the
-    /// window asks instead, which the peer must answer (§3.10.7.4, first step).
-    fn emit_probe(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
-        let n = u32::from(self.sendq.unsent() > 0);
-        if n > 0 {
-            self.sendq.peek_unsent(1, payload);
-            self.status |= Status::PROBED;
-        }
-        self.last_sent = now;
-        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
-        self.timers.set(Timer::Persist, now + wait);
-        let header = self.header(now, self.snd.nxt - (1 - n), TcpFlags::ACK, n);
-        Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
     fn emit_ack(&mut self, now: Instant, seq: SeqNum) -> Transmit {

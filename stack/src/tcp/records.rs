@@ -151,7 +151,7 @@ impl Records {
         self.records.is_empty()
     }
 
-    /// At most as many as segments are in flight.
+    /// How many there are: at most as many as segments that are not acknowledged.
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

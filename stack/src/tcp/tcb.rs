@@ -409,7 +409,8 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
-        self.controller.switch_to(self.config.congestion);
+        let since = self.last_sent;
+        self.controller.switch_to(self.config.congestion, self.initial_window(), since);
         self.retune();
         self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
         if !self.status.contains(Status::PACED) {

@@ -13,7 +13,7 @@ use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::igb::bring_up::{reset, stop_dma};
 use crate::intel::link;
-use crate::intel::nic::{Family, clear_filters, read_station};
+use crate::intel::nic::{Family, clear_filters, station};
 use crate::intel::phy::{self, Phy};
 use crate::intel::regs::{
     self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RCTL, RETA, RFCTL, RSSRK, RXCSUM, TCTL,
@@ -54,7 +54,7 @@ impl E1000e {
         thread::sleep(PHY_CONFIGURED);
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw)?;
+        let mac = station(hw, self.config.mac)?;
         hw.set(CTRL_EXT, common::ctrl_ext::DRV_LOAD);
         self.apply_errata();
         clear_filters(hw, mac, self.config.vlan);

@@ -17,12 +17,12 @@ use super::{Chip, Igb};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::hw::{Hw, Until};
-use crate::intel::nic::{Family, clear_filters, read_station};
+use crate::intel::nic::{Family, clear_filters, station};
 use crate::intel::regs::{
     CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
     ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
-use crate::intel::{link, phy, regs as common};
+use crate::intel::{MAX_INTERRUPT_INTERVAL_US, link, phy, regs as common};
 
 /// How long pending reads and writes of the device may take (§5.2.3.3: 800 ms at the very most; the
 /// data sheet's own procedure waits 80 ms).
@@ -87,7 +87,7 @@ impl Igb {
         reset(hw)?;
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw)?;
+        let mac = station(hw, self.config.mac)?;
         hw.set(CTRL_EXT, ctrl_ext::DRV_LOAD);
         clear_filters(hw, mac, self.config.vlan);
         self.clear_second_addresses();
@@ -210,8 +210,7 @@ impl Igb {
 
     /// §8.8.14: the interval in microseconds stands in bits 14 to 2.
     pub(super) fn moderate(&self, queue: u16, interval_us: u16) {
-        const MOST_US: u16 = 0x1fff;
-        let interval = u32::from(interval_us.min(MOST_US)) << 2;
+        let interval = u32::from(interval_us.min(MAX_INTERRUPT_INTERVAL_US)) << 2;
         let interval = match self.chip {
             // The counter in the upper half is loaded by hand.
             Chip::I82575 => interval << 16 | interval,

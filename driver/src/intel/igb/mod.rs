@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex};
 use self::mailbox::Mailbox;
 use super::hw::Hw;
 use super::nic::{Core, NicDevice};
-use super::{Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors};
+use super::{
+    FlowControl, Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors,
+};
 use crate::bus::Function;
 use crate::device::DeviceError;
 
@@ -124,6 +126,20 @@ pub(super) fn open(
     config: NicConfig,
 ) -> Result<Arc<dyn Nic>, DeviceError> {
     config.check(chip.queues())?;
+    if chip == Chip::Virtual && config.mac.is_some() {
+        return Err(DeviceError::Config(
+            "a virtual function's address is given to it on its physical function: `ip link set \
+             PF vf N mac MAC`"
+                .into(),
+        ));
+    }
+    if chip == Chip::Virtual && config.flow_control != FlowControl::Off {
+        return Err(DeviceError::Config(
+            "a virtual function has no link of its own: pause frames are set on its physical \
+             function, with `ethtool -A`"
+                .into(),
+        ));
+    }
     let vectors = enable_vectors(&*function, config.queues).map_err(device_error)?;
     let long_frames = (config.mtu > vf::PLAIN_MTU).then(|| config.frame_len());
     let igb = Igb {

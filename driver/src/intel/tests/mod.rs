@@ -22,6 +22,7 @@ mod e1000e;
 mod faults;
 mod flow_control;
 mod receive;
+mod settings;
 mod transmit;
 mod virtual_function;
 

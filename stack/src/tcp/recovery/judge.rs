@@ -36,6 +36,8 @@ pub(in crate::tcp) struct Advance {
     pub(in crate::tcp) bytes: u32,
     /// Sequence numbers in flight before it.
     pub(in crate::tcp) in_flight: u32,
+    /// Bytes delivered within the round trip that it ends.
+    pub(in crate::tcp) piped: u32,
     pub(in crate::tcp) rtt: Option<Duration>,
     /// It moved snd.una.
     pub(in crate::tcp) moved: bool,
@@ -207,6 +209,7 @@ impl Tcb {
             now,
             rtt: advance.rtt,
             in_flight: advance.in_flight,
+            piped: advance.piped,
             mss: self.mss(),
             window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
             after_timeout,
@@ -273,7 +276,8 @@ impl Tcb {
                 let (ssthresh, mss) = (self.controller.ssthresh(), self.mss());
                 // RFC 9937 §6.2: recovery ends with cwnd = ssthresh.
                 let in_flight = if self.controller.uses_prr() { ssthresh } else { self.pipe() };
-                self.controller.on_recovered(now, in_flight, mss);
+                let resent = self.recovery.resent();
+                self.controller.on_recovered(now, in_flight, resent, mss);
                 self.reopen();
             }
             Phase::Loss(_) if over => {
@@ -329,7 +333,8 @@ impl Tcb {
     /// The time has come at which something not acknowledged counts as lost (RFC 8985 §6.3).
     pub(in crate::tcp) fn reorder_due(&mut self, now: Instant) {
         self.find_losses(now);
-        let advance = Advance { bytes: 0, in_flight: 0, rtt: None, moved: false, echo: false };
+        let advance =
+            Advance { bytes: 0, in_flight: 0, piped: 0, rtt: None, moved: false, echo: false };
         self.move_on(now, 0, false, &advance);
     }
 
@@ -445,7 +450,7 @@ impl Tcb {
                 let in_flight = self.controller.cwnd();
                 self.controller.on_loss(now, in_flight, mss);
                 let ssthresh = self.controller.ssthresh();
-                self.controller.on_recovered(now, ssthresh, mss);
+                self.controller.on_recovered(now, ssthresh, 0, mss);
             }
         }
         twice

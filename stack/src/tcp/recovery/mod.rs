@@ -222,6 +222,11 @@ impl Recovery {
         self.episode.is_none_or(|e| una.after_eq(e.first + e.unexplained))
     }
 
+    /// Bytes that this recovery has sent again, and not for nothing as far as is known.
+    fn resent(&self) -> u32 {
+        self.episode.map_or(0, |e| e.unexplained)
+    }
+
     /// What had been sent when recovery began.
     pub(crate) fn recovery_point(&self) -> SeqNum {
         self.recover
@@ -313,12 +318,13 @@ impl Recovery {
             Phase::Fast { window, partial_seen } => {
                 if f.una.after_eq(self.recover) {
                     // RFC 6582 §3.2 step 3, full acknowledgment.
+                    let resent = self.resent();
                     self.phase = Phase::Open;
                     self.episode = None;
                     // Every segment that was sent again has been asked for by an ACK, so duplicate
                     // ACKs at `recover` itself are no echo of this recovery (RFC 6582 §4.1).
                     self.recover = f.una - 1;
-                    cc.on_recovered(now, f.bytes(), f.mss);
+                    cc.on_recovered(now, f.bytes(), resent, f.mss);
                     return OnAck::Recovered;
                 }
                 // RFC 6582 §3.2 step 3, partial acknowledgment: deflate by what was acknowledged,

@@ -53,13 +53,14 @@ fn counted(engines: &[&EngineStats]) -> Vec<(String, u64)> {
 }
 
 /// The counters of a queue by name; a new one that is not named here does not compile.
-fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 15] {
+pub(super) fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 16] {
     let QueueCounters {
         rx_frames,
         rx_bytes,
         tx_frames,
         tx_bytes,
         rx_no_buffer,
+        rx_other_vlan,
         rx_malformed,
         rx_checksum_good,
         rx_checksum_bad,
@@ -77,6 +78,7 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 15] {
         ("tx_frames", tx_frames),
         ("tx_bytes", tx_bytes),
         ("rx_no_buffer", rx_no_buffer),
+        ("rx_other_vlan", rx_other_vlan),
         ("rx_malformed", rx_malformed),
         ("rx_checksum_good", rx_checksum_good),
         ("rx_checksum_bad", rx_checksum_bad),
