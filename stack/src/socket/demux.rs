@@ -129,16 +129,18 @@ impl FlowTable {
     }
 
     /// As [`FlowTable::get`], and the same flow is found faster the next time.
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
         let recent = &self.recent[recent_place(key)];
         if recent.tag != NO_TAG && recent.flow.key == *key {
             return Some(Tag::from_bits(recent.tag));
         }
-        self.find_anew(key)
+        self.find_anew(*key)
     }
 
-    fn find_anew(&mut self, key: &FlowKey) -> Option<Tag> {
+    #[inline(never)]
+    fn find_anew(&mut self, key: FlowKey) -> Option<Tag> {
+        let key = &key;
         let flow = self.hashed(key);
         let tag = self.table.find(flow.hash, |entry| entry.0 == *key)?.1;
         self.recent[recent_place(key)] = Recent { flow, tag };

@@ -125,6 +125,23 @@ impl Cubic {
         self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
     }
 
+    /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
+    /// congestion avoidance it moves the epoch, in slow start half of the window grows.
+    #[inline]
+    pub(super) fn heeds(&self, in_flight: u32) -> bool {
+        let cwnd = self.now.cwnd;
+        cwnd >= f64::from(self.now.ssthresh) || cwnd < f64::from(2 * in_flight + 1)
+    }
+
+    /// Sending begins again after a short time with nothing in flight.
+    #[inline]
+    pub(super) fn resume(&mut self, now: Instant) {
+        if self.now.epoch != Instant::FAR_FUTURE {
+            self.now.epoch += now - self.last_ack;
+        }
+        self.last_ack = now;
+    }
+
     fn congestion_avoidance(&mut self, ack: &AckSample) {
         let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
         let curve = &mut self.now;
@@ -230,14 +247,10 @@ impl CongestionControl for Cubic {
     }
 
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
-        let curve = &mut self.now;
         if let Some(window) = restart_window {
-            curve.cwnd = curve.cwnd.min(f64::from(window));
+            self.now.cwnd = self.now.cwnd.min(f64::from(window));
         }
-        if curve.epoch != Instant::FAR_FUTURE {
-            curve.epoch += now - self.last_ack;
-        }
-        self.last_ack = now;
+        self.resume(now);
     }
 
     fn undo(&mut self) {
