@@ -42,7 +42,7 @@ impl Checksum {
     /// an even length.
     #[inline(always)]
     pub fn add_header<const LEN: usize>(&mut self, bytes: &[u8; LEN]) {
-        const { assert!(LEN % 4 == 0) };
+        const { assert!(LEN.is_multiple_of(4)) };
         debug_assert!(!self.odd, "a word inside a word");
         for word in bytes.as_chunks::<4>().0 {
             self.sum += u64::from(u32::from_ne_bytes(*word));

@@ -148,7 +148,8 @@ impl Tcb {
 
     /// Takes the ACK of all that was ever written, which left in one transmission, once: as
     /// [`Tcb::take_plain_ack`]. False, and nothing is done, if it is another.
-    #[inline(always)]
+    // As with `send_small`, for the sake of registers.
+    #[inline(never)]
     fn take_last_ack(&mut self, now: Instant) -> bool {
         let una = self.snd.una;
         let bytes = self.snd.nxt.get().wrapping_sub(una.get());
@@ -242,7 +243,8 @@ impl Tcb {
 
     /// Sends all that is unsent, if it lies in a cell of its own and may leave at once: the frame,
     /// with the headers that are [kept](Tcb::front). With `offload` the device completes the sum.
-    #[inline(always)]
+    // A function of its own: what the caller still needs would take the registers away.
+    #[inline(never)]
     pub(crate) fn send_small(&mut self, now: Instant, offload: bool) -> Option<PacketSlice> {
         let len = self.sendq.small_len()?;
         let in_flight = self.snd.nxt.get().wrapping_sub(self.snd.una.get());
