@@ -55,7 +55,9 @@ pub mod http;
 pub mod net;
 pub mod runtime;
 
-pub use barewire_driver::{DeviceSpec, PacketBuf, PacketSlice, Pool, PoolConfig};
+pub use barewire_driver::{
+    DeviceSpec, NicSettings, PacketBuf, PacketSlice, PciSpec, Pool, PoolConfig,
+};
 pub use barewire_stack::engine::{Elapsed, EngineReport, EngineStats, Idle};
 pub use barewire_stack::tcp::TcpConfig;
 pub use barewire_stack::{Cidr, Limits, OptionName, SocketError, SocketOption};

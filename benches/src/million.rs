@@ -44,6 +44,8 @@ pub struct Crowd {
     listeners: Vec<SocketId>,
     /// The client's end of each.
     ends: Vec<SocketId>,
+    /// Those that are asked at the moment.
+    asked: Vec<SocketId>,
     round: u64,
     answers: usize,
 }
@@ -77,6 +79,7 @@ impl Crowd {
             now: Instant::ZERO,
             listeners,
             ends: Vec::with_capacity(most),
+            asked: Vec::with_capacity(BATCH),
             round: 0,
             answers: 0,
         }
@@ -109,15 +112,16 @@ impl Crowd {
 
     /// A request and its answer on each of these connections, all in flight at once.
     pub fn exchange(&mut self, which: impl Iterator<Item = usize>) {
-        let mut asked = 0;
+        self.asked.clear();
+        self.asked.extend(which.map(|at| self.ends[at]));
         self.answers = 0;
-        for at in which {
+        self.client.stack.look_ahead(&self.asked);
+        for &id in &self.asked {
             self.round += 1;
-            let written = self.client.stack.write(self.ends[at], &message(self.round));
+            let written = self.client.stack.write(id, &message(self.round));
             assert_eq!(written, Ok(MESSAGE_BYTES), "an idle connection takes a request");
-            asked += 1;
         }
-        self.turn_until(|crowd| crowd.answers == asked);
+        self.turn_until(|crowd| crowd.answers == crowd.asked.len());
     }
 
     /// Lets time pass in which nothing is said.

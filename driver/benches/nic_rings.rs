@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use barewire_driver::bus::{BusError, DmaMapping, Function, Registers};
 use barewire_driver::intel::{NicConfig, open};
-use barewire_driver::model::IgbModel;
+use barewire_driver::model::{Kind, NicModel};
 use barewire_driver::{
     Features, MacAddr, Pool, PoolConfig, Queue, QueueId, Region, RxBurst, TxBurst, TxFrame,
 };
@@ -55,7 +55,7 @@ const TDT: u32 = 0x3818;
 /// The model, its doorbells a store each until [`Card::deliver`].
 #[derive(Clone, Debug)]
 struct Card {
-    model: IgbModel,
+    model: NicModel,
     tails: Arc<[AtomicU32; 2]>,
 }
 
@@ -129,7 +129,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn new() -> Forwarder {
-        let model = IgbModel::new(MacAddr::local(1)).expect("eventfds");
+        let model = NicModel::new(Kind::I82576, MacAddr::local(1)).expect("eventfds");
         let card = Card { model, tails: Arc::default() };
         let nic = open(Arc::new(card.clone()), NicConfig::default()).expect("the model opens");
         card.model.set_faults(|faults| (faults.hold_transmit, faults.discard_sent) = (true, true));

@@ -10,6 +10,8 @@
 //! Both are flat arrays that keep their memory: segments, and for each frame how many of them are
 //! its own. A slice that moves through is counted neither up nor down.
 
+use std::hint::cold_path;
+
 use crate::mem::{PacketSlice, Row, describe};
 
 /// Verdict on the transport checksum of a received frame.
@@ -204,6 +206,45 @@ impl RxBurst {
         self.abandon_frame();
     }
 
+    /// Drops the frames from `from` on that `keep` does not want; gives their number and bytes.
+    pub fn retain_from(&mut self, from: usize, keep: impl Fn(&RxFrame) -> bool) -> (u64, u64) {
+        if self.frames[from..].iter().all(&keep) {
+            return (0, 0);
+        }
+        cold_path();
+        let (mut index, mut at, mut count, mut bytes) = (from, 0, 0, 0);
+        let (begin, whole) = (self.frames[from].first as usize, self.whole_segments);
+        let frames = &self.frames;
+        self.segments.retain(|_| {
+            let segment = at;
+            at += 1;
+            if !(begin..whole).contains(&segment) {
+                return true;
+            }
+            while segment >= frames[index].first as usize + usize::from(frames[index].count) {
+                index += 1;
+            }
+            keep(&frames[index])
+        });
+        let (mut frame, mut first) = (0, begin as u32);
+        self.frames.retain_mut(|meta| {
+            frame += 1;
+            if frame <= from {
+                return true;
+            }
+            if !keep(meta) {
+                count += 1;
+                bytes += u64::from(meta.len);
+                return false;
+            }
+            meta.first = first;
+            first += u32::from(meta.count);
+            true
+        });
+        self.whole_segments = first as usize;
+        (count, bytes)
+    }
+
     /// Gives all frames away, in order, each with its segments, and is empty then. A segment that
     /// `take` leaves in its iterator is dropped. Nothing is counted up and down again, as it is
     /// where segments are cloned and the burst cleared.
@@ -391,6 +432,14 @@ impl TxBurst {
             self.simple_frames += 1;
         }
         self.frames.push(TxFrame { count: 1, len, ..meta });
+    }
+
+    /// Has a VLAN tag inserted into each frame that no queue has taken yet.
+    pub fn tag(&mut self, tag: u16) {
+        for frame in &mut self.frames[self.taken_frames..] {
+            frame.vlan = Some(tag);
+        }
+        self.simple_frames = self.simple_frames.min(self.taken_frames);
     }
 
     /// Drops the segments pushed since the last whole frame, when memory for the rest ran out.

@@ -54,6 +54,58 @@ fn a_received_frame_is_a_run_of_segments() {
 }
 
 #[test]
+fn unwanted_frames_leave_the_others_as_they_were() {
+    let pool = pool();
+    let mut burst = RxBurst::new();
+    let ours = RxFrame { vlan: VlanTag::new(5), ..RxFrame::default() };
+    let filled = |burst: &mut RxBurst| {
+        for (segments, meta) in [
+            (&[&b"foreign"[..]][..], RxFrame::default()),
+            (&[b"one", b"two"], ours),
+            (&[b"a", b"b", b"c"], RxFrame::default()),
+            (&[b"d"], RxFrame::default()),
+            (&[b"three"], ours),
+            (&[b"e", b"f"], RxFrame::default()),
+        ] {
+            segments.iter().for_each(|bytes| burst.push_segment(slice(&pool, bytes)));
+            burst.finish_frame(meta);
+        }
+        burst.push_segment(slice(&pool, b"begun"));
+    };
+    let joined = |burst: &RxBurst| -> Vec<Vec<u8>> {
+        let all = |frame| burst.segments(frame).iter().flat_map(|s| s.to_vec()).collect();
+        burst.frames().iter().map(all).collect()
+    };
+    // The first is not looked at.
+    filled(&mut burst);
+    assert_eq!(burst.retain_from(1, |frame| frame.vlan.get() == Some(5)), (3, 6));
+    burst.finish_frame(ours);
+    assert_eq!(joined(&burst), [&b"foreign"[..], b"onetwo", b"three", b"begun"]);
+    assert_eq!(burst.retain_from(1, |_| true), (0, 0));
+    assert_eq!(burst.retain_from(0, |_| false), (4, 23));
+    assert!(burst.is_empty() && pool.audit().all_free());
+    assert_eq!(burst.retain_from(0, |_| false), (0, 0));
+}
+
+#[test]
+fn a_tag_is_for_every_frame_that_is_still_there() {
+    let pool = pool();
+    let mut burst = TxBurst::new();
+    for bytes in [&b"a"[..], b"bb", b"ccc"] {
+        burst.push_segment(slice(&pool, bytes));
+        burst.finish_frame(TxFrame::default());
+    }
+    burst.take_front();
+    burst.tag(5);
+    assert_eq!(burst.simple_len(), 0, "none is to be sent as it is");
+    burst.push_segment(slice(&pool, b"later"));
+    burst.finish_frame(TxFrame::default());
+    assert_eq!(burst.simple_len(), 0, "not while others are before it");
+    let tags: Vec<_> = burst.iter().map(|(frame, _)| frame.vlan).collect();
+    assert_eq!(tags, [Some(5), Some(5), None]);
+}
+
+#[test]
 fn what_a_queue_did_not_take_stays_in_order() {
     let pool = pool();
     let mut burst = TxBurst::new();

@@ -32,6 +32,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::str::FromStr;
 
 use bitflags::bitflags;
 use thiserror::Error;
@@ -76,6 +77,31 @@ impl MacAddr {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         MacAddr::local(hash ^ hash >> 40)
+    }
+}
+
+/// A string that is no Ethernet address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "`{0}` is not an Ethernet address; write six pairs of hexadecimal digits, such as \
+     `02:00:00:00:00:05`"
+)]
+pub struct BadMacAddr(pub String);
+
+impl FromStr for MacAddr {
+    type Err = BadMacAddr;
+
+    fn from_str(text: &str) -> Result<MacAddr, BadMacAddr> {
+        let bad = || BadMacAddr(text.to_owned());
+        // `from_str_radix` takes a sign.
+        let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':');
+        let mut parts = text.split(':').filter(|_| plain);
+        let mut bytes = [0; 6];
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(MacAddr(bytes)) }
     }
 }
 
@@ -151,6 +177,8 @@ pub struct QueueCounters {
     pub tx_bytes: u64,
     /// Received frames lost because the pool had no slot.
     pub rx_no_buffer: u64,
+    /// Received frames without the tag of the VLAN that was asked for.
+    pub rx_other_vlan: u64,
     /// Received frames that broke the device's contract (length, metadata) and were dropped.
     pub rx_malformed: u64,
     /// Received frames whose transport checksum the device found right.
@@ -164,6 +192,11 @@ pub struct QueueCounters {
     /// Times that frames waited for seconds while the device reported none of them sent: its link
     /// is down, its peer asks for a pause, or it is stuck.
     pub tx_stalls: u64,
+    /// Times that the device lost its queues by itself, as a virtual function does when its
+    /// physical one is reset, and they were started anew.
+    pub device_losses: u64,
+    /// Frames that were with the device then and may not have gone out.
+    pub tx_lost: u64,
     /// Frames copied into one segment because the device takes only one.
     pub tx_linearised: u64,
     /// System calls made, where the device needs them.
@@ -349,5 +382,17 @@ mod tests {
     fn mac_addresses_print_and_sort_their_kinds() {
         assert_eq!(MacAddr::local(0x0001_0203_0405).to_string(), "02:01:02:03:04:05");
         assert!(MacAddr::BROADCAST.is_group() && !MacAddr::local(1).is_group());
+    }
+
+    #[test]
+    fn mac_addresses_are_read_as_they_are_printed() {
+        let mac = MacAddr([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
+        assert_eq!((mac.to_string().parse(), "52:54:00:AB:CD:EF".parse()), (Ok(mac), Ok(mac)));
+        for bad in ["", ":", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:00", "52:54:0:ab:cd:ef0"] {
+            assert_eq!(bad.parse::<MacAddr>(), Err(BadMacAddr(bad.into())));
+        }
+        for bad in ["+2:54:00:ab:cd:ef", "52-54-00-ab-cd-ef", "52:54:00:ab:cd:é"] {
+            assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!   stack      bursts of frames, each a run of PacketSlices
 //!     │            ▲ rx_burst          │ tx_burst
 //!   Queue      ────┴───────────────────▼────────────  one per engine, not shared
-//!     │        middleware: faults, capture   (wrap any Queue)
+//!     │        middleware: faults, capture, VLAN   (wrap any Queue)
 //!   burst      frames in flat arrays
 //!   device     tap · cable                    (Device: the control plane, shared)
 //!     │
@@ -23,7 +23,8 @@
 //! virtqueues, AF_XDP rings and file descriptors. Then [`mem`], which says who owns a packet's
 //! bytes at every moment.
 //!
-//! `unsafe` is confined to `mem`, `sys`, [`mmio`] and [`ring`]; everything exported is safe to call.
+//! `unsafe` is confined to `mem`, `sys`, [`mmio`], [`ring`] and the two files of `intel` that write
+//! descriptors. What tells a device where to write is unsafe to call, and says what for.
 
 pub mod barrier;
 pub mod burst;
@@ -41,6 +42,7 @@ pub mod model;
 pub mod pci;
 pub mod ring;
 pub mod rss;
+pub mod settings;
 pub mod spec;
 pub mod sys;
 pub mod tap;
@@ -52,5 +54,6 @@ pub use device::{
     TxFrame, VlanTag,
 };
 pub use mem::{Audit, PacketBuf, PacketSlice, Pool, PoolConfig, PoolError, Region, RemoteBuf};
-pub use spec::{DeviceSpec, OpenOptions, SpecError, open_device};
+pub use settings::{NicSettings, SettingError, VlanId};
+pub use spec::{DeviceSpec, OpenOptions, PciSpec, SpecError, open_device};
 pub use tap::{TapConfig, TapDevice};

@@ -116,9 +116,14 @@ impl Descriptors {
         unsafe { [self.word(index, 0).read_volatile(), self.word(index, 1).read_volatile()] }
     }
 
-    /// Writes a descriptor. The device must not own it: it lies between the tail and the head.
+    /// Writes a descriptor.
+    ///
+    /// # Safety
+    /// The device does not own the descriptor: it lies between the tail and the head. What it names
+    /// is the device's from the moment that the tail passes it: memory that is posted, if the device
+    /// is to write there, and that nobody changes, if it is to read.
     #[inline]
-    pub fn write(&self, index: u16, descriptor: [u64; 2]) {
+    pub unsafe fn write(&self, index: u16, descriptor: [u64; 2]) {
         // SAFETY: the pointers are aligned and inside the writable mapping (see `word`); no
         // reference to the memory exists.
         unsafe {
@@ -127,10 +132,13 @@ impl Descriptors {
         }
     }
 
-    /// Sets bits in the second word of a descriptor that was written before and that the device
-    /// does not own yet: the tail has not moved past it.
+    /// Sets bits in the second word of a descriptor that was written before.
+    ///
+    /// # Safety
+    /// The device does not own it yet: the tail has not moved past it. With these bits it still names
+    /// no memory but what it named before.
     #[inline]
-    pub fn set(&self, index: u16, bits: u64) {
+    pub unsafe fn set(&self, index: u16, bits: u64) {
         let word = self.word(index, 1);
         // SAFETY: as in `status` and `write`.
         unsafe { word.write_volatile(word.read_volatile() | bits) };
@@ -212,9 +220,12 @@ impl Descriptor<'_> {
         unsafe { self.words.add(1).read_volatile() }
     }
 
-    /// Writes the descriptor, which the device must not own: it lies between the tail and the head.
+    /// Writes the descriptor.
+    ///
+    /// # Safety
+    /// As for [`Descriptors::write`].
     #[inline]
-    pub fn write(self, descriptor: [u64; 2]) {
+    pub unsafe fn write(self, descriptor: [u64; 2]) {
         // SAFETY: as in `Descriptors::write`; the pointers are to a descriptor of the ring.
         unsafe {
             self.words.write_volatile(descriptor[0]);
@@ -275,8 +286,11 @@ mod tests {
     fn descriptors_lie_where_the_device_looks_for_them() {
         let region = Arc::new(Region::new(8192, false).unwrap());
         let ring = Descriptors::new(&region, 4096, 32);
-        ring.write(1, [0x1111, 0x2222]);
-        ring.write(33, [0x3333, 0x4444]);
+        // SAFETY: there is no device.
+        unsafe {
+            ring.write(1, [0x1111, 0x2222]);
+            ring.write(33, [0x3333, 0x4444]);
+        }
         assert_eq!(ring.read(1), [0x3333, 0x4444], "an index past the end wraps around");
         assert_eq!((ring.read(0), ring.status(1)), ([0; 2], 0x4444));
         let mut bytes = [0; 16];
@@ -290,7 +304,8 @@ mod tests {
         let ring = Descriptors::new(&region, 128, 32);
         assert_eq!((ring.run(62, 9).len(), ring.run(32, 9).len()), (2, 9));
         for (n, descriptor) in ring.run(30, 9).iter().enumerate() {
-            descriptor.write([n as u64, 7]);
+            // SAFETY: there is no device.
+            unsafe { descriptor.write([n as u64, 7]) };
             assert_eq!((descriptor.first(), descriptor.status()), (n as u64, 7));
         }
         assert_eq!((ring.read(30), ring.read(31)), ([0, 7], [1, 7]));

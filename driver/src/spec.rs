@@ -11,6 +11,7 @@ use crate::cable::{self, CableConfig};
 use crate::device::{Device, DeviceError, Features};
 use crate::drivers;
 use crate::pci::{BadAddress, PciAddress, System};
+use crate::settings::{NicSettings, SettingError};
 use crate::sys::MAX_INTERFACE_NAME;
 use crate::tap::{TapConfig, TapDevice};
 use crate::vfio::{Access, VfioFunction};
@@ -24,11 +25,45 @@ pub enum DeviceSpec {
     /// One end of an in-memory cable, by name: whoever opens the name first gets one end, whoever
     /// opens it next in the same process the other.
     Cable(String),
-    /// A network card behind an IOMMU, by its PCI address.
-    Pci(PciAddress),
-    /// A network card that is driven without an IOMMU, by its PCI address. See
+    /// A network card behind an IOMMU.
+    Pci(PciSpec),
+    /// A network card that is driven without an IOMMU. See
     /// [`NOIOMMU_WARNING`](crate::vfio::NOIOMMU_WARNING).
-    PciNoIommu(PciAddress),
+    PciNoIommu(PciSpec),
+}
+
+/// A network card by its PCI address, and what it is set to: `0000:01:00.0,vlan=5,flow-control=full`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PciSpec {
+    /// Where it is.
+    pub address: PciAddress,
+    /// What it is set to.
+    pub settings: NicSettings,
+}
+
+impl From<PciAddress> for PciSpec {
+    /// The card as the driver sets it up by itself.
+    fn from(address: PciAddress) -> PciSpec {
+        PciSpec { address, settings: NicSettings::default() }
+    }
+}
+
+impl FromStr for PciSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<PciSpec, SpecError> {
+        let (address, settings) = match text.split_once(',') {
+            Some((address, settings)) => (address, settings.parse()?),
+            None => (text, NicSettings::default()),
+        };
+        Ok(PciSpec { address: address.parse()?, settings })
+    }
+}
+
+impl fmt::Display for PciSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.address, self.settings)
+    }
 }
 
 /// Why a string names no device.
@@ -50,20 +85,32 @@ pub enum SpecError {
     /// What follows `pci:` is no PCI address.
     #[error(transparent)]
     BadAddress(#[from] BadAddress),
+    /// What follows a card's address is none of its settings.
+    #[error(transparent)]
+    BadSetting(#[from] SettingError),
+    /// Only cards have settings.
+    #[error("`{0}` has settings behind a comma, which only cards (pci:ADDRESS) take")]
+    NoSettings(String),
 }
 
 const ALLOWED: &str = "allowed are tap:NAME, such as `tap:bw0`, cable:NAME, such as `cable:a`, and \
-                       pci:ADDRESS, such as `pci:0000:01:00.0`";
+                       pci:ADDRESS, such as `pci:0000:01:00.0`, with settings behind it, such as \
+                       `pci:0000:01:00.0,vlan=5`";
 
 /// What the writer of a bare name may have meant.
 fn suggestion(text: &str) -> String {
-    if text.parse::<PciAddress>().is_ok() {
+    if is_card(text) {
         return format!("; did you mean `pci:{text}`?");
     }
     match check_interface_name(text) {
         Ok(()) => format!("; did you mean `tap:{text}`?"),
         Err(_) => String::new(),
     }
+}
+
+/// True for an address of a card, whatever follows it.
+fn is_card(text: &str) -> bool {
+    text.split(',').next().is_some_and(|address| address.parse::<PciAddress>().is_ok())
 }
 
 /// Refuses names that the kernel refuses for an interface (`dev_valid_name`), so that the reason
@@ -86,7 +133,7 @@ impl FromStr for DeviceSpec {
 
     fn from_str(text: &str) -> Result<DeviceSpec, SpecError> {
         let no_kind = || SpecError::NoKind(text.to_owned());
-        if text.parse::<PciAddress>().is_ok() {
+        if is_card(text) {
             // An address has colons of its own, and the first one ends no kind.
             return Err(no_kind());
         }
@@ -99,7 +146,10 @@ impl FromStr for DeviceSpec {
             "" => return Err(no_kind()),
             _ => return Err(SpecError::UnknownKind(kind.to_owned())),
         };
-        check_interface_name(name)?;
+        check_interface_name(name.split(',').next().unwrap_or(name))?;
+        if name.contains(',') {
+            return Err(SpecError::NoSettings(text.to_owned()));
+        }
         Ok(make(name.to_owned()))
     }
 }
@@ -109,8 +159,8 @@ impl fmt::Display for DeviceSpec {
         match self {
             DeviceSpec::Tap(name) => write!(f, "tap:{name}"),
             DeviceSpec::Cable(name) => write!(f, "cable:{name}"),
-            DeviceSpec::Pci(address) => write!(f, "pci:{address}"),
-            DeviceSpec::PciNoIommu(address) => write!(f, "pci-noiommu:{address}"),
+            DeviceSpec::Pci(card) => write!(f, "pci:{card}"),
+            DeviceSpec::PciNoIommu(card) => write!(f, "pci-noiommu:{card}"),
         }
     }
 }
@@ -159,19 +209,20 @@ pub fn open_device(
             config.mtu = options.mtu.unwrap_or(config.mtu);
             Ok(Arc::new(cable::open_named(config)?))
         }
-        DeviceSpec::Pci(address) => open_pci(spec, *address, Access::Auto, options),
-        DeviceSpec::PciNoIommu(address) => open_pci(spec, *address, Access::NoIommu, options),
+        DeviceSpec::Pci(card) => open_pci(spec, card, Access::Auto, options),
+        DeviceSpec::PciNoIommu(card) => open_pci(spec, card, Access::NoIommu, options),
     }
 }
 
 fn open_pci(
     spec: &DeviceSpec,
-    address: PciAddress,
+    card: &PciSpec,
     access: Access,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Device>, DeviceError> {
-    let function = VfioFunction::open(&System::default(), address, access);
-    drivers::open(Arc::new(function.map_err(|error| error.on_open(spec.to_string()))?), options)
+    let function = VfioFunction::open(&System::default(), card.address, access)
+        .map_err(|error| error.on_open(spec.to_string()))?;
+    drivers::open(Arc::new(function), &card.settings, options)
 }
 
 #[cfg(test)]
@@ -186,6 +237,8 @@ mod tests {
             "tap:fifteen-bytes-x",
             "pci:0000:01:00.0",
             "pci-noiommu:10000:e1:1f.7",
+            "pci:0000:01:00.0,mac=02:00:00:00:00:05,promisc,vlan=5,rss-table=0/1",
+            "pci-noiommu:0000:01:00.0,flow-control=full",
         ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
@@ -209,6 +262,13 @@ mod tests {
             ("tap:bw%d", "`bw%d` cannot"),
             ("pci:eth0", "`eth0` is not a PCI address"),
             ("pci:", "such as `0000:01:00.0`"),
+            ("pci:,vlan=5", "such as `0000:01:00.0`"),
+            ("pci:vlan=5,01:00.0", "no setting of a card"),
+            ("pci:01:00.0,", "`` is no setting of a card; there are mac="),
+            ("pci:01:00.0,vlan=0", "write it as `vlan=5`"),
+            ("01:00.0,vlan=5", "did you mean `pci:01:00.0,vlan=5`?"),
+            ("tap:bw0,vlan=5", "only cards (pci:ADDRESS)"),
+            ("tap:,vlan=5", "`` cannot be a device's name"),
             ("01:00.0", "did you mean `pci:01:00.0`?"),
             ("0000:01:00.0", "did you mean `pci:0000:01:00.0`?"),
         ] {

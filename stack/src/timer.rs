@@ -129,11 +129,10 @@ impl Wheel {
         let node = self.node_mut(index);
         let key = TimerKey { node: index, generation: node.generation };
         let next_free = node.next;
-        node.tick = tick;
         node.token = token;
         self.free = next_free;
         self.len += 1;
-        self.link(index);
+        self.link(index, tick);
         key
     }
 
@@ -154,8 +153,16 @@ impl Wheel {
         let runs = self.get(key.node).is_some_and(|node| node.generation == key.generation);
         if runs {
             self.unlink(key.node);
-            self.node_mut(key.node).tick = at.as_nanos().div_ceil(TICK_NS);
-            self.link(key.node);
+            self.link(key.node, at.as_nanos().div_ceil(TICK_NS));
+        }
+        runs
+    }
+
+    /// Has a timer fire as another token. False if it has fired or been cancelled before.
+    pub fn rename(&mut self, key: TimerKey, token: u32) -> bool {
+        let runs = self.get(key.node).is_some_and(|node| node.generation == key.generation);
+        if runs {
+            self.node_mut(key.node).token = token;
         }
         runs
     }
@@ -230,11 +237,12 @@ impl Wheel {
         level as usize * SLOTS + slot
     }
 
-    fn link(&mut self, index: u32) {
-        let tick = self.node(index).tick;
+    /// Puts a node into the list of `tick`.
+    fn link(&mut self, index: u32, tick: u64) {
         let list = self.list_of(tick);
         let next = self.heads[list];
         let node = self.node_mut(index);
+        node.tick = tick;
         node.next = next;
         node.prev = NIL;
         if next != NIL {
@@ -288,7 +296,7 @@ impl Wheel {
                 fired.push(token);
                 self.release(index);
             } else {
-                self.link(index);
+                self.link(index, tick);
             }
             index = next;
         }

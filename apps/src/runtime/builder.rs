@@ -81,7 +81,8 @@ impl Builder {
         }
     }
 
-    /// The device to run on.
+    /// The device to run on. A card's settings are part of its name
+    /// (`"pci:0000:01:00.0,vlan=5".parse()`), or fields of [`PciSpec`](crate::PciSpec).
     pub fn device(mut self, device: DeviceSpec) -> Builder {
         self.device = Some(device);
         self

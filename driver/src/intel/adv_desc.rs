@@ -65,6 +65,10 @@ impl Format for Advanced {
         Some([u64::from(lens), u64::from(mss_l4len_idx) << 32 | u64::from(tucmd)])
     }
 
+    fn spares_context(_offload: &Offload) -> bool {
+        true
+    }
+
     fn template(offload: &Offload, len: u32, index: u8) -> u64 {
         let mut command = DEXT | DTYP_DATA | IFCS;
         let mut options = u32::from(index) << IDX_SHIFT;

@@ -71,6 +71,11 @@ impl Format for Extended {
         Some([l4 << 32 | ip, segmentation << 32 | u64::from(command)])
     }
 
+    /// §7.2.6: the device counts the payload of a large segment down in it.
+    fn spares_context(offload: &Offload) -> bool {
+        offload.mss == 0
+    }
+
     fn template(offload: &Offload, _len: u32, _index: u8) -> u64 {
         let mut command = DEXT | DTYP_DATA | IFCS;
         let mut options = 0;

@@ -171,6 +171,9 @@ pub(crate) trait Format: std::fmt::Debug + 'static {
     /// share it.
     fn context(offload: &Offload, index: u8) -> Option<[u64; 2]>;
 
+    /// True if the frame leaves its context as it was, so that the next one can share it.
+    fn spares_context(offload: &Offload) -> bool;
+
     /// The second word of each of the frame's data descriptors, without length, EOP and RS.
     fn template(offload: &Offload, len: u32, index: u8) -> u64;
 

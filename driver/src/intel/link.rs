@@ -1,33 +1,13 @@
-//! The link: the PHY behind MDIC, autonegotiation, speed, pause frames.
+//! The link: autonegotiation, speed, pause frames.
 //!
 //! Autonegotiation takes the PHY and its peer 0.5 to several seconds; nobody waits for it here. It
 //! is started when the device is brought up, and the link is told when it is there.
 
-use std::thread;
-use std::time::Duration;
-
-use super::hw::{ALL_ONES, Hw, Until};
-use super::regs::{self, CTRL, MDIC, STATUS, ctrl, status};
+use super::hw::{ALL_ONES, Hw};
+use super::phy::{Phy, PhySharing};
+use super::regs::{self, CTRL, STATUS, ctrl, status};
 use crate::bus::BusError;
 use crate::device::LinkState;
-
-/// How long one access to the PHY may take; 64 µs at the MDIO clock (82576 §3.6.1.3).
-const MDIC_WAIT: Duration = Duration::from_millis(10);
-
-/// Attempts at a PHY register that reports an error, which a PHY just out of reset may do.
-const MDIC_ATTEMPTS: u32 = 3;
-
-/// Address of the internal PHY.
-const PHY_ADDRESS: u32 = 1 << 21;
-
-/// Bits of MDIC (82576 §8.2.4).
-mod mdic {
-    pub(super) const REG_SHIFT: u32 = 16;
-    pub(super) const OP_WRITE: u32 = 1 << 26;
-    pub(super) const OP_READ: u32 = 2 << 26;
-    pub(super) const READY: u32 = 1 << 28;
-    pub(super) const ERROR: u32 = 1 << 30;
-}
 
 /// Registers of every gigabit PHY (IEEE 802.3 clause 22).
 mod mii {
@@ -43,22 +23,48 @@ mod mii {
 }
 
 /// Who may ask whom to pause (IEEE 802.3 annex 31B).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum FlowControl {
     /// Pause frames are neither sent nor obeyed: a full ring drops, and TCP slows down.
     #[default]
     Off,
     /// Pause frames are obeyed but not sent.
     Receive,
+    /// Pause frames are sent but not obeyed.
+    Transmit,
     /// Both, where the peer agrees.
     Full,
 }
 
+/// Pause frames as they are used on a link that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PauseFrames {
+    /// Those of the peer are obeyed.
+    pub obeyed: bool,
+    /// We send some when the packet buffer fills.
+    pub sent: bool,
+}
+
 impl FlowControl {
+    /// All that can be asked for.
+    pub const ALL: [FlowControl; 4] =
+        [FlowControl::Off, FlowControl::Receive, FlowControl::Transmit, FlowControl::Full];
+
+    /// As a user writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FlowControl::Off => "off",
+            FlowControl::Receive => "rx",
+            FlowControl::Transmit => "tx",
+            FlowControl::Full => "full",
+        }
+    }
+
     /// Bits of ANAR that offer it (IEEE 802.3 table 28B-2).
     fn advertised(self) -> u16 {
         match self {
             FlowControl::Off => 0,
+            FlowControl::Transmit => mii::ASYMMETRIC,
             FlowControl::Receive | FlowControl::Full => mii::PAUSE | mii::ASYMMETRIC,
         }
     }
@@ -76,54 +82,30 @@ impl FlowControl {
             {
                 ctrl::RFCE
             }
-            FlowControl::Full | FlowControl::Receive => 0,
+            // The partner obeys pause frames, whether or not it sends some.
+            FlowControl::Transmit
+                if ours & partner & mii::ASYMMETRIC != 0 && partner & mii::PAUSE != 0 =>
+            {
+                ctrl::TFCE
+            }
+            FlowControl::Full | FlowControl::Receive | FlowControl::Transmit => 0,
         }
     }
-}
-
-fn mdic(hw: &Hw, register: u32, operation: u32, data: u16) -> Result<u16, BusError> {
-    let command = register << mdic::REG_SHIFT | PHY_ADDRESS | operation | u32::from(data);
-    let until = Until {
-        condition: "READY after a PHY access",
-        mask: mdic::READY,
-        value: mdic::READY,
-        within: MDIC_WAIT,
-    };
-    let mut value = 0;
-    for _ in 0..MDIC_ATTEMPTS {
-        hw.write(MDIC, command);
-        value = hw.wait(MDIC, until)?;
-        if value & mdic::ERROR == 0 {
-            return Ok(value as u16);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Err(BusError::Timeout {
-        register: MDIC.name,
-        condition: "a PHY access without ERROR",
-        waited: MDIC_WAIT,
-        value,
-    })
-}
-
-/// Reads a register of the PHY.
-pub(crate) fn phy_read(hw: &Hw, register: u32) -> Result<u16, BusError> {
-    mdic(hw, register, mdic::OP_READ, 0)
-}
-
-/// Writes a register of the PHY.
-pub(crate) fn phy_write(hw: &Hw, register: u32, value: u16) -> Result<(), BusError> {
-    mdic(hw, register, mdic::OP_WRITE, value).map(|_| ())
 }
 
 /// Takes the PHY out of power-down and lets it negotiate speed, duplex and pause frames
 /// (82576 §4.5.7 with the MAC following the PHY, CTRL.SLU).
-pub(crate) fn start_negotiation(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+pub(crate) fn start_negotiation(
+    hw: &Hw,
+    sharing: PhySharing,
+    flow: FlowControl,
+) -> Result<(), BusError> {
     hw.modify(CTRL, ctrl::ILOS | ctrl::FRCSPD | ctrl::FRCDPLX, ctrl::SLU | ctrl::FD);
-    let offered = phy_read(hw, mii::ANAR)? & !(mii::PAUSE | mii::ASYMMETRIC);
-    phy_write(hw, mii::ANAR, offered | flow.advertised())?;
-    let control = phy_read(hw, mii::BMCR)? & !(mii::BMCR_POWER_DOWN | mii::BMCR_ISOLATE);
-    phy_write(hw, mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
+    let phy = Phy::take(hw, sharing)?;
+    let offered = phy.read(mii::ANAR)? & !(mii::PAUSE | mii::ASYMMETRIC);
+    phy.write(mii::ANAR, offered | flow.advertised())?;
+    let control = phy.read(mii::BMCR)? & !(mii::BMCR_POWER_DOWN | mii::BMCR_ISOLATE);
+    phy.write(mii::BMCR, control | mii::BMCR_AUTONEG | mii::BMCR_RESTART)
 }
 
 /// Fill levels of a receive packet buffer of `buffer` bytes below which the peer may send again and
@@ -157,7 +139,7 @@ pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, buffer: u32, fr
     hw.write(regs::FCTTV, PAUSE_TIME);
     let (low, high) = match flow {
         FlowControl::Off | FlowControl::Receive => (0, 0),
-        FlowControl::Full => {
+        FlowControl::Transmit | FlowControl::Full => {
             let (low, high) = watermarks(buffer, frame);
             (low | XON_ENABLE, high)
         }
@@ -168,15 +150,28 @@ pub(crate) fn configure_flow_control(hw: &Hw, flow: FlowControl, buffer: u32, fr
 }
 
 /// Turns on what was negotiated. To be called when the link has come up.
-pub(crate) fn resolve_flow_control(hw: &Hw, flow: FlowControl) -> Result<(), BusError> {
+pub(crate) fn resolve_flow_control(
+    hw: &Hw,
+    sharing: PhySharing,
+    flow: FlowControl,
+) -> Result<(), BusError> {
     let bits = match flow {
         FlowControl::Off => 0,
-        FlowControl::Receive | FlowControl::Full => {
-            flow.resolve(phy_read(hw, mii::ANAR)?, phy_read(hw, mii::ANLPAR)?)
+        FlowControl::Receive | FlowControl::Transmit | FlowControl::Full => {
+            let phy = Phy::take(hw, sharing)?;
+            flow.resolve(phy.read(mii::ANAR)?, phy.read(mii::ANLPAR)?)
         }
     };
     hw.modify(CTRL, ctrl::RFCE | ctrl::TFCE, bits);
     Ok(())
+}
+
+/// Pause frames as the MAC uses them; none while the device does not answer.
+pub(crate) fn pause_frames(hw: &Hw) -> PauseFrames {
+    match hw.read(CTRL) {
+        ALL_ONES => PauseFrames::default(),
+        bits => PauseFrames { obeyed: bits & ctrl::RFCE != 0, sent: bits & ctrl::TFCE != 0 },
+    }
 }
 
 /// The link's state, as the MAC has it from the PHY. A device that is gone has none.
@@ -221,6 +216,10 @@ mod tests {
             (FlowControl::Full, 0, 0),
             (FlowControl::Receive, both, ctrl::RFCE),
             (FlowControl::Receive, 0, 0),
+            (FlowControl::Transmit, both, ctrl::TFCE),
+            // A partner that obeys only if it may send, too, and one that only sends.
+            (FlowControl::Transmit, mii::PAUSE, 0),
+            (FlowControl::Transmit, asymmetric, 0),
         ] {
             assert_eq!(
                 wanted.resolve(wanted.advertised(), partner),

@@ -1,12 +1,12 @@
-//! Intel's gigabit controllers: igb (82576 to I211) and e1000e (82571 to 82583), with a
-//! copper PHY. What is known and not driven has its reason in `undriven`: the 82575, whose interrupts
-//! differ, and whatever is for fibre, SerDes, SGMII or a backplane.
+//! Intel's gigabit controllers: igb (82575 to I211) and e1000e (82571 to 82583), with a copper PHY.
+//! What is known and not driven has its reason in `undriven`: whatever is for fibre, SerDes, SGMII or
+//! a backplane.
 //!
 //! ```text
 //!   open ─▶ family by id ─▶ bring-up (igb/init, e1000e/init) ─▶ NicDevice ─▶ queues
 //!
 //!   queue      rx, tx rings in any format        format, adv_desc, ext_desc   descriptors
-//!   nic        control plane of both             hw, regs, link               registers, PHY
+//!   nic        control plane of both             hw, regs, link, phy          registers, PHY
 //!   igb        advanced descriptors, a queue's own interrupt, RSS over up to 16 queues, VFs
 //!   e1000e     extended descriptors, two queues
 //! ```
@@ -16,11 +16,15 @@
 mod adv_desc;
 pub mod e1000e;
 mod ext_desc;
+mod filters;
 mod format;
+#[cfg(any(test, feature = "model"))]
+pub mod hostile;
 mod hw;
 pub mod igb;
 mod link;
 mod nic;
+mod phy;
 mod queue;
 mod regs;
 mod rx;
@@ -30,7 +34,7 @@ mod undriven;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-pub use link::FlowControl;
+pub use link::{FlowControl, PauseFrames};
 pub(crate) use undriven::undriven;
 
 use crate::bus::{BusError, Function};
@@ -41,9 +45,16 @@ use crate::rss;
 /// Intel's vendor id.
 pub const VENDOR: u16 = 0x8086;
 
-/// Largest frame of both families without the Ethernet header and check sequence (82576 §7.1.2,
-/// 82574 §1.3: 9.5 KiB and 9,234 bytes on the wire).
+/// Largest frame of any of them without the Ethernet header and check sequence (82576 §7.1.2: 9.5 KiB
+/// on the wire); e1000e's is 9,212.
 pub const MAX_MTU: u16 = 9216;
+
+/// Longest time between two interrupts of a queue that can be asked for, in microseconds: igb's
+/// register holds 13 bits of them (82576 §8.8.14), e1000e's twice as many (82574 §10.2.4.10).
+pub const MAX_INTERRUPT_INTERVAL_US: u16 = 0x1fff;
+
+/// Most addresses that a device takes frames for beside its own.
+pub const MAX_STATIONS: usize = regs::STATION_ADDRESSES as usize - 1;
 
 /// Smallest MTU of IPv4 that everybody can send (RFC 791 §3.2).
 const MIN_MTU: u16 = 68;
@@ -103,6 +114,8 @@ pub struct NicConfig {
     pub mtu: u16,
     /// Offer checksum and segmentation offload.
     pub offloads: bool,
+    /// The address to be, instead of the device's own. Not for virtual functions.
+    pub mac: Option<MacAddr>,
     /// Strip VLAN tags from received frames and offer to insert them.
     pub vlan: bool,
     /// Take frames for everybody.
@@ -113,7 +126,8 @@ pub struct NicConfig {
     pub rss_table: [u8; 128],
     /// Pause frames.
     pub flow_control: FlowControl,
-    /// Least microseconds between two interrupts of a queue.
+    /// Least microseconds between two interrupts of a queue, up to
+    /// [`MAX_INTERRUPT_INTERVAL_US`]; 0 turns moderation off.
     pub interrupt_interval_us: u16,
     /// For tests of the IOMMU: names an address where nothing is mapped for every frame to send.
     pub send_unmapped: bool,
@@ -129,6 +143,7 @@ impl NicConfig {
             tx_ring: 512,
             mtu: 1500,
             offloads: true,
+            mac: None,
             vlan: false,
             promiscuous: false,
             rss_key: rss::DEFAULT_KEY,
@@ -163,10 +178,24 @@ impl NicConfig {
         if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             return wrong(format!("the MTU is {MIN_MTU} to {MAX_MTU} bytes, not {}", self.mtu));
         }
-        if self.rss_table.iter().any(|queue| u16::from(*queue) >= self.queues) {
-            return wrong("the RSS table names a queue that does not exist".into());
+        self.check_table(&self.rss_table)?;
+        let interval = self.interrupt_interval_us;
+        if interval > MAX_INTERRUPT_INTERVAL_US {
+            return wrong(format!(
+                "two interrupts are at most {MAX_INTERRUPT_INTERVAL_US} µs apart, not {interval}"
+            ));
         }
         Ok(())
+    }
+
+    fn check_table(&self, table: &[u8; regs::RETA_LEN]) -> Result<(), DeviceError> {
+        match table.iter().find(|queue| u16::from(**queue) >= self.queues) {
+            Some(queue) => Err(DeviceError::Config(format!(
+                "the RSS table names queue {queue}, which does not exist: there are {} (`--cores`)",
+                self.queues
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -230,6 +259,10 @@ pub trait Nic: Device {
 
     /// Sets the least microseconds between two interrupts of a queue; 0 turns moderation off.
     fn set_moderation(&self, interval_us: u16);
+
+    /// Pause frames as they are used now: what both sides have agreed on, once
+    /// [`Device::poll_link`] has told that the link is up.
+    fn pause_frames(&self) -> PauseFrames;
 
     /// Negotiates pause frames anew; the link goes down meanwhile.
     ///

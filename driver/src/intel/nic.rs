@@ -9,14 +9,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::filters::Filters;
 use super::hw::{Hw, Reg};
 use super::link;
+use super::phy::PhySharing;
 use super::queue::NicSeed;
-use super::regs::{self, CTRL, MTA, RAH, RAL, RCTL, STATISTICS, Statistic, VFTA, ctrl, rah, rctl};
-use super::{FlowControl, Nic, NicConfig, Support};
+use super::regs::{self, CTRL, MTA, RAH, RAL, STATISTICS, Statistic, VFTA, ctrl, rah};
+use super::{FlowControl, MAX_STATIONS, Nic, NicConfig, PauseFrames, Support};
 use crate::bus::BusError;
 use crate::device::{
     Capabilities, Device, DeviceError, Features, LinkState, MacAddr, QueueId, QueueSeed,
@@ -49,6 +51,20 @@ pub(crate) struct RingPlaces {
     pub(crate) buffer_len: u32,
 }
 
+/// How a device stands that may lose its queues without having been asked to: a virtual function,
+/// when its physical one is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Queues can be used.
+    Working,
+    /// Queues are off, and will have to be started anew.
+    Lost,
+}
+
+/// Says that a device does no DMA for a queue. Made where a queue is stopped, and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Quiet(());
+
 /// What differs between the families. All of it is called under the core's lock, but for `arm`,
 /// `disarm` and the two tails, which touch registers of one queue alone.
 pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
@@ -70,6 +86,14 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn disarm(&self, queue: u16);
     /// Acknowledges the interrupt that tells of the link.
     fn acknowledge_link(&self);
+    /// Looks whether the device has lost its queues, and goes on with getting them back; never waits.
+    /// Between a loss and the next `Working` it says `Lost` at least once.
+    ///
+    /// # Errors
+    /// [`BusError::Unsupported`] if they cannot be had back.
+    fn stand(&self) -> Result<Standing, BusError> {
+        Ok(Standing::Working)
+    }
     /// Prepares the device for firing vectors by hand; `end_vector_test` takes that back.
     fn begin_vector_test(&self, vectors: u16);
     /// Fires one vector.
@@ -78,8 +102,12 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     /// Least microseconds between two interrupts of a queue.
     fn set_moderation(&self, queue: u16, interval_us: u16);
     fn context_index(&self, queue: u16) -> u8;
+    /// False if queues share one context, which each changes for all.
+    fn context_lasts(&self) -> bool;
     /// Offers that this device cannot make.
     fn missing(&self) -> Features;
+    /// How the PHY is taken, which a virtual function has none of.
+    fn phy_sharing(&self) -> PhySharing;
     /// Bytes of the packet buffer's receive part.
     fn receive_buffer(&self) -> u32;
     /// False for a virtual function, whose filters belong to the physical one.
@@ -87,17 +115,6 @@ pub(crate) trait Family: std::fmt::Debug + Send + Sync + 'static {
     fn statistics(&self) -> &'static [Statistic] {
         STATISTICS
     }
-}
-
-/// Addresses and modes that frames are let in by.
-#[derive(Clone, Debug, Default)]
-struct Filters {
-    /// Beside the device's own.
-    stations: Vec<MacAddr>,
-    multicast: Vec<MacAddr>,
-    promiscuous: bool,
-    all_multicast: bool,
-    vlans: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -109,7 +126,9 @@ struct State {
     filters: Filters,
     /// Totals by statistic: the registers forget when they are read.
     totals: Vec<u64>,
-    last_link: Option<LinkState>,
+    /// The link as it was seen last, and as it was told last.
+    link: Option<LinkState>,
+    told_link: Option<LinkState>,
     flow_control: FlowControl,
 }
 
@@ -124,6 +143,9 @@ pub(crate) struct Core<F: Family> {
     vectors: Vec<RawFd>,
     /// A queue could not be stopped, so the device was cut off from memory.
     broken: AtomicBool,
+    /// How often the device has lost its queues, doubled, and one more while it has not got them
+    /// back: a queue looks at both without a lock.
+    losses: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -142,12 +164,16 @@ impl<F: Family> Core<F> {
             table: config.rss_table,
             filters: Filters { promiscuous: config.promiscuous, ..Filters::default() },
             totals: vec![0; family.statistics().len()],
-            last_link: None,
+            link: None,
+            told_link: None,
             flow_control: config.flow_control,
         };
         let state = Mutex::new(state);
-        let core = Core { family, config, support, mac, vectors, broken: false.into(), state };
-        core.apply_filters(&core.lock().filters);
+        let (broken, losses) = (false.into(), 0.into());
+        let core = Core { family, config, support, mac, vectors, broken, losses, state };
+        if core.family.owns_filters() {
+            core.lock().filters.apply(core.hw());
+        }
         Arc::new(core)
     }
 
@@ -162,6 +188,58 @@ impl<F: Family> Core<F> {
 
     pub(crate) fn vector(&self, queue: u16) -> Option<RawFd> {
         self.vectors.get(usize::from(queue)).copied()
+    }
+
+    /// Becomes readable when the link may have changed.
+    pub(crate) fn link_vector(&self) -> Option<RawFd> {
+        self.vector(self.config.queues)
+    }
+
+    /// Takes the interrupt that tells of the link, if there is one.
+    pub(crate) fn take_link_event(&self) {
+        if self.link_vector().is_some_and(sys::drain_eventfd) {
+            self.family.acknowledge_link();
+        }
+    }
+
+    /// A look at the link, for a queue's engine: without waiting for whoever has the device now.
+    pub(crate) fn watch(&self) {
+        match self.state.try_lock() {
+            Ok(mut state) => self.watch_link(&mut state),
+            Err(TryLockError::Poisoned(state)) => self.watch_link(&mut state.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    /// Looks at the device and the link, and does what a change asks for.
+    fn watch_link(&self, state: &mut State) {
+        match self.family.stand() {
+            Ok(Standing::Working) => self.losses.fetch_add(self.losses() & 1, Ordering::Relaxed),
+            Ok(Standing::Lost) => self.losses.fetch_add(!self.losses() & 1, Ordering::Relaxed),
+            Err(_) => {
+                self.cut_off();
+                self.losses()
+            }
+        };
+        let now = self.link();
+        if state.link.replace(now) != Some(now) && now.up && self.family.owns_filters() {
+            // Without the PHY's answer the link works all the same, without pause frames.
+            let sharing = self.family.phy_sharing();
+            let _ = link::resolve_flow_control(self.hw(), sharing, state.flow_control);
+        }
+    }
+
+    /// The link, which a device without queues does not have.
+    fn link(&self) -> LinkState {
+        match self.losses() & 1 {
+            0 => link::state(self.hw()),
+            _ => LinkState { up: false, speed_mbps: None },
+        }
+    }
+
+    /// Odd while the device has lost its queues; see the field.
+    pub(crate) fn losses(&self) -> u32 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -192,6 +270,7 @@ impl<F: Family> Core<F> {
             max_frame: u32::from(self.config.mtu) + ETHERNET_LEN + VLAN_LEN,
             max_tso: TSO_MAX_BYTES + 240,
             context_index: self.family.context_index(queue),
+            context_lasts: self.family.context_lasts(),
         }
     }
 
@@ -220,10 +299,10 @@ impl<F: Family> Core<F> {
 
     /// Turns a queue off. A device that does not stop is cut off from all memory: whatever happens,
     /// it does no DMA for this queue when this returns.
-    pub(crate) fn stop_queue(&self, queue: u16) {
+    pub(crate) fn stop_queue(&self, queue: u16) -> Quiet {
         let mut state = self.lock();
         if !std::mem::take(&mut state.running[usize::from(queue)]) {
-            return;
+            return Quiet(());
         }
         let last = !state.running.contains(&true);
         if !last {
@@ -232,14 +311,37 @@ impl<F: Family> Core<F> {
         match self.family.stop_queue(queue, last) {
             // A device that is gone does nothing any more.
             Ok(()) | Err(BusError::Gone) => {}
-            Err(_) => {
-                self.broken.store(true, Ordering::Relaxed);
-                if self.hw().function().set_bus_master(false).is_err() {
-                    // The last resort takes the configuration with it, and so DMA.
-                    let _ = self.hw().function().reset();
-                }
-            }
+            Err(_) => self.cut_off(),
         }
+        Quiet(())
+    }
+
+    /// Keeps the device from all memory, for good.
+    fn cut_off(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        if self.hw().function().set_bus_master(false).is_err() {
+            // The last resort takes the configuration with it, and so DMA.
+            let _ = self.hw().function().reset();
+        }
+    }
+
+    /// Makes sure that a queue is off which the device has lost; it stays one that is to run.
+    pub(crate) fn halt_queue(&self, queue: u16) -> Quiet {
+        let _state = self.lock();
+        match self.family.stop_queue(queue, false) {
+            Ok(()) | Err(BusError::Gone) => {}
+            Err(_) => self.cut_off(),
+        }
+        Quiet(())
+    }
+
+    /// Turns a queue on again that was halted.
+    pub(crate) fn resume_queue(&self, queue: u16, places: &RingPlaces) -> Result<(), BusError> {
+        let state = self.lock();
+        self.family.start_queue(queue, places)?;
+        self.family.write_table(&effective_table(&state));
+        self.family.start_receiving();
+        Ok(())
     }
 
     /// Fires every vector once and waits for its eventfd.
@@ -264,48 +366,6 @@ impl<F: Family> Core<F> {
         Ok(fired)
     }
 
-    /// Writes the filters to RAL/RAH, MTA, VFTA and RCTL (82576 §7.1.1).
-    fn apply_filters(&self, filters: &Filters) {
-        if !self.family.owns_filters() {
-            return;
-        }
-        let hw = self.hw();
-        for (i, station) in (1..regs::STATION_ADDRESSES)
-            .zip(filters.stations.iter().map(Some).chain(std::iter::repeat(None)))
-        {
-            let (low, high) = station.map_or((0, 0), |mac| station_words(*mac));
-            hw.write(RAH.nth(i, 8), 0);
-            hw.write(RAL.nth(i, 8), low);
-            hw.write(RAH.nth(i, 8), high);
-        }
-        let mut table = [0u32; regs::TABLE_WORDS as usize];
-        for mac in &filters.multicast {
-            let hash = multicast_hash(*mac);
-            table[usize::from(hash >> 5)] |= 1 << (hash & 31);
-        }
-        for (i, word) in (0..).zip(table) {
-            hw.write(MTA.nth(i, 4), word);
-        }
-        let mut vlans = [0u32; regs::TABLE_WORDS as usize];
-        for vlan in &filters.vlans {
-            vlans[usize::from(vlan >> 5 & 127)] |= 1 << (vlan & 31);
-        }
-        for (i, word) in (0..).zip(vlans) {
-            hw.write(VFTA.nth(i, 4), word);
-        }
-        let mut bits = 0;
-        if filters.promiscuous {
-            bits |= rctl::UPE | rctl::MPE;
-        }
-        if filters.all_multicast {
-            bits |= rctl::MPE;
-        }
-        if !filters.vlans.is_empty() {
-            bits |= rctl::VFE;
-        }
-        hw.modify(RCTL, rctl::UPE | rctl::MPE | rctl::VFE, bits);
-    }
-
     fn change_filters(&self, change: impl FnOnce(&mut Filters)) -> Result<(), DeviceError> {
         if !self.family.owns_filters() {
             return Err(DeviceError::Config(
@@ -315,14 +375,14 @@ impl<F: Family> Core<F> {
         let mut state = self.lock();
         let mut wanted = state.filters.clone();
         change(&mut wanted);
-        let most = regs::STATION_ADDRESSES as usize - 1;
-        if wanted.stations.len() > most {
-            return Err(DeviceError::Config(format!("the device holds {most} more addresses")));
+        if wanted.stations.len() > MAX_STATIONS {
+            let text = format!("the device holds {MAX_STATIONS} more addresses");
+            return Err(DeviceError::Config(text));
         }
         if wanted.vlans.iter().any(|vlan| *vlan > 4095) {
             return Err(DeviceError::Config("a VLAN has a number below 4096".into()));
         }
-        self.apply_filters(&wanted);
+        wanted.apply(self.hw());
         state.filters = wanted;
         Ok(())
     }
@@ -354,30 +414,27 @@ pub(crate) fn station_words(mac: MacAddr) -> (u32, u32) {
     (u32::from_le_bytes([a, b, c, d]), high)
 }
 
-/// Reads the address that the device loaded from its EEPROM.
+/// The address to be: the one that is wanted, else that which the device loaded from its EEPROM.
 ///
 /// # Errors
 /// [`BusError::Unsupported`] if it has none.
-pub(crate) fn read_station(hw: &Hw) -> Result<MacAddr, BusError> {
+pub(crate) fn station(hw: &Hw, wanted: Option<MacAddr>) -> Result<MacAddr, BusError> {
+    if let Some(mac) = wanted {
+        return Ok(mac);
+    }
     let (low, high) = (hw.read(RAL), hw.read(RAH));
     let [a, b, c, d] = low.to_le_bytes();
     let [e, f, ..] = high.to_le_bytes();
     let mac = MacAddr([a, b, c, d, e, f]);
     if mac == MacAddr::default() || mac.is_group() {
         return Err(BusError::Unsupported(format!(
-            "{} has no address: {} reads {low:#010x} and {} {high:#010x}",
+            "{} has no address: {} reads {low:#010x} and {} {high:#010x}; give it one with `mac=`",
             hw.function().address(),
             RAL.name,
             RAH.name,
         )));
     }
     Ok(mac)
-}
-
-/// The bit of the multicast table that an address falls on, with RCTL.MO = 0: bits 47 to 36
-/// (82576 §8.10.17).
-fn multicast_hash(mac: MacAddr) -> u16 {
-    u16::from(mac.0[4]) >> 4 | u16::from(mac.0[5]) << 4
 }
 
 /// A NIC of either family, opened and reset, without queues running.
@@ -402,26 +459,15 @@ impl<F: Family> Device for NicDevice<F> {
     }
 
     fn link(&self) -> LinkState {
-        link::state(self.0.hw())
+        self.0.link()
     }
 
     fn poll_link(&self) -> Option<LinkState> {
-        let core = &self.0;
-        if let Some(fd) = self.link_event_fd()
-            && sys::drain_eventfd(fd)
-        {
-            core.family.acknowledge_link();
-        }
-        let now = link::state(core.hw());
-        let mut state = core.lock();
-        if state.last_link.replace(now) == Some(now) {
-            return None;
-        }
-        if now.up && core.family.owns_filters() {
-            // Without the PHY's answer the link works all the same, without pause frames.
-            let _ = link::resolve_flow_control(core.hw(), state.flow_control);
-        }
-        Some(now)
+        self.0.take_link_event();
+        let mut state = self.0.lock();
+        self.0.watch_link(&mut state);
+        let now = state.link;
+        if std::mem::replace(&mut state.told_link, now) == now { None } else { now }
     }
 
     fn statistics(&self) -> Vec<(&'static str, u64)> {
@@ -501,7 +547,7 @@ impl<F: Family> Nic for NicDevice<F> {
     }
 
     fn link_event_fd(&self) -> Option<RawFd> {
-        self.0.vector(self.0.config.queues)
+        self.0.link_vector()
     }
 
     fn test_vectors(&self) -> Result<Vec<bool>, DeviceError> {
@@ -529,9 +575,7 @@ impl<F: Family> Nic for NicDevice<F> {
     }
 
     fn set_rss_table(&self, table: &[u8; regs::RETA_LEN]) -> Result<(), DeviceError> {
-        if table.iter().any(|queue| u16::from(*queue) >= self.0.config.queues) {
-            return Err(DeviceError::Config("the table names a queue that does not exist".into()));
-        }
+        self.0.config.check_table(table)?;
         let mut state = self.0.lock();
         state.table = *table;
         self.0.family.write_table(&effective_table(&state));
@@ -545,6 +589,10 @@ impl<F: Family> Nic for NicDevice<F> {
         }
     }
 
+    fn pause_frames(&self) -> PauseFrames {
+        link::pause_frames(self.0.hw())
+    }
+
     fn set_flow_control(&self, flow: FlowControl) -> Result<(), DeviceError> {
         if !self.0.family.owns_filters() {
             return Err(DeviceError::Config("a virtual function has no link of its own".into()));
@@ -553,7 +601,8 @@ impl<F: Family> Nic for NicDevice<F> {
         state.flow_control = flow;
         let (buffer, frame) = (self.0.family.receive_buffer(), self.0.config.frame_len());
         link::configure_flow_control(self.0.hw(), flow, buffer, frame);
-        link::start_negotiation(self.0.hw(), flow).map_err(super::device_error)
+        let sharing = self.0.family.phy_sharing();
+        link::start_negotiation(self.0.hw(), sharing, flow).map_err(super::device_error)
     }
 }
 
@@ -572,14 +621,6 @@ pub(crate) fn clear_filters(hw: &Hw, mac: MacAddr, vlan: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_multicast_address_falls_on_its_bit() {
-        // Bits 47 to 36 of the address, byte 5 being the highest.
-        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x10, 0x00])), 1);
-        assert_eq!(multicast_hash(MacAddr([0x01, 0, 0x5e, 0, 0x00, 0x01])), 16);
-        assert_eq!(multicast_hash(MacAddr::BROADCAST), 0xfff);
-    }
 
     #[test]
     fn station_addresses_are_little_endian() {

@@ -1,11 +1,15 @@
 //! One queue pair: two rings, their memory, and the doorbells.
 //!
+//! Queue 0 also looks after what belongs to no queue, the link: its engine sleeps on the link's
+//! interrupt as well as on its own, and looks when it wakes.
+//!
 //! No register is read while frames flow. A burst writes RDT once if the ring was refilled, and TDT
 //! once if something was put on the ring; whether the device is still there is looked up once in
 //! thousands of bursts, before sleeping, and when nothing goes out.
 
 use std::any::Any;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use super::hw::{Hw, Reg};
@@ -22,7 +26,7 @@ use crate::device::{
 };
 use crate::mem::{Pool, Region};
 use crate::ring::{DESCRIPTOR_LEN, Descriptors, HeaderArea};
-use crate::sys::{self, Clock};
+use crate::sys::{self, Clock, WaitSet};
 
 /// How often a queue looks whether its device is still there, idle or not: the kernel may want it
 /// back under full load, too. One register read in so many bursts is not on the hot path.
@@ -31,6 +35,10 @@ const POLLS_PER_LOOK: u32 = 4096;
 /// How long to sleep while the pool is too empty to post slots: nobody tells the queue that a slot
 /// has come home.
 const NO_BUFFER_WAIT_NS: u64 = 1_000_000;
+
+/// How long to sleep while the device has lost its queues: what is said about that may come without
+/// an interrupt, whose vector has been lost, too.
+const HALTED_WAIT_NS: u64 = 10_000_000;
 
 /// How long to sleep where the device has no interrupt for the queue.
 const NO_INTERRUPT_WAIT_NS: u64 = 100_000;
@@ -42,6 +50,9 @@ const LOOK_WAIT_NS: u64 = 1_000_000_000;
 /// How long the device may report none of the frames it has before that is counted. Between two
 /// reports are 32 descriptors at most, which take 1.7 s at 10 Mbit/s if each is a large segment.
 const STALL_NS: u64 = 2_000_000_000;
+
+/// The queue that looks after the link.
+const KEEPER: u16 = 0;
 
 /// An address bit that every IOMMU translates (they have 39 at least) and no mapping reaches.
 const NOTHING_MAPPED: u64 = 1 << 38;
@@ -60,8 +71,12 @@ impl<F: Family> QueueSeed for NicSeed<F> {
             core: self.core,
             queue: self.queue,
             running: None,
+            halted: None,
+            losses: 0,
             stopped: false,
             armed: false,
+            wait: None,
+            woken_by_other: true,
             polls: 0,
             gone: false,
             stall: StallWatch::default(),
@@ -76,6 +91,7 @@ impl<F: Family> QueueSeed for NicSeed<F> {
 struct Running<F: Family> {
     rx: RxRing<F::Format>,
     tx: TxRing<F::Format>,
+    places: RingPlaces,
     _mappings: [Box<dyn DmaMapping>; 2],
 }
 
@@ -105,8 +121,16 @@ struct NicQueue<F: Family> {
     /// Where RDT and TDT are.
     tails: [Reg; 2],
     running: Option<Running<F>>,
+    /// The same while the device has lost its queues: it has nothing of ours.
+    halted: Option<Running<F>>,
+    /// The device's count of losses (see [`Core::losses`]) when the queue was started.
+    losses: u32,
     stopped: bool,
     armed: bool,
+    /// Of the keeper: its own interrupt and the link's.
+    wait: Option<WaitSet>,
+    /// It was not this queue's interrupt that ended the last sleep.
+    woken_by_other: bool,
     polls: u32,
     /// The device was found to be gone, or was cut off.
     gone: bool,
@@ -122,11 +146,7 @@ fn region_len(config: &NicConfig) -> usize {
 }
 
 impl<F: Family> NicQueue<F> {
-    fn build(
-        &self,
-        pool: &Pool,
-        granted: Features,
-    ) -> Result<(Running<F>, RingPlaces), DeviceError> {
+    fn build(&self, pool: &Pool, granted: Features) -> Result<Running<F>, DeviceError> {
         let config = &self.core.config;
         let function = self.hw.function();
         let region = Region::new(region_len(config), function.needs_hugepages())
@@ -152,12 +172,12 @@ impl<F: Family> NicQueue<F> {
             true => Iova(packets.iova().0 | NOTHING_MAPPED),
             false => packets.iova(),
         };
-        let running = Running {
+        Ok(Running {
             rx: RxRing::new(rx, pool, packets.iova(), granted),
             tx: TxRing::new(tx, (headers, rings.iova()), (pool, sent), granted, limits),
+            places,
             _mappings: [rings, packets],
-        };
-        Ok((running, places))
+        })
     }
 
     /// Looks whether the device is still there and what it has sent: a register read and more, so
@@ -170,6 +190,10 @@ impl<F: Family> NicQueue<F> {
             let reason = format!("{} does not answer", self.hw.function().address());
             return Err(QueueError::Gone(io::Error::new(io::ErrorKind::NotConnected, reason)));
         }
+        if self.queue == KEEPER {
+            self.keep();
+        }
+        self.follow_losses();
         if let Some(running) = &mut self.running {
             running.tx.reclaim_past_lost();
             let (pending, reported) = (running.tx.pending(), running.tx.reported());
@@ -177,6 +201,64 @@ impl<F: Family> NicQueue<F> {
             self.counters.tx_stalls += u64::from(stalled);
         }
         Ok(())
+    }
+
+    /// Looks after the link.
+    fn keep(&mut self) {
+        if self.wait.is_some() && std::mem::take(&mut self.woken_by_other) {
+            self.counters.syscalls += 1;
+            self.core.take_link_event();
+        }
+        self.core.watch();
+    }
+
+    /// Lets go of everything when the device has lost its queues, and starts anew when it has them
+    /// back.
+    fn follow_losses(&mut self) {
+        let losses = self.core.losses();
+        if losses == self.losses {
+            return;
+        }
+        if let Some(mut running) = self.running.take() {
+            let quiet = self.core.halt_queue(self.queue);
+            self.counters.device_losses += 1;
+            self.counters.tx_lost += running.tx.pending() as u64;
+            running.rx.abandon(&quiet);
+            running.tx.abandon(&quiet);
+            self.halted = Some(running);
+        }
+        let Some(running) = self.halted.as_ref().filter(|_| losses & 1 == 0) else { return };
+        // If it fails the device has been lost again, which the next look tells.
+        if self.core.resume_queue(self.queue, &running.places).is_ok() {
+            self.losses = losses;
+            self.running = self.halted.take();
+            self.refill();
+        }
+    }
+
+    /// Posts slots, if there are descriptors for them.
+    #[inline]
+    fn refill(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if let Some(tail) = running.rx.refill(&mut self.counters) {
+            self.ring_rx(tail);
+        }
+    }
+
+    /// A burst while there is nothing to receive from and nothing to send to.
+    #[cold]
+    fn burst_at_rest(&mut self) -> Result<usize, QueueError> {
+        self.polls += 1;
+        if self.halted.is_some() && (self.gone || self.polls >= POLLS_PER_LOOK) {
+            self.look()?;
+        }
+        Ok(0)
+    }
+
+    /// What becomes readable when there is something to do.
+    fn sleep_fd(&self) -> Option<RawFd> {
+        let both = self.wait.as_ref().map(WaitSet::as_raw_fd);
+        both.or_else(|| self.core.vector(self.queue))
     }
 
     /// Gives the device the descriptors up to `tail`.
@@ -199,25 +281,33 @@ impl<F: Family> Queue for NicQueue<F> {
     }
 
     fn start(&mut self, pool: &Pool, wanted: Features) -> Result<Features, DeviceError> {
-        if self.stopped || self.running.is_some() {
+        if self.stopped || self.running.is_some() || self.halted.is_some() {
             return Err(DeviceError::Config("a queue is started once".into()));
         }
         let mut granted = wanted & self.capabilities().features;
         if !granted.contains(Features::TX_CHECKSUM) {
             granted.remove(Features::TSO4 | Features::TSO6);
         }
-        let (mut running, places) = self.build(pool, granted)?;
-        self.core.start_queue(self.queue, &places).map_err(device_error)?;
-        let tail = running.rx.refill(&mut self.counters);
-        self.running = Some(running);
-        if let Some(tail) = tail {
-            self.ring_rx(tail);
+        if let (KEEPER, Some(own), Some(link)) =
+            (self.queue, self.core.vector(self.queue), self.core.link_vector())
+        {
+            let wait = WaitSet::new(&[own, link]).map_err(|source| DeviceError::Os {
+                what: "cannot wait for a queue and the link".into(),
+                source,
+                fix: None,
+            })?;
+            self.wait = Some(wait);
         }
+        let running = self.build(pool, granted)?;
+        self.losses = self.core.losses();
+        self.core.start_queue(self.queue, &running.places).map_err(device_error)?;
+        self.running = Some(running);
+        self.refill();
         Ok(granted)
     }
 
     fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
-        let Some(running) = &mut self.running else { return Ok(0) };
+        let Some(running) = &mut self.running else { return self.burst_at_rest() };
         let received = running.rx.receive(burst, max, &mut self.counters);
         if let Some(tail) = running.rx.refill(&mut self.counters) {
             self.ring_rx(tail);
@@ -259,6 +349,11 @@ impl<F: Family> Queue for NicQueue<F> {
     }
 
     fn arm(&mut self) -> Arm {
+        if self.halted.is_some() {
+            let woken = self.look().is_err() || self.running.is_some();
+            let until_ns = Some(self.clock.now_ns() + HALTED_WAIT_NS);
+            return if woken { Arm::Ready } else { Arm::Sleep { fd: None, until_ns } };
+        }
         let Some(running) = &mut self.running else {
             return Arm::Sleep { fd: None, until_ns: None };
         };
@@ -270,12 +365,12 @@ impl<F: Family> Queue for NicQueue<F> {
             return Arm::Ready;
         }
         let pending = self.pending_tx();
-        if self.look().is_err() || self.pending_tx() < pending {
-            // The next burst tells why, or has room again.
+        if self.look().is_err() || self.halted.is_some() || self.pending_tx() < pending {
+            // The next burst tells why, or there is something else to do.
             return Arm::Ready;
         }
         let starved = self.running.as_ref().is_some_and(|running| running.rx.starved());
-        let fd = self.core.vector(self.queue);
+        let fd = self.sleep_fd();
         let wait = match (fd, starved) {
             (None, _) => NO_INTERRUPT_WAIT_NS,
             (Some(_), true) => NO_BUFFER_WAIT_NS,
@@ -291,7 +386,7 @@ impl<F: Family> Queue for NicQueue<F> {
         self.core.family.disarm(self.queue);
         if let Some(fd) = self.core.vector(self.queue) {
             self.counters.syscalls += 1;
-            sys::drain_eventfd(fd);
+            self.woken_by_other = !sys::drain_eventfd(fd);
         }
     }
 
@@ -302,10 +397,10 @@ impl<F: Family> Queue for NicQueue<F> {
     fn stop(&mut self) {
         self.stopped = true;
         self.disarm();
-        let Some(mut running) = self.running.take() else { return };
-        self.core.stop_queue(self.queue);
-        running.rx.abandon();
-        running.tx.abandon();
+        let Some(mut running) = self.running.take().or_else(|| self.halted.take()) else { return };
+        let quiet = self.core.stop_queue(self.queue);
+        running.rx.abandon(&quiet);
+        running.tx.abandon(&quiet);
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

@@ -31,6 +31,12 @@ pub(crate) const IMS: Reg = Reg::new("IMS", 0x00d0);
 pub(crate) const IMC: Reg = Reg::new("IMC", 0x00d8);
 /// §8.10.1 receive control.
 pub(crate) const RCTL: Reg = Reg::new("RCTL", 0x0100);
+/// 82574 §10.2.2.20 who owns the PHY.
+pub(crate) const EXTCNF_CTRL: Reg = Reg::new("EXTCNF_CTRL", 0x0f00);
+/// §8.16.1 semaphores among drivers and with the firmware.
+pub(crate) const SWSM: Reg = Reg::new("SWSM", 0x5b50);
+/// §8.16.3 who has which shared resource.
+pub(crate) const SW_FW_SYNC: Reg = Reg::new("SW_FW_SYNC", 0x5b5c);
 /// §8.5.4 pause time that is sent.
 pub(crate) const FCTTV: Reg = Reg::new("FCTTV", 0x0170);
 /// §8.12.1 transmit control.
@@ -159,8 +165,31 @@ pub(crate) mod ctrl {
 /// Bits of [`STATUS`].
 pub(crate) mod status {
     pub(crate) const LU: u32 = 1 << 1;
+    /// Which function of the controller this is.
+    pub(crate) const LAN_ID_SHIFT: u32 = 2;
     pub(crate) const SPEED_SHIFT: u32 = 6;
     pub(crate) const GIO_MASTER_ENABLE: u32 = 1 << 19;
+}
+
+/// Bits of [`SWSM`].
+pub(crate) mod swsm {
+    /// Among drivers; reading sets it, and tells what it was before.
+    pub(crate) const SMBI: u32 = 1 << 0;
+    /// With the firmware; stays set only if the firmware has not got it.
+    pub(crate) const SWESMBI: u32 = 1 << 1;
+}
+
+/// Bits of [`SW_FW_SYNC`].
+pub(crate) mod sw_fw_sync {
+    /// The PHY of each function.
+    pub(crate) const PHY: [u32; 4] = [1 << 1, 1 << 2, 1 << 5, 1 << 6];
+    /// From a bit of software's to the firmware's.
+    pub(crate) const FIRMWARE_SHIFT: u32 = 16;
+}
+
+/// Bits of [`EXTCNF_CTRL`].
+pub(crate) mod extcnf {
+    pub(crate) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
 }
 
 /// Bits of [`EECD`].

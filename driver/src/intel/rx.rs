@@ -13,11 +13,12 @@ use std::marker::PhantomData;
 use arrayvec::ArrayVec;
 
 use super::format::{self, Format, RxMask};
+use super::nic::Quiet;
 use crate::barrier;
 use crate::bus::Iova;
 use crate::device::{Features, QueueCounters, RxBurst, RxChecksum};
 use crate::mem::{PacketSlice, Pool, PostedSlots};
-use crate::ring::{Descriptors, Run};
+use crate::ring::{Descriptor, Descriptors, Run};
 
 /// Free descriptors from which on a ring is filled again, if it is long enough: a tail write is
 /// worth a burst.
@@ -124,7 +125,7 @@ impl<F: Format> RxRing<F> {
         let descriptors = self.ring.run(self.next, most);
         let (lens, mask) = (ETHERNET_LEN..=self.buffer_len, self.mask);
         let mut all_plain = true;
-        let run = self.posted.complete(descriptors, lens, burst.segments_mut(), |descriptor| {
+        let filled = |descriptor: Descriptor<'_>| {
             // DD and the length are in the same word, which is loaded once: an aligned word is
             // written and read as a whole, so that no barrier is due between the two.
             let difference = mask.difference(descriptor.status());
@@ -136,7 +137,10 @@ impl<F: Format> RxRing<F> {
                 all_plain = false;
             }
             Some(format::rx_len(difference))
-        });
+        };
+        // SAFETY: a plain or whole descriptor has DD set, by which the device says that it has finished
+        // with the slot; the run begins with the descriptor of the oldest slot.
+        let run = unsafe { self.posted.complete(descriptors, lens, burst.segments_mut(), filled) };
         // The device stores packet and descriptor first and DD last (82576 §7.1.5): orders the loads
         // of DD above, all of them, before the loads of the first words below and of the packets.
         barrier::acquire_descriptor();
@@ -188,7 +192,10 @@ impl<F: Format> RxRing<F> {
         let mut segment = Vec::with_capacity(1);
         // A length that is a lie is cut to the buffer before the frame is given up.
         let cut = len.min(self.buffer_len);
-        self.posted.complete(0..1, 0..=self.buffer_len, &mut segment, |_| Some(cut));
+        // SAFETY: `ready` has seen DD in the descriptor of the oldest slot.
+        unsafe {
+            self.posted.complete(0..1, 0..=self.buffer_len, &mut segment, |_| Some(cut));
+        }
         // `ready` has seen that there is a slot.
         let Some(segment) = segment.pop() else { return };
         let bogus = len == 0 || len > self.buffer_len || format::rx_damaged(status);
@@ -255,15 +262,18 @@ impl<F: Format> RxRing<F> {
     fn fill_run(&mut self, at: u16, most: usize) -> usize {
         let pool_iova = self.pool_iova;
         self.posted.post(self.ring.run(at, most), |descriptor, offset| {
-            descriptor.write(F::rx_free(pool_iova + offset as u64));
+            // SAFETY: from `at` on the descriptors are ours, the tail being there; the slot has just
+            // been posted for this one.
+            unsafe { descriptor.write(F::rx_free(pool_iova + offset as u64)) };
         })
     }
 
-    /// Takes every slot back. Only when the device has been stopped.
-    pub(crate) fn abandon(&mut self) {
-        self.next = self.next.wrapping_add(self.posted.len() as u16);
-        self.posted.abandon();
+    /// Takes every slot back, and begins anew at the ring's first descriptor.
+    pub(crate) fn abandon(&mut self, _quiet: &Quiet) {
+        // SAFETY: there is a `Quiet` only after the queue has been stopped, or its device cut off.
+        unsafe { self.posted.abandon() };
         self.partial.clear();
+        (self.next, self.skipping, self.amid, self.starved) = (0, false, false, false);
     }
 }
 

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 
 use super::format::{Format, MIN_TX_FRAME, Offload, Refused, tx};
+use super::nic::Quiet;
 use crate::barrier;
 use crate::bus::Iova;
 use crate::device::{Features, QueueCounters, Segments, TxBurst, TxChecksum, TxFrame};
@@ -69,7 +70,9 @@ pub(crate) struct TxRing<F> {
     simple: [u64; 2],
     /// Which of the device's contexts is this queue's.
     context_index: u8,
-    /// What the device's context holds.
+    /// No other queue changes it.
+    context_lasts: bool,
+    /// What the device's context holds, as far as that is known.
     context: Option<[u64; 2]>,
     /// Next descriptor to write.
     next: u16,
@@ -91,6 +94,8 @@ pub(crate) struct TxLimits {
     pub(crate) max_frame: u32,
     pub(crate) max_tso: u32,
     pub(crate) context_index: u8,
+    /// False if queues share the device's context.
+    pub(crate) context_lasts: bool,
 }
 
 impl<F: Format> TxRing<F> {
@@ -117,6 +122,7 @@ impl<F: Format> TxRing<F> {
             simple_max: u16::try_from(limits.max_frame).unwrap_or(u16::MAX),
             simple: [plain | tx::EOP, F::PLAIN_BYTE],
             context_index: limits.context_index,
+            context_lasts: limits.context_lasts,
             context: None,
             next: 0,
             clean: 0,
@@ -221,7 +227,9 @@ impl<F: Format> TxRing<F> {
             let (segments, lens) = (burst.take_simple(run.len()), SIMPLE_MIN..=self.simple_max);
             let put = self.queued.put_front(segments, run, lens, |descriptor, offset, len| {
                 bytes += len;
-                descriptor.write([pool_iova + offset as u64, command + len * byte]);
+                // SAFETY: from `next` on the descriptors are ours, the tail being there; the slice is in
+                // the table, and slices do not change.
+                unsafe { descriptor.write([pool_iova + offset as u64, command + len * byte]) };
             });
             left -= run.len();
             self.next = self.next.wrapping_add(put as u16);
@@ -258,8 +266,10 @@ impl<F: Format> TxRing<F> {
         if let Some(context) = F::context(&offload, self.context_index)
             && self.context != Some(context)
         {
-            self.ring.write(self.next, context);
-            self.context = Some(context);
+            // SAFETY: `next` is ours, as there is room for the frame; a context names no memory.
+            unsafe { self.ring.write(self.next, context) };
+            let lasts = self.context_lasts && F::spares_context(&offload);
+            self.context = lasts.then_some(context);
             self.next = self.next.wrapping_add(1);
         }
         let template = F::template(&offload, frame.len, self.context_index);
@@ -268,7 +278,9 @@ impl<F: Format> TxRing<F> {
             let (headers, len) = offload.segment_headers(first);
             self.headers.write(self.next, &headers[..len]);
             let place = self.headers.offset_of(self.next) - self.headers.offset_of(0);
-            self.ring.write(self.next, [self.headers_iova + place as u64, template | len as u64]);
+            let descriptor = [self.headers_iova + place as u64, template | len as u64];
+            // SAFETY: as above; the header's place is this descriptor's and changes with it only.
+            unsafe { self.ring.write(self.next, descriptor) };
             self.next = self.next.wrapping_add(1);
             skip = len;
         }
@@ -280,11 +292,13 @@ impl<F: Format> TxRing<F> {
             segment
         });
         self.queued.put(pieces, 1..=u16::MAX, |offset, len| {
-            ring.write(next, [pool_iova + offset as u64, template | u64::from(len)]);
+            // SAFETY: as above; the slice is in the table, and slices do not change.
+            unsafe { ring.write(next, [pool_iova + offset as u64, template | u64::from(len)]) };
             next = next.wrapping_add(1);
         });
         self.next = next;
-        self.ring.set(self.next.wrapping_sub(1), tx::EOP);
+        // SAFETY: the descriptor was written just now, and the tail has not passed it.
+        unsafe { self.ring.set(self.next.wrapping_sub(1), tx::EOP) };
         self.end_frames(1);
         Ok(())
     }
@@ -300,7 +314,8 @@ impl<F: Format> TxRing<F> {
 
     /// Asks for a report at the last descriptor written, the end of a frame.
     fn mark(&mut self) {
-        self.ring.set(self.next.wrapping_sub(1), tx::RS);
+        // SAFETY: it was written since the last tail, which moves behind it only after this.
+        unsafe { self.ring.set(self.next.wrapping_sub(1), tx::RS) };
         self.marks.push_back(Mark { end: self.next, frames: self.sent, slices: self.queued.end() });
         self.marked = self.next;
     }
@@ -343,10 +358,11 @@ impl<F: Format> TxRing<F> {
         mark.frames.wrapping_sub(before)
     }
 
-    /// Lets go of everything. Only when the device has been stopped.
-    pub(crate) fn abandon(&mut self) {
+    /// Lets go of everything, and begins anew at the ring's first descriptor.
+    pub(crate) fn abandon(&mut self, _quiet: &Quiet) {
         self.queued.abandon();
         self.marks.clear();
-        (self.clean, self.marked, self.reported) = (self.next, self.next, self.sent);
+        (self.next, self.clean, self.marked, self.reported) = (0, 0, 0, self.sent);
+        self.context = None;
     }
 }

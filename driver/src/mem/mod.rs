@@ -33,7 +33,7 @@ mod tables;
 pub use buf::{PacketBuf, PacketSlice};
 pub use checksum::{Checksum, copy_and_checksum};
 pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError};
-pub use prefetch::prefetch_read;
+pub use prefetch::{prefetch_read, prefetch_value};
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;
 pub use row::Row;

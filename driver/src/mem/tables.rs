@@ -167,10 +167,14 @@ impl PostedSlots {
     /// `into`. Gives how many came back: fewer, too, where the table's end is reached, behind which
     /// it goes on at its beginning.
     ///
+    /// # Safety
+    /// `filled` gives a number only for a place whose slot the device has finished, and does not write
+    /// to again before it is posted anew: from here on the bytes are what they are for every reader.
+    ///
     /// # Panics
     /// If `lens` is empty or reaches beyond a slot.
     #[inline]
-    pub fn complete<R: Row>(
+    pub unsafe fn complete<R: Row>(
         &mut self,
         row: R,
         lens: RangeInclusive<u16>,
@@ -201,8 +205,11 @@ impl PostedSlots {
         completed
     }
 
-    /// Frees every slot in the table. Only when the device cannot write to them any more.
-    pub fn abandon(&mut self) {
+    /// Frees every slot in the table.
+    ///
+    /// # Safety
+    /// The device does not write to any of them any more: it has been stopped, or cut off from memory.
+    pub unsafe fn abandon(&mut self) {
         while !self.is_empty() {
             let run = self.fifo.front(usize::MAX);
             self.pool.inner().free_posted(run);

@@ -1,6 +1,22 @@
 use super::*;
 use crate::mem::{Audit, PoolConfig};
 
+fn complete<R: Row>(
+    posted: &mut PostedSlots,
+    row: R,
+    lens: RangeInclusive<u16>,
+    into: &mut Vec<PacketSlice>,
+    filled: impl FnMut(R::Place) -> Option<u16>,
+) -> usize {
+    // SAFETY: there is no device.
+    unsafe { posted.complete(row, lens, into, filled) }
+}
+
+fn abandon(posted: &mut PostedSlots) {
+    // SAFETY: there is no device.
+    unsafe { posted.abandon() };
+}
+
 const ANY: RangeInclusive<u16> = 1..=2048;
 
 fn small() -> Pool {
@@ -21,13 +37,21 @@ fn a_posted_slot_is_accounted_for_until_it_is_completed() {
     assert_eq!(posted.post(0..3, |_, at| offsets.push(at)), 2, "the table is full");
     assert_eq!(pool.audit(), Audit { total: 6, free: 4, posted: 2, ..Audit::default() });
     let lens = 14..=2048;
-    assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(2049)), 0, "a lie");
-    assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(13)), 0, "too little");
-    assert_eq!(posted.complete(0..1, lens.clone(), &mut slices, |_| Some(2048)), 1);
+    assert_eq!(complete(&mut posted, 0..1, lens.clone(), &mut slices, |_| Some(2049)), 0, "a lie");
+    assert_eq!(
+        complete(&mut posted, 0..1, lens.clone(), &mut slices, |_| Some(13)),
+        0,
+        "too little"
+    );
+    assert_eq!(complete(&mut posted, 0..1, lens.clone(), &mut slices, |_| Some(2048)), 1);
     assert_eq!(pool.audit(), Audit { total: 6, free: 4, posted: 1, held: 1, ..Audit::default() });
     let mut given = [60].into_iter();
-    assert_eq!(posted.complete(0..8, lens.clone(), &mut slices, |_| given.next()), 1);
-    assert_eq!(posted.complete(0..8, lens, &mut slices, |_| Some(60)), 0, "a slot comes back once");
+    assert_eq!(complete(&mut posted, 0..8, lens.clone(), &mut slices, |_| given.next()), 1);
+    assert_eq!(
+        complete(&mut posted, 0..8, lens, &mut slices, |_| Some(60)),
+        0,
+        "a slot comes back once"
+    );
     let base = pool.region().base() as usize;
     let places: Vec<_> = slices.iter().map(|slice| slice.as_ptr() as usize - base).collect();
     assert_eq!((places, slices[1].len()), (offsets, 60));
@@ -44,7 +68,7 @@ fn a_table_goes_round_without_losing_a_slot() {
         assert_eq!(posted.post(0..count, |_, _| {}), count);
         let mut slices = Vec::new();
         while slices.len() < count {
-            assert!(posted.complete(0..count, 0..=2048, &mut slices, |_| Some(60)) > 0);
+            assert!(complete(&mut posted, 0..count, 0..=2048, &mut slices, |_| Some(60)) > 0);
         }
         assert_eq!(queued.put(slices.into_iter(), ANY, |_, _| {}), count);
         assert_eq!(pool.audit().queued as usize, count, "round {round}");
@@ -60,12 +84,12 @@ fn an_empty_pool_posts_what_it_has() {
     let mut posted = PostedSlots::new(&pool, 8);
     assert_eq!((posted.post(0..8, |_, _| {}), pool.counters().slots_exhausted), (3, 1));
     assert_eq!(pool.audit().posted, 3);
-    posted.abandon();
+    abandon(&mut posted);
     assert_eq!((pool.audit().posted, pool.audit().free), (0, 5));
     let remote = held.into_remote().unwrap();
     drop(remote);
     assert_eq!(posted.post(0..8, |_, _| {}), 4, "what other threads dropped is posted, too");
-    posted.abandon();
+    abandon(&mut posted);
     assert!(pool.audit().all_free() && posted.is_empty());
 }
 
@@ -161,13 +185,13 @@ fn places_go_on_behind_the_tables_end() {
     let pool = small();
     let (mut posted, mut slices) = (PostedSlots::new(&pool, 4), Vec::new());
     posted.post(0..3, |_, _| {});
-    assert_eq!(posted.complete(0..3, ANY, &mut slices, |_| Some(1)), 3);
+    assert_eq!(complete(&mut posted, 0..3, ANY, &mut slices, |_| Some(1)), 3);
     slices.clear();
     let mut places = Vec::new();
     assert_eq!(posted.post(7..11, |place, _| places.push(place)), 4);
     assert_eq!(places, [7, 8, 9, 10]);
     assert_eq!(pool.counters().slots_exhausted, 0);
-    posted.abandon();
+    abandon(&mut posted);
     assert!(pool.audit().all_free());
 }
 
@@ -178,5 +202,5 @@ fn lengths_from_a_higher_to_a_lower_one_are_refused() {
     let pool = small();
     let mut posted = PostedSlots::new(&pool, 4);
     posted.post(0..1, |_, _| {});
-    posted.complete(0..1, 5..=4, &mut Vec::new(), |_| Some(4096));
+    complete(&mut posted, 0..1, 5..=4, &mut Vec::new(), |_| Some(4096));
 }

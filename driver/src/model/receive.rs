@@ -1,9 +1,9 @@
-//! The receive unit (82576 §7.1): filters, flows, buffers, write-back.
+//! The receive unit (82576 §7.1, 82574 §7.1): filters, flows, buffers, write-back.
 
-use super::igb::{RxFault, State};
 use super::memory::Fault;
+use super::nic::{RxFault, State};
 use super::packet::{self, Packet, Transport};
-use super::registers::{self as reg, Ring, queue};
+use super::registers::{self as reg, Kind, Ring, ext, queue, vf};
 
 const VLAN_TYPE: [u8; 2] = [0x81, 0x00];
 
@@ -30,13 +30,13 @@ struct Verdict {
 impl State {
     /// Takes a frame from the wire; gives the vectors to send.
     pub(super) fn receive(&mut self, frame: &[u8]) -> u32 {
-        let rctl = self.file.get(reg::RCTL);
-        if self.faults.gone || rctl & reg::UNIT_EN == 0 || !self.link_up() || frame.len() < 14 {
+        let on = self.unit_is_on(Ring::Rx(0)) && self.link_up();
+        if self.faults.gone || !on || frame.len() < 14 {
             return 0;
         }
         // §7.1.1: length, then addresses, then tags.
         let with_fcs = frame.len() as u32 + 4;
-        if with_fcs > self.file.get(reg::RLPML) || !self.address_passes(frame) {
+        if with_fcs > self.longest() || !self.address_passes(frame) {
             return 0;
         }
         let mut frame = frame.to_vec();
@@ -71,10 +71,24 @@ impl State {
         self.store(queue, &frame, verdict)
     }
 
+    /// Bytes of the longest frame that is let in, its check sequence included: an 82574 knows two
+    /// bounds (82574 §10.2.5.1).
+    fn longest(&self) -> u32 {
+        match self.kind {
+            Kind::I82575 | Kind::I82576 => self.file.get(reg::RLPML),
+            Kind::I82574 if self.file.get(reg::RCTL) & ext::RCTL_LPE == 0 => 1522,
+            Kind::I82574 => 9234,
+            Kind::Virtual => self.mail.longest,
+        }
+    }
+
     fn address_passes(&mut self, frame: &[u8]) -> bool {
         const UPE: u32 = 1 << 3;
         const MPE: u32 = 1 << 4;
         const BAM: u32 = 1 << 15;
+        if self.kind == Kind::Virtual {
+            return frame[..6] == [0xff; 6] || frame[..6] == self.mac.0;
+        }
         let rctl = self.file.get(reg::RCTL);
         if frame[..6] == [0xff; 6] {
             self.file.add(reg::BPRC, 1);
@@ -106,7 +120,11 @@ impl State {
     fn checksum_status(&self, parsed: &Packet, frame: &[u8]) -> u64 {
         const IPOFL: u32 = 1 << 8;
         const TUOFL: u32 = 1 << 9;
-        let wanted = self.file.get(reg::RXCSUM);
+        let wanted = match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => self.file.get(reg::RXCSUM),
+            // As the physical function has set it.
+            Kind::Virtual => IPOFL | TUOFL,
+        };
         let mut status = 0;
         if wanted & IPOFL != 0 && parsed.ipv4 {
             status |= IPCS | if parsed.ip_checksum_holds(frame) { 0 } else { IPE };
@@ -121,7 +139,12 @@ impl State {
     fn hash(&self, parsed: &Packet, frame: &[u8]) -> Option<(u32, u8)> {
         const PCSD: u32 = 1 << 13;
         let mrqc = self.file.get(reg::MRQC);
-        if mrqc & 7 != 2 || self.file.get(reg::RXCSUM) & PCSD == 0 {
+        let dealt = match self.kind {
+            Kind::I82575 | Kind::I82576 => mrqc & 7 == 2,
+            Kind::I82574 => mrqc & 3 == 1,
+            Kind::Virtual => false,
+        };
+        if !dealt || self.file.get(reg::RXCSUM) & PCSD == 0 {
             return None;
         }
         let (input, kind) = parsed.hash_input(frame, mrqc)?;
@@ -136,9 +159,19 @@ impl State {
     }
 
     fn buffer_len(&self, ring: Ring) -> usize {
-        match (self.file.ring(ring, queue::SRRCTL) & 0x7f) as usize * 1024 {
-            0 => 2048,
-            bytes => bytes,
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+                match (self.file.ring(ring, queue::SRRCTL) & 0x7f) as usize * 1024 {
+                    0 => 2048,
+                    bytes => bytes,
+                }
+            }
+            // 82574 §10.2.5.1: one size for both rings; BSIZE 0 to 3, sixteen times that with BSEX.
+            Kind::I82574 => {
+                let rctl = self.file.get(reg::RCTL);
+                let bytes = 2048 >> (rctl >> 16 & 3);
+                if rctl & ext::RCTL_BSEX != 0 { bytes * 16 } else { bytes }
+            }
         }
     }
 
@@ -166,8 +199,18 @@ impl State {
                 return 0;
             }
         }
-        self.file.add(reg::GPRC, 1);
-        self.file.add_pair(reg::GORC, frame.len() as u64 + 4);
+        let wire_len = frame.len() as u32 + 4;
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => {
+                self.file.add(reg::GPRC, 1);
+                self.file.add_pair(reg::GORC, u64::from(wire_len));
+            }
+            Kind::Virtual => {
+                self.file.add(vf::VFGPRC, 1);
+                self.file.add(vf::VFGORC, wire_len);
+                self.file.add(vf::VFMPRC, u32::from(frame[0] & 1));
+            }
+        }
         self.raise_queue(ring)
     }
 
@@ -182,6 +225,9 @@ impl State {
         let [buffer, _] = self.memory.read_descriptor(at)?;
         self.memory.write(buffer, piece)?;
         self.dma_accesses += 3;
+        if self.kind == Kind::I82574 && self.file.get(ext::RFCTL) & ext::RFCTL_EXSTEN == 0 {
+            self.violation("receive descriptors of the legacy form".into());
+        }
         let mut words = [0, DD | (piece.len() as u64) << 32];
         if let Some(verdict) = verdict {
             words[0] = u64::from(verdict.hash) << 32 | u64::from(verdict.hash_type);

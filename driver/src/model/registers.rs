@@ -1,4 +1,4 @@
-//! The register file of an 82576: storage, and which bits do something.
+//! The register file: storage, and which bits do something.
 
 /// Bytes of BAR 0.
 pub(super) const BAR_LEN: u32 = 0x2_0000;
@@ -6,6 +6,7 @@ pub(super) const BAR_LEN: u32 = 0x2_0000;
 pub(super) const CTRL: u32 = 0x0000;
 pub(super) const STATUS: u32 = 0x0008;
 pub(super) const EECD: u32 = 0x0010;
+pub(super) const CTRL_EXT: u32 = 0x0018;
 pub(super) const MDIC: u32 = 0x0020;
 pub(super) const VET: u32 = 0x0038;
 pub(super) const ICR: u32 = 0x00c0;
@@ -56,8 +57,159 @@ pub(super) const QUEUE_ENABLE: u32 = 1 << 25;
 pub(super) const ICR_LSC: u32 = 1 << 2;
 pub(super) const GPIE_MSIX: u32 = 1 << 4;
 
-/// Queues of the 82576.
-pub(super) const QUEUES: u16 = 16;
+/// Semaphores, which outlast a reset.
+pub(super) const EXTCNF_CTRL: u32 = 0x0f00;
+pub(super) const SWSM: u32 = 0x5b50;
+pub(super) const SW_FW_SYNC: u32 = 0x5b5c;
+pub(super) const SMBI: u32 = 1 << 0;
+pub(super) const SWESMBI: u32 = 1 << 1;
+pub(super) const SYNC_PHY: u32 = 1 << 1;
+pub(super) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
+
+/// Queues of the kind that has most.
+pub(super) const MOST_QUEUES: u16 = 16;
+
+/// What only an 82574 has.
+pub(super) mod ext {
+    pub(in crate::model) const ICS: u32 = 0x00c8;
+    pub(in crate::model) const EIAC: u32 = 0x00dc;
+    pub(in crate::model) const IAM: u32 = 0x00e0;
+    pub(in crate::model) const IVAR: u32 = 0x00e4;
+    pub(in crate::model) const PBA: u32 = 0x1000;
+    pub(in crate::model) const TARC: u32 = 0x3840;
+    pub(in crate::model) const RFCTL: u32 = 0x5008;
+    /// Where an 82576 has its further queues.
+    pub(in crate::model) const NOTHING: std::ops::Range<u32> = 0xc000..0xe400;
+
+    /// Causes in ICR.
+    pub(in crate::model) const RXQ0: u32 = 1 << 20;
+    pub(in crate::model) const TXQ0: u32 = 1 << 22;
+    pub(in crate::model) const OTHER: u32 = 1 << 24;
+    /// Those that have a vector, in the order of IVAR.
+    pub(in crate::model) const CAUSES: [u32; 5] = [RXQ0, RXQ0 << 1, TXQ0, TXQ0 << 1, OTHER];
+
+    pub(in crate::model) const CTRL_EXT_EIAME: u32 = 1 << 24;
+    pub(in crate::model) const DCTL_GRAN: u32 = 1 << 24;
+    pub(in crate::model) const TXDCTL_COUNT_DESC: u32 = 1 << 22;
+    pub(in crate::model) const TARC_ENABLE: u32 = 1 << 10;
+    pub(in crate::model) const RFCTL_EXSTEN: u32 = 1 << 15;
+    pub(in crate::model) const RCTL_LPE: u32 = 1 << 5;
+    pub(in crate::model) const RCTL_BSEX: u32 = 1 << 25;
+}
+
+/// What only an 82575 has.
+pub(super) mod first {
+    /// Causes of EICR that a vector is sent for, by vector.
+    pub(in crate::model) const MSIXBM: u32 = 0x1600;
+    pub(in crate::model) const EIAM: u32 = 0x1530;
+    /// The bit of EICR of everything but queues.
+    pub(in crate::model) const OTHER: u32 = 31;
+    pub(in crate::model) const CTRL_EXT_EIAME: u32 = 1 << 24;
+    pub(in crate::model) const CTRL_EXT_PBA_CLR: u32 = 1 << 31;
+
+    /// True where its successors have registers and it has none.
+    pub(in crate::model) fn lacks(offset: u32) -> bool {
+        matches!(offset, super::GPIE | 0x1700..0x1748 | 0x54e0..0x5520 | 0xc000..0xe400)
+    }
+}
+
+/// What only a virtual function has (82576 §8.14).
+pub(super) mod vf {
+    pub(in crate::model) const VMBMEM: u32 = 0x0800;
+    pub(in crate::model) const V2PMAILBOX: u32 = 0x0c40;
+    pub(in crate::model) const VFGPRC: u32 = 0x0f10;
+    pub(in crate::model) const VFGPTC: u32 = 0x0f14;
+    pub(in crate::model) const VFGORC: u32 = 0x0f18;
+    pub(in crate::model) const VFGOTC: u32 = 0x0f34;
+    pub(in crate::model) const VFMPRC: u32 = 0x0f3c;
+
+    /// True if there is a register that may be written, rings aside.
+    pub(in crate::model) fn may_write(offset: u32) -> bool {
+        matches!(
+            offset,
+            super::CTRL
+                | super::EICS..=0x1530
+                | super::EICR
+                | 0x1680..=0x1688
+                | super::IVAR
+                | super::IVAR_MISC
+                | VMBMEM..0x0840
+                | V2PMAILBOX
+        )
+    }
+}
+
+/// What a model is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 82575: igb before vectors were allotted by a table.
+    I82575,
+    /// 82576: igb, advanced descriptors.
+    I82576,
+    /// 82574L: e1000e, extended descriptors.
+    I82574,
+    /// A virtual function of an 82576, whose physical function is a few fields of the model.
+    Virtual,
+}
+
+impl Kind {
+    /// Queue pairs.
+    pub fn queues(self) -> u16 {
+        match self {
+            Kind::I82575 => 4,
+            Kind::I82576 => MOST_QUEUES,
+            Kind::I82574 | Kind::Virtual => 2,
+        }
+    }
+
+    /// MSI-X vectors, for an 82576 as many as in the emulated machine.
+    pub fn vectors(self) -> u16 {
+        match self {
+            Kind::I82575 | Kind::I82576 => 10,
+            Kind::I82574 => 5,
+            Kind::Virtual => 3,
+        }
+    }
+
+    /// PCI device id.
+    pub fn device_id(self) -> u16 {
+        match self {
+            Kind::I82575 => 0x10a7,
+            Kind::I82576 => 0x10c9,
+            Kind::I82574 => 0x10d3,
+            Kind::Virtual => 0x10ca,
+        }
+    }
+
+    /// Name of the controller.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::I82575 => "82575",
+            Kind::I82576 => "82576",
+            Kind::I82574 => "82574",
+            Kind::Virtual => "82576 virtual function",
+        }
+    }
+
+    /// The ring and the offset of a register behind its base, for an address that is a ring's. Of an
+    /// 82576 the first four queues have theirs in two places.
+    pub(super) fn ring_of(self, offset: u32) -> Option<(Ring, u32)> {
+        let low = |base: u32| (((offset - base) / 0x100) as u16, (offset - base) % 0x100);
+        let high = |base: u32| (((offset - base) / 0x40) as u16, (offset - base) % 0x40);
+        let ((queue, register), rx) = match (self, offset) {
+            (Kind::I82575 | Kind::I82576, 0x2800..0x2c00) | (_, 0x2800..0x2a00) => {
+                (low(0x2800), true)
+            }
+            (Kind::I82575 | Kind::I82576, 0x3800..0x3c00) | (_, 0x3800..0x3a00) => {
+                (low(0x3800), false)
+            }
+            (Kind::I82576, 0xc000..0xc400) => (high(0xc000), true),
+            (Kind::I82576, 0xe000..0xe400) => (high(0xe000), false),
+            (Kind::I82575 | Kind::I82576 | Kind::I82574 | Kind::Virtual, _) => return None,
+        };
+        (register < 0x40).then_some((if rx { Ring::Rx(queue) } else { Ring::Tx(queue) }, register))
+    }
+}
 
 /// Offsets of a queue's registers behind its base.
 pub(super) mod queue {
@@ -78,55 +230,50 @@ pub(super) enum Ring {
 }
 
 impl Ring {
-    /// Where its registers are; the first four queues have theirs in two places.
+    /// Where its registers are kept, on which no others lie.
     pub(super) fn base(self) -> u32 {
         match self {
             Ring::Rx(n) => 0xc000 + 0x40 * u32::from(n),
             Ring::Tx(n) => 0xe000 + 0x40 * u32::from(n),
         }
     }
-
-    /// The ring and the offset of a register behind its base, for an address that is a ring's.
-    pub(super) fn of(offset: u32) -> Option<(Ring, u32)> {
-        let low = |base: u32| (((offset - base) / 0x100) as u16, (offset - base) % 0x100);
-        let high = |base: u32| (((offset - base) / 0x40) as u16, (offset - base) % 0x40);
-        let ((queue, register), rx) = match offset {
-            0x2800..0x2c00 => (low(0x2800), true),
-            0x3800..0x3c00 => (low(0x3800), false),
-            0xc000..0xc400 => (high(0xc000), true),
-            0xe000..0xe400 => (high(0xe000), false),
-            _ => return None,
-        };
-        (register < 0x40).then_some((if rx { Ring::Rx(queue) } else { Ring::Tx(queue) }, register))
-    }
 }
 
 /// Values of all registers.
 #[derive(Debug)]
 pub(super) struct File {
+    kind: Kind,
     words: Vec<u32>,
 }
 
 impl File {
-    pub(super) fn new() -> File {
-        File { words: vec![0; (BAR_LEN / 4) as usize] }
+    pub(super) fn new(kind: Kind) -> File {
+        File { kind, words: vec![0; (BAR_LEN / 4) as usize] }
     }
 
     /// One place for each register, whichever of its addresses is used.
-    pub(super) fn canonical(offset: u32) -> u32 {
-        Ring::of(offset).map_or(offset, |(ring, register)| ring.base() + register)
+    fn place(&self, offset: u32) -> usize {
+        let ring = self.kind.ring_of(offset);
+        (ring.map_or(offset, |(ring, register)| ring.base() + register) / 4) as usize
     }
 
     pub(super) fn get(&self, offset: u32) -> u32 {
-        self.words[(Self::canonical(offset) / 4) as usize]
+        self.words[self.place(offset)]
     }
 
     pub(super) fn set(&mut self, offset: u32, value: u32) {
-        self.words[(Self::canonical(offset) / 4) as usize] = value;
+        let place = self.place(offset);
+        self.words[place] = value;
     }
 
     pub(super) fn word_mut(&mut self, offset: u32) -> &mut u32 {
-        &mut self.words[(Self::canonical(offset) / 4) as usize]
+        let place = self.place(offset);
+        &mut self.words[place]
+    }
+
+    pub(super) fn change(&mut self, offset: u32, change: impl FnOnce(u32) -> u32) {
+        let word = self.word_mut(offset);
+        *word = change(*word);
     }
 
     pub(super) fn add(&mut self, offset: u32, value: u32) {
@@ -170,8 +317,14 @@ impl File {
         (high << 32 | u64::from(self.ring(ring, queue::BASE_LOW))) + u64::from(index) * 16
     }
 
+    /// The ring has been turned on: an 82574's is when it has descriptors.
     pub(super) fn enabled(&self, ring: Ring) -> bool {
-        self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+                self.ring(ring, queue::CONTROL) & QUEUE_ENABLE != 0
+            }
+            Kind::I82574 => self.ring_len(ring) > 0,
+        }
     }
 
     pub(super) fn rss_key(&self) -> [u8; 40] {
@@ -182,9 +335,16 @@ impl File {
         key
     }
 
+    /// The queue that the table has for a hash.
     pub(super) fn redirection(&self, hash: u32) -> u16 {
         let entry = hash & 127;
-        let word = self.get(RETA + (entry & !3));
-        u16::from(word.to_le_bytes()[(entry & 3) as usize] & 15)
+        let byte = self.get(RETA + (entry & !3)).to_le_bytes()[(entry & 3) as usize];
+        match self.kind {
+            Kind::I82575 => u16::from(byte >> 6),
+            Kind::I82576 => u16::from(byte & 15),
+            // 82574 §10.2.5.16: the queue is the highest bit.
+            Kind::I82574 => u16::from(byte >> 7),
+            Kind::Virtual => 0,
+        }
     }
 }

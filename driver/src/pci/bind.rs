@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::function::directory;
 use super::in_use::{Usage, usage};
-use super::{FindError, PciAddress, PciFunction, System, find, text};
+use super::{FindError, PciAddress, PciFunction, System, find, find_card, text};
 
 /// The kernel driver that hands functions to processes.
 pub const VFIO_DRIVER: &str = "vfio-pci";
@@ -35,19 +35,9 @@ pub struct Bound {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// There is no such function.
+    /// There is no such card.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// It is no network card.
-    #[error(
-        "{address} is no network card (class {class:06x}); `barewire devices` lists those there are"
-    )]
-    NotNetwork {
-        /// The function.
-        address: PciAddress,
-        /// What it is.
-        class: u32,
-    },
     /// The machine itself needs it.
     #[error(
         "{address} is in use: {usage}. Taking it may cut this machine off\n  to take it all the \
@@ -163,10 +153,7 @@ fn bind_with(
     take_in_use: bool,
     write: &mut Tell<'_>,
 ) -> Result<Bound, BindError> {
-    let function = find(system, address)?;
-    if !function.is_network() {
-        return Err(BindError::NotNetwork { address, class: function.class });
-    }
+    let function = find_card(system, address)?;
     if function.is_bound() {
         return Ok(bound(system, &function, None));
     }

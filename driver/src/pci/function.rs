@@ -58,8 +58,22 @@ pub struct PciFunction {
 
 /// Why a function is not found.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("there is no PCI device at {0}; `barewire devices` lists what there is")]
-pub struct FindError(pub PciAddress);
+#[non_exhaustive]
+pub enum FindError {
+    /// There is no such function.
+    #[error("there is no PCI device at {0}; `barewire devices` lists what there is")]
+    Absent(PciAddress),
+    /// It is no network card.
+    #[error(
+        "{address} is no network card (class {class:06x}); `barewire devices` lists those there are"
+    )]
+    NotNetwork {
+        /// The function.
+        address: PciAddress,
+        /// What it is.
+        class: u32,
+    },
+}
 
 impl PciFunction {
     /// True for a network controller.
@@ -107,14 +121,14 @@ pub fn list(system: &System) -> Vec<PciFunction> {
 /// The function at an address, of whatever class.
 ///
 /// # Errors
-/// [`FindError`] if there is none.
+/// [`FindError::Absent`] if there is none.
 pub fn find(system: &System, address: PciAddress) -> Result<PciFunction, FindError> {
     let dir = directory(system, address);
     let id = |file: &str| hex(&dir.join(file)).and_then(|id| u16::try_from(id).ok());
     let (Some(vendor), Some(device), Some(class)) =
         (id("vendor"), id("device"), hex(&dir.join("class")))
     else {
-        return Err(FindError(address));
+        return Err(FindError::Absent(address));
     };
     let group = link_name(&dir.join("iommu_group")).and_then(|group| group.parse().ok());
     let group_dir = dir.join("iommu_group");
@@ -135,6 +149,18 @@ pub fn find(system: &System, address: PciAddress) -> Result<PciFunction, FindErr
         bus_link: bus_link(system, address),
         vfio_node: names(&dir.join("vfio-dev")).into_iter().next(),
     })
+}
+
+/// The network card at an address.
+///
+/// # Errors
+/// [`FindError`] if there is none, and if what is there is something else.
+pub fn find_card(system: &System, address: PciAddress) -> Result<PciFunction, FindError> {
+    let function = find(system, address)?;
+    match function.is_network() {
+        true => Ok(function),
+        false => Err(FindError::NotNetwork { address, class: function.class }),
+    }
 }
 
 /// The function's directory in sysfs.
@@ -216,6 +242,11 @@ mod tests {
         let tree = Tree::new("absent");
         let error = find(&tree.system, "01:00.0".parse().unwrap()).unwrap_err();
         assert!(error.to_string().contains("no PCI device at 0000:01:00.0"));
+        tree.card("0000:02:00.0", 0x10de, 0x1234).class(0x03_0000);
+        let display = "02:00.0".parse().unwrap();
+        assert!(find(&tree.system, display).is_ok());
+        let error = find_card(&tree.system, display).unwrap_err();
+        assert_eq!(error, FindError::NotNetwork { address: display, class: 0x03_0000 });
         assert_eq!(list(&tree.system), []);
     }
 }

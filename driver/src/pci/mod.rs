@@ -21,7 +21,7 @@ pub use address::{BadAddress, PciAddress};
 pub(crate) use bind::noiommu_enabled;
 pub use bind::{BindError, Bound, VFIO_DRIVER, bind, unbind};
 pub use config::{Config, ConfigError, capability};
-pub use function::{FindError, Interface, PciFunction, find, list};
+pub use function::{FindError, Interface, PciFunction, find, find_card, list};
 pub use in_use::{Usage, usage};
 pub use system::System;
 

@@ -126,6 +126,44 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Several descriptors as one, which is readable while any of them is (`epoll(7)`).
+#[derive(Debug)]
+pub struct WaitSet(File);
+
+impl WaitSet {
+    /// The set of these descriptors. One that is closed leaves it by itself.
+    ///
+    /// # Errors
+    /// What the kernel answers when descriptors or memory run out, or for one that cannot be waited
+    /// for.
+    pub fn new(fds: &[RawFd]) -> io::Result<WaitSet> {
+        // SAFETY: epoll_create1 takes no pointer.
+        let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if set < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor and nobody else knows it.
+        let set = WaitSet(unsafe { File::from_raw_fd(set) });
+        for &fd in fds {
+            let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+            // SAFETY: `event` is valid for reads for the length of the call.
+            let added = unsafe {
+                libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
+            };
+            if added < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(set)
+    }
+}
+
+impl AsRawFd for WaitSet {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// Most descriptors that [`poll_readable`] waits for.
 pub const MAX_POLL_FDS: usize = 16;
 
@@ -226,5 +264,21 @@ mod tests {
         assert_eq!(poll_readable(&fds, Some(3_000_000)).unwrap(), 0);
         assert!(before.elapsed() >= Duration::from_millis(3));
         assert!(poll_readable(&[0; MAX_POLL_FDS + 1], Some(0)).is_err());
+    }
+
+    #[test]
+    fn a_set_is_readable_while_one_of_its_members_is() {
+        let (a, b) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        let set = WaitSet::new(&[a.as_raw_fd(), b.as_raw_fd()]).unwrap();
+        let readable = || poll_readable(&[set.as_raw_fd()], Some(0)).unwrap() == 1;
+        assert!(!readable());
+        b.signal();
+        assert!(readable());
+        a.signal();
+        b.drain();
+        assert!(readable());
+        a.drain();
+        assert!(!readable());
+        assert!(WaitSet::new(&[-1]).is_err());
     }
 }

@@ -28,7 +28,8 @@ pub(crate) mod vfio;
 
 pub use clock::{Clock, ClockHand};
 pub use fd::{
-    EventFd, MAX_IOVECS, MAX_POLL_FDS, drain_eventfd, poll_readable, read_at_into, readv, writev,
+    EventFd, MAX_IOVECS, MAX_POLL_FDS, WaitSet, drain_eventfd, poll_readable, read_at_into, readv,
+    writev,
 };
 pub(crate) use fence::{fence_loads_from_device, fence_stores_for_device};
 pub use file::{may_read_and_write, open_beneath, out_of_descriptors};

@@ -5,7 +5,7 @@ use crate::bus::{BusError, DmaMapping, Function, Registers};
 use crate::device::{DeviceError, Features, MacAddr, QueueId};
 use crate::intel;
 use crate::mem::{Pool, PoolConfig, Region};
-use crate::model::IgbModel;
+use crate::model::{Kind, NicModel};
 use crate::pci::fake_tree::Tree;
 use crate::pci::{PciAddress, System};
 use crate::sys::vfio::fake::{BAR_LEN, FakeKernel};
@@ -263,7 +263,7 @@ fn without_an_iommu_memory_has_to_stay_where_it_is_in_one_piece() {
 /// A card that can be brought up: its registers are a model's, and its memory goes through VFIO.
 #[derive(Debug)]
 struct Card {
-    model: IgbModel,
+    model: NicModel,
     vfio: VfioFunction,
 }
 
@@ -302,7 +302,7 @@ impl Function for Card {
 
 /// Brings a card up and starts a queue, as applications do; gives where the rings lie.
 fn start_queue(vfio: VfioFunction, pool: &Pool) -> Result<[u64; 2], DeviceError> {
-    let model = IgbModel::new(MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
+    let model = NicModel::new(Kind::I82576, MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
     let card = Card { model: model.clone(), vfio };
     let nic = intel::open(Arc::new(card), intel::NicConfig::new(1))?;
     let mut queue = nic.queue(QueueId(0))?.open();

@@ -10,6 +10,8 @@ PATIENCE=4
 PEER=10.0.0.1
 OURS=10.0.0.2
 SITE=/tmp/site
+# What B is set to by the programs below, such as `,vlan=5`.
+SETTINGS=
 
 # This shell would take busybox's own commands of these names before those in PATH.
 ip() { /rig/bin/ip "$@"; }
@@ -204,7 +206,7 @@ reachable() { wait_for 10 peer ping -c 1 -W 1 $OURS; }
 
 # start_serving [OPTIONS...]: our server on B, with the files of make_site, until it listens.
 start_serving() {
-    background serve barewire serve --device "pci:$B" --address $OURS/24 "$@" $SITE
+    background serve barewire serve --device "pci:$B$SETTINGS" --address $OURS/24 "$@" $SITE
     listening serve
 }
 
@@ -215,7 +217,7 @@ serve() {
 }
 
 echo_server() {
-    background echo barewire echo --device "pci:$B" --address $OURS/24 "$@"
+    background echo barewire echo --device "pci:$B$SETTINGS" --address $OURS/24 "$@"
     listening echo
     reachable
 }
@@ -246,6 +248,15 @@ counter() {
     [ -n "$value" ] || fail "$1 told no counter $2"
     echo "$value"
 }
+
+# peek OFFSET: a register of B, read past the program and its driver.
+peek() {
+    base=$(sed -n '1s/ .*//p' "/sys/bus/pci/devices/$B/resource")
+    devmem $((base + $1)) 32
+}
+
+# bits OFFSET MASK: those bits of a register of B that are set, in decimal.
+bits() { echo $(($(peek "$1") & $2)); }
 
 # --- traffic ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 //! ```text
 //!   bytes ─┬─▶ parsers   every parser of the stack, and what it writes is read back
 //!          ├─▶ stack     segments and calls on one stack; memory and tables are empty at the end
-//!          └─▶ peers     two stacks and a wire that damages; both streams arrive as they were
+//!          ├─▶ peers     two stacks and a wire that damages; both streams arrive as they were
+//!          └─▶ rings     a card that writes anything into its descriptors; no slot is lost
 //! ```
 //!
 //! Each target is a function of bytes. `scripts/fuzz` runs it under libFuzzer; `cargo test` runs it
@@ -20,8 +21,13 @@ use std::path::PathBuf;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 3] =
-    [("parsers", parsers::run), ("stack", stack::run), ("peers", peers::run)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("parsers", parsers::run), ("stack", stack::run), ("peers", peers::run), ("rings", rings)];
+
+/// See [`barewire_driver::intel::hostile`].
+pub fn rings(data: &[u8]) {
+    barewire_driver::intel::hostile::run(data);
+}
 
 /// Runs a target over the files that the command line names.
 ///

@@ -52,3 +52,8 @@ fn a_stack_survives_whatever_comes_and_leaves_nothing() {
 fn a_hostile_wire_never_shows_in_a_stream() {
     replay("peers");
 }
+
+#[test]
+fn a_card_that_writes_anything_costs_no_slot() {
+    replay("rings");
+}

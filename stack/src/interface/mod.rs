@@ -258,7 +258,8 @@ impl Egress {
         if let Some(iface) = self.owner_of(dst) {
             return Some(Hop::Local { iface });
         }
-        if dst.is_loopback() {
+        // There is no loopback interface, and no other way leads to "this host" (RFC 1122 §3.2.1.3).
+        if dst.is_loopback() || dst.is_unspecified() {
             return None;
         }
         if let Some(at) = self.ifaces.iter().position(|i| i.is_broadcast(dst)) {

@@ -46,9 +46,11 @@ impl Egress {
             return self.emit_small_tcp(path, mac, plain, &[]);
         }
         let (src_port, dst_port) = (path.key.local_port, path.key.remote_port);
-        let header = TcpHeader { src_port, dst_port, ..*header };
         self.emit_small_with(path, mac, &[], |out, sum| {
-            let len = header.emit(out);
+            if let Some(len) = header.emit_usual_syn((src_port, dst_port), out, sum) {
+                return len;
+            }
+            let len = TcpHeader { src_port, dst_port, ..*header }.emit(out);
             sum.add(&out[..len]);
             len
         });

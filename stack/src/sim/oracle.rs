@@ -22,6 +22,9 @@ pub(super) type Party = u64;
 /// Payload of the smallest datagram that the smallest MTU of a scenario makes fragments of.
 const SMALLEST_FRAGMENTED: usize = 576 - 20 - 8 + 1;
 
+/// More payload than a SYN carries in any scenario.
+const SYN_PAYLOAD_MAX: u64 = 1460;
+
 /// Most complaints that are kept.
 const MAX_VIOLATIONS: usize = 3;
 
@@ -32,8 +35,11 @@ struct Endpoint {
     socket: SocketId,
     local: SocketAddr,
     remote: SocketAddr,
-    /// The other end, once a byte of it has been read.
+    /// The other end, once a byte has been read by one of the two.
     peer: Option<Party>,
+    /// What this end has read names `peer`. Until then it is only who has read this end's stream: of
+    /// one whose SYN had data, perhaps by a copy of it.
+    named: bool,
     written: u64,
     read: u64,
     /// Nothing more will be written: shut down or closed.
@@ -134,6 +140,7 @@ impl Oracle {
             local,
             remote,
             peer: None,
+            named: false,
             written: 0,
             read: 0,
             finished: false,
@@ -195,7 +202,7 @@ impl Oracle {
         let offset = endpoint.read;
         endpoint.read += bytes.len() as u64;
         self.figures.bytes_checked += bytes.len() as u64;
-        if endpoint.peer.is_none() {
+        if !endpoint.named {
             let missing = content::ID_LEN - head.len();
             head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
             if let Some(id) = head.first_chunk() {
@@ -203,7 +210,7 @@ impl Oracle {
             }
         }
         let Some(endpoint) = self.parties.get(&party) else { return };
-        let Some(peer) = endpoint.peer else { return };
+        let Some(peer) = endpoint.peer.filter(|_| endpoint.named) else { return };
         // The bytes of the number itself have been compared by finding the endpoint.
         let known = (content::ID_LEN as u64).saturating_sub(offset).min(bytes.len() as u64);
         let right = content::matches(peer, offset + known, &bytes[known as usize..]);
@@ -218,23 +225,36 @@ impl Oracle {
 
     /// Joins two endpoints by the number that the stream carries.
     fn claim(&mut self, party: Party, peer: Party) {
-        let ours = self.parties.get(&party).map(|e| (e.local, e.remote));
-        let theirs = self.parties.get(&peer).map(|e| (e.remote, e.local));
-        if theirs.is_none() || ours != theirs {
+        let (Some(ours), Some(theirs)) = (self.parties.get(&party), self.parties.get(&peer)) else {
+            return self.complain(format!("{}: reads stream {peer:x}", self.name(party)));
+        };
+        // RFC 7413 §2.1: who sends data with a SYN accepts that the server may take it for several
+        // connections: a copy that comes late for another one, and the first for one that ends
+        // before the client has heard of it. Its bytes have to be right all the same, and one of
+        // them at most goes on to what came after the SYN, which `settle` looks at.
+        let (opener, opened) = (ours.opens_with_data, theirs.opens_with_data);
+        let other_way = ours.peer.is_some_and(|other| other != peer) && !opener;
+        if (ours.local, ours.remote) != (theirs.remote, theirs.local) || other_way {
             return self.complain(format!("{}: reads stream {peer:x}", self.name(party)));
         }
-        let taken = self.parties.iter().any(|(&other, e)| e.peer == Some(peer) && other != party);
-        let other_peer = self.parties.get(&peer).and_then(|e| e.peer);
-        if taken || other_peer.is_some_and(|other| other != party) {
-            // RFC 7413 §2.1: who sends data with a SYN accepts that the server may take a copy of
-            // it that comes late for another connection. Its bytes have to be right all the same.
-            if self.parties.get(&peer).is_some_and(|e| e.opens_with_data) {
-                self.figures.repeated_opens += 1;
-                return self.with(party, |endpoint| endpoint.peer = Some(peer));
-            }
+        let (named, other_peer) = (theirs.named, theirs.peer);
+        let taken = self.parties.iter().any(|(&other, e)| {
+            let reads_it = e.peer == Some(peer) && (e.named || !e.opens_with_data);
+            reads_it && other != party
+        });
+        let other_peer = other_peer.filter(|&other| other != party);
+        if (taken || other_peer.is_some()) && !opened {
             return self.complain(format!("{}: {peer:x} has another reader", self.name(party)));
         }
-        self.with(party, |endpoint| endpoint.peer = Some(peer));
+        self.with(party, |endpoint| (endpoint.peer, endpoint.named) = (Some(peer), true));
+        if taken || other_peer.is_some() {
+            self.figures.repeated_opens += 1;
+            if !named {
+                // Which of them it is joined to only what it reads will tell.
+                self.with(peer, |endpoint| endpoint.peer = None);
+            }
+            return;
+        }
         self.with(peer, |endpoint| endpoint.peer = Some(party));
     }
 
@@ -244,8 +264,12 @@ impl Oracle {
         self.with(party, |endpoint| endpoint.eof = true);
         let Some(endpoint) = self.parties.get(&party) else { return };
         let ended = |other: &Endpoint| other.finished && other.written == endpoint.read;
-        let fits = match endpoint.peer {
-            Some(peer) => self.parties.get(&peer).is_some_and(ended),
+        let guessed = endpoint.opens_with_data && !endpoint.named;
+        let fits = match endpoint.peer.filter(|_| !guessed) {
+            Some(peer) => {
+                let right = endpoint.named || peer.to_le_bytes().starts_with(head);
+                right && self.parties.get(&peer).is_some_and(ended)
+            }
             None => self.parties.iter().any(|(id, other)| {
                 other.local == endpoint.remote
                     && other.remote == endpoint.local
@@ -329,7 +353,15 @@ impl Oracle {
     /// not; and what it was told has a reason. On a `calm` wire only the applications give one.
     pub(super) fn settle(&mut self, calm: bool) {
         let (mut wrong, mut unexplained) = (Vec::new(), 0);
+        let mut readers = BTreeMap::new();
         for (&party, e) in &self.parties {
+            if e.read > SYN_PAYLOAD_MAX
+                && let Some(peer) = e.peer.filter(|_| e.named)
+                && let Some(other) = readers.insert(peer, party)
+            {
+                let (one, other) = (self.name(party), self.name(other));
+                wrong.push(format!("{peer:x} is read on and on by both {one} and {other}"));
+            }
             if !(e.eof || e.left_early || e.aborted || e.error.is_some()) {
                 wrong.push(format!("{}: neither ended nor failed", self.name(party)));
             }
@@ -490,6 +522,71 @@ mod tests {
                 assert_eq!(oracle.violations().len(), 1);
             }
         }
+    }
+
+    /// The server has opened two connections with the data of one SYN, the first of which ended
+    /// before the client heard of it.
+    fn opened_twice() -> (Oracle, Party, Party, Party) {
+        let (mut oracle, one, two) = ends();
+        oracle.opens_with_data(one);
+        oracle.wrote(one, 5000);
+        let (local, remote) = (oracle.parties[&two].local, oracle.parties[&two].remote);
+        let three = oracle.open(1, SocketId::from_bits(1), (local, remote));
+        oracle.read(two, &stream(one, 50), &mut Vec::new());
+        oracle.aborted(two);
+        (oracle, one, two, three)
+    }
+
+    #[test]
+    fn who_opens_with_data_is_joined_to_whom_it_reads() {
+        for reader_first in [false, true] {
+            let (mut oracle, one, two, three) = opened_twice();
+            oracle.wrote(three, 100);
+            if reader_first {
+                oracle.read(three, &stream(one, 50), &mut Vec::new());
+            }
+            let mut head = Vec::new();
+            for byte in stream(three, 100) {
+                oracle.read(one, &[byte], &mut head);
+            }
+            if !reader_first {
+                oracle.read(three, &stream(one, 50), &mut Vec::new());
+            }
+            assert_eq!(oracle.violations(), &[] as &[String]);
+            assert_eq!(oracle.parties[&one].peer, Some(three));
+            assert_eq!(oracle.figures.repeated_opens, 1);
+            // It is joined now: no byte of the other server end may follow.
+            oracle.wrote(two, 200);
+            oracle.wrote(three, 100);
+            oracle.read(one, &stream(two, 200)[100..], &mut head);
+            assert_eq!(oracle.violations().len(), 1);
+        }
+    }
+
+    #[test]
+    fn only_one_reader_gets_more_than_what_the_syn_carried() {
+        let (mut oracle, one, two, three) = opened_twice();
+        oracle.read(three, &stream(one, 5000), &mut Vec::new());
+        for party in [one, three] {
+            oracle.aborted(party);
+        }
+        oracle.settle(true);
+        assert_eq!(oracle.violations(), &[] as &[String]);
+        oracle.read(two, &stream(one, 5000)[50..], &mut Vec::new());
+        oracle.settle(true);
+        assert_eq!(oracle.violations().len(), 1);
+    }
+
+    #[test]
+    fn the_first_bytes_name_the_writer_whoever_has_read_before() {
+        let (mut oracle, one, two) = ends();
+        oracle.wrote(one, 100);
+        oracle.wrote(two, 100);
+        oracle.read(two, &stream(one, 100), &mut Vec::new());
+        let mut bytes = stream(two, 100);
+        bytes[2] ^= 1;
+        oracle.read(one, &bytes, &mut Vec::new());
+        assert_eq!(oracle.violations().len(), 1);
     }
 
     #[test]

@@ -26,17 +26,28 @@ const MAX_VIOLATIONS: usize = 3;
 /// A connection as one host sees it: the host's number, its address and port, and the peer's.
 type Flow = (usize, (Ipv4Addr, u16), (Ipv4Addr, u16));
 
+/// Most SYNs of other incarnations that are remembered for a connection.
+const MAX_KNOCKS: usize = 8;
+
+/// What a SYN of the peer said.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    irs: u32,
+    shift: Option<u8>,
+    mss: u16,
+}
+
 /// What one host has sent and been told in one incarnation of a connection.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The initial sequence numbers of both sides, from their SYNs.
+    /// The initial sequence number of its own SYN, and the shift that this carried.
     iss: Option<u32>,
-    irs: Option<u32>,
-    /// Shifts that the SYNs carried.
     own_shift: Option<u8>,
-    peer_shift: Option<u8>,
-    /// The MSS that the peer announced.
-    peer_mss: Option<u16>,
+    /// The peer's SYN.
+    told: Option<Told>,
+    /// SYNs that were delivered and belong to no incarnation that the host knows of. It may go on
+    /// with what it has, whatever they say, until it answers one of them.
+    knocks: Vec<Told>,
     /// The largest right edge that was delivered.
     edge: Option<u32>,
     /// The right edge that this host has advertised.
@@ -51,9 +62,39 @@ struct Seen {
 
 impl Seen {
     fn shifts(&self) -> (u8, u8) {
-        match (self.own_shift, self.peer_shift) {
+        match (self.own_shift, self.told.and_then(|told| told.shift)) {
             (Some(own), Some(peer)) => (own.min(14), peer.min(14)),
             _ => (0, 0),
+        }
+    }
+
+    /// This host sends a SYN, with which an incarnation begins unless it is a repetition. One that
+    /// acknowledges belongs to the peer's SYN that lies next before what it acknowledges.
+    fn opens(&mut self, iss: u32, ack: Option<u32>) {
+        if self.iss == Some(iss) {
+            return;
+        }
+        let old = std::mem::take(self);
+        self.iss = Some(iss);
+        if let Some(ack) = ack {
+            let told = old.knocks.iter().chain(&old.told);
+            self.told = told.min_by_key(|told| ack.wrapping_sub(told.irs)).copied();
+            self.knocks = old.knocks;
+        }
+    }
+
+    /// A SYN of the peer was delivered: an answer to this host's, or one that crosses it, or one
+    /// that this host has yet to answer.
+    fn is_told(&mut self, told: Told, answers: bool) {
+        let crosses = self.iss.is_some() && self.told.is_none();
+        if answers || crosses {
+            self.told = Some(told);
+        } else if self.told.is_none_or(|old| old.irs != told.irs) {
+            self.knocks.retain(|knock| knock.irs != told.irs);
+            if self.knocks.len() == MAX_KNOCKS {
+                self.knocks.remove(0);
+            }
+            self.knocks.push(told);
         }
     }
 
@@ -143,7 +184,7 @@ impl WireCheck {
         }
     }
 
-    fn sent_segment(&mut self, now: Instant, host: usize, frame: &TxFrame, segment: &Parsed) {
+    fn sent_segment(&mut self, now: Instant, host: usize, tso_mss: u16, segment: &Parsed) {
         let flow = (host, segment.src, segment.dst);
         let TcpHeader { seq, ack, flags, window, options, .. } = segment.header;
         if flags.contains(TcpFlags::RST) {
@@ -151,15 +192,7 @@ impl WireCheck {
         }
         if flags.contains(TcpFlags::SYN) {
             let seen = self.flows.entry(flow).or_default();
-            if seen.iss != Some(seq) {
-                // A new incarnation; a SYN that it answers has been delivered before.
-                let old = std::mem::take(seen);
-                if flags.contains(TcpFlags::ACK) {
-                    (seen.irs, seen.peer_shift) = (old.irs, old.peer_shift);
-                    seen.peer_mss = old.peer_mss;
-                }
-                seen.iss = Some(seq);
-            }
+            seen.opens(seq, flags.contains(TcpFlags::ACK).then_some(ack));
             seen.own_shift = options.window_scale;
         }
         let (fin, len) = (u32::from(flags.contains(TcpFlags::FIN)), segment.payload_len);
@@ -178,10 +211,10 @@ impl WireCheck {
         if len > 0 && seen.max.is_none_or(|max| (end.wrapping_sub(max) as i32) > 0) {
             seen.max = Some(end);
         }
-        if let Some(edge) = seen.edge.filter(|_| len > 0) {
-            let beyond = end.wrapping_sub(edge) as i32;
+        if let Some(edge) = seen.edge.filter(|_| len + fin > 0) {
+            let beyond = end.wrapping_add(fin).wrapping_sub(edge) as i32;
             // RFC 9293 §3.8.6.1: one byte may probe a closed window.
-            if beyond > 0 && !(len == 1 && beyond == 1) {
+            if beyond > 0 && !((len, fin) == (1, 0) && beyond == 1) {
                 wrong.push("beyond the peer's window");
             }
         }
@@ -193,10 +226,11 @@ impl WireCheck {
         if fin == 1 {
             seen.fin.get_or_insert(end);
         }
-        let each = if frame.tso_mss > 0 { u32::from(frame.tso_mss).min(len) } else { len };
+        let each = if tso_mss > 0 { u32::from(tso_mss).min(len) } else { len };
         let options_len = segment.header_len as u32 - 20;
         // RFC 7413 §4.1.3: data that goes with a SYN is cut by what the peer announced before.
-        if len > 0 && !syn && each + options_len > u32::from(seen.peer_mss.unwrap_or(536)) {
+        let most = u32::from(seen.told.map_or(536, |told| told.mss));
+        if len > 0 && !syn && each + options_len > most {
             wrong.push("larger than the peer's MSS");
         }
         if flags.contains(TcpFlags::ACK) && seen.offers_less(ack, window, syn) {
@@ -215,13 +249,10 @@ impl WireCheck {
         }
         let syn = flags.contains(TcpFlags::SYN);
         if syn {
-            let seen = self.flows.entry(flow).or_default();
-            if !flags.contains(TcpFlags::ACK) && seen.irs != Some(seq) && seen.fin.is_some() {
-                *seen = Seen::default();
-            }
-            seen.irs = Some(seq);
-            seen.peer_shift = options.window_scale;
-            seen.peer_mss = Some(seen.peer_mss.unwrap_or(0).max(options.mss.unwrap_or(536)));
+            let mss = options.mss.unwrap_or(536);
+            let told = Told { irs: seq, shift: options.window_scale, mss };
+            let answers = flags.contains(TcpFlags::ACK);
+            self.flows.entry(flow).or_default().is_told(told, answers);
         }
         let Some(seen) = self.flows.get_mut(&flow) else { return };
         if flags.contains(TcpFlags::FIN) {
@@ -244,7 +275,7 @@ impl Watch for WireCheck {
         self.frames_sent += 1;
         self.absorb(now, host, 0, pieces);
         if let Some(segment) = parse(pieces, false) {
-            self.sent_segment(now, host, frame, &segment);
+            self.sent_segment(now, host, frame.tso_mss, &segment);
         }
     }
 
@@ -307,3 +338,7 @@ fn checksum_is_right<P: Deref<Target = [u8]>>(
     }
     left == 0 && sum.finish() == 0
 }
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;

@@ -32,11 +32,27 @@ impl LazyTimer {
         }
     }
 
+    #[inline(never)]
     fn move_to(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
         self.at = at;
         if !self.key.is_some_and(|key| wheel.reschedule(key, at)) {
             self.key = Some(wheel.insert(at, token));
         }
+    }
+
+    /// The timer of what the owner has become, which fires as `token`.
+    pub(crate) fn renamed(self, wheel: &mut Wheel, token: u32) -> LazyTimer {
+        if let Some(key) = self.key {
+            wheel.rename(key, token);
+        }
+        self
+    }
+
+    /// The same, and it fires at `at`: no entry is made where there is one.
+    pub(crate) fn handed_over(self, wheel: &mut Wheel, at: Instant, token: u32) -> LazyTimer {
+        let mut timer = self.renamed(wheel, token);
+        timer.move_to(wheel, at, token);
+        timer
     }
 
     /// The entry has fired.

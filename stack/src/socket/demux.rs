@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use arrayvec::ArrayVec;
+use barewire_driver::device::BURST_FRAMES;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
@@ -95,7 +97,7 @@ const NO_TAG: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Hashed {
     key: FlowKey,
-    hash: u64,
+    hash: u32,
 }
 
 /// A flow that a packet was of, and where its state is.
@@ -105,13 +107,36 @@ struct Recent {
     tag: u32,
 }
 
+/// A flow in the table, and where its state is. The hash lies beside it, so that growing costs no
+/// hash a flow.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: FlowKey,
+    tag: u32,
+    /// The lower half of the secret hash.
+    hash: u32,
+}
+
+impl Entry {
+    fn place(&self) -> u64 {
+        place(self.hash)
+    }
+}
+
+/// What the table goes by: its lowest bits find the group, its highest the entry, and 2^25 groups
+/// are more than there are flows.
+#[inline]
+fn place(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
 /// All flows of a stack. Its size is bounded by the limits of the tables that it points to.
 ///
 /// In front of the table lie the flows found last, at places that a multiplication gives: that a
 /// peer can aim at a place only costs it, or a neighbour there, the secret hash.
 #[derive(Debug)]
 pub struct FlowTable {
-    table: HashTable<(FlowKey, u32)>,
+    table: HashTable<Entry>,
     secret: (u64, u64),
     recent: Box<[Recent; RECENT_LEN]>,
     /// The flow hashed last: one that was not found, and is set next.
@@ -123,7 +148,7 @@ impl FlowTable {
     pub fn new(secret: (u64, u64)) -> FlowTable {
         let nowhere = Ipv4Addr::UNSPECIFIED;
         let key = FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 };
-        let last = Hashed { key, hash: key.hash(secret) };
+        let last = Hashed { key, hash: key.hash(secret) as u32 };
         let recent = Box::new([Recent { flow: last, tag: NO_TAG }; RECENT_LEN]);
         FlowTable { table: HashTable::new(), secret, recent, last }
     }
@@ -131,20 +156,47 @@ impl FlowTable {
     /// As [`FlowTable::get`], and the same flow is found faster the next time.
     #[inline(always)]
     pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
-        let recent = &self.recent[recent_place(key)];
-        if recent.tag != NO_TAG && recent.flow.key == *key {
-            return Some(Tag::from_bits(recent.tag));
+        match self.recent_tag(key) {
+            Some(tag) => Some(tag),
+            None => self.find_anew(*key),
         }
-        self.find_anew(*key)
+    }
+
+    #[inline(always)]
+    fn recent_tag(&self, key: &FlowKey) -> Option<Tag> {
+        let recent = &self.recent[recent_place(key)];
+        let found = recent.tag != NO_TAG && recent.flow.key == *key;
+        found.then(|| Tag::from_bits(recent.tag))
     }
 
     #[inline(never)]
     fn find_anew(&mut self, key: FlowKey) -> Option<Tag> {
-        let key = &key;
-        let flow = self.hashed(key);
-        let tag = self.table.find(flow.hash, |entry| entry.0 == *key)?.1;
-        self.recent[recent_place(key)] = Recent { flow, tag };
+        let flow = self.hashed(&key);
+        self.look_up(flow)
+    }
+
+    #[inline]
+    fn look_up(&mut self, flow: Hashed) -> Option<Tag> {
+        let tag = self.table.find(place(flow.hash), |entry| entry.key == flow.key)?.tag;
+        self.recent[recent_place(&flow.key)] = Recent { flow, tag };
         Some(Tag::from_bits(tag))
+    }
+
+    /// Finds many flows, which are found fast then, by [`FlowTable::find`]. All are hashed first, so
+    /// that the processor can wait for the memory of several at the same time.
+    pub fn find_each(&mut self, keys: impl Iterator<Item = FlowKey>, mut found: impl FnMut(Tag)) {
+        let mut flows = ArrayVec::<Hashed, BURST_FRAMES>::new();
+        for key in keys.take(BURST_FRAMES) {
+            match self.recent_tag(&key) {
+                Some(tag) => found(tag),
+                None => flows.push(self.hashed(&key)),
+            }
+        }
+        for flow in flows {
+            if let Some(tag) = self.look_up(flow) {
+                found(tag);
+            }
+        }
     }
 
     /// The flow with its secret hash.
@@ -155,29 +207,43 @@ impl FlowTable {
             return *recent;
         }
         if self.last.key != *key {
-            self.last = Hashed { key: *key, hash: key.hash(self.secret) };
+            self.last = Hashed { key: *key, hash: key.hash(self.secret) as u32 };
         }
         self.last
     }
 
     /// Where the state of `key` is.
     pub fn get(&self, key: &FlowKey) -> Option<Tag> {
-        let hash = key.hash(self.secret);
-        self.table.find(hash, |entry| entry.0 == *key).map(|entry| Tag::from_bits(entry.1))
+        let place = place(key.hash(self.secret) as u32);
+        self.table.find(place, |entry| entry.key == *key).map(|entry| Tag::from_bits(entry.tag))
     }
 
     /// Says where the state of `key` is from now on.
     pub fn set(&mut self, key: FlowKey, tag: Tag) {
-        let (flow, tag) = (self.hashed(&key), tag.to_bits());
-        // Its next packet is not far.
-        self.recent[recent_place(&key)] = Recent { flow, tag };
-        match self.table.find_mut(flow.hash, |entry| entry.0 == key) {
-            Some(entry) => entry.1 = tag,
-            None => {
-                let secret = self.secret;
-                self.table.insert_unique(flow.hash, (key, tag), |entry| entry.0.hash(secret));
+        let flow = self.hashed(&key);
+        match self.table.find_mut(place(flow.hash), |entry| entry.key == key) {
+            Some(entry) => {
+                entry.tag = tag.to_bits();
+                // Its next packet is not far.
+                self.recent[recent_place(&key)] = Recent { flow, tag: tag.to_bits() };
             }
+            None => self.add_hashed(flow, tag),
         }
+    }
+
+    /// As [`FlowTable::set`], for a flow that [`FlowTable::find`] has not found.
+    pub fn add(&mut self, key: FlowKey, tag: Tag) {
+        let flow = self.hashed(&key);
+        self.add_hashed(flow, tag);
+    }
+
+    #[inline]
+    fn add_hashed(&mut self, flow: Hashed, tag: Tag) {
+        let Hashed { key, hash } = flow;
+        debug_assert_eq!(self.get(&key), None, "a flow is in the table once");
+        let tag = tag.to_bits();
+        self.recent[recent_place(&key)] = Recent { flow, tag };
+        self.table.insert_unique(place(hash), Entry { key, tag, hash }, Entry::place);
     }
 
     /// Forgets `key` if its state is `tag`'s. A flow that has moved on is left alone.
@@ -187,14 +253,13 @@ impl FlowTable {
         if recent.flow.key == *key {
             recent.tag = NO_TAG;
         }
-        let found = |entry: &(FlowKey, u32)| entry.0 == *key && entry.1 == tag.to_bits();
-        if let Ok(entry) = self.table.find_entry(hash, found) {
+        let found = |entry: &Entry| entry.key == *key && entry.tag == tag.to_bits();
+        if let Ok(entry) = self.table.find_entry(place(hash), found) {
             entry.remove();
         }
         let (len, capacity) = (self.table.len(), self.table.capacity());
         if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-            let secret = self.secret;
-            self.table.shrink_to(2 * len, |entry| entry.0.hash(secret));
+            self.table.shrink_to(2 * len, Entry::place);
         }
     }
 
@@ -286,6 +351,25 @@ mod tests {
         assert_eq!(table.get(&key(5)), Some(Tag::TimeWait(9)));
         table.remove(&key(5), Tag::TimeWait(9));
         assert_eq!(table.get(&key(5)), None);
+    }
+
+    #[test]
+    fn many_flows_are_found_at_once() {
+        let mut table = FlowTable::new((1, 2));
+        for n in 0..10_000 {
+            table.set(key(n), Tag::Connection(n));
+        }
+        let mut found = Vec::new();
+        let keys = (0..40).map(|n| key(n * 333 % 10_030));
+        table.find_each(keys.clone().chain([key(20_000)]), |tag| found.push(tag));
+        let mut tags: Vec<_> = keys.filter_map(|key| table.get(&key)).collect();
+        // Those that were set last are found first.
+        let number = |tag: &Tag| tag.to_bits();
+        found.sort_by_key(number);
+        tags.sort_by_key(number);
+        assert_eq!(found, tags);
+        table.find_each((0..1000).map(key), |_| ());
+        assert_eq!(table.find(&key(3)), Some(Tag::Connection(3)));
     }
 
     #[test]

@@ -12,6 +12,10 @@ use crate::tcp::fast_open::FastOpenQueue;
 use crate::tcp::{HalfOpen, TcpConfig, TimeWait};
 use crate::time::Instant;
 
+/// Half-open connections that a listener may have whatever its backlog: they cost little, and those
+/// that get a cookie instead lose their options.
+const MIN_HALF_OPEN: usize = 128;
+
 /// Settings of a socket that a connection made from it inherits.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
@@ -63,6 +67,13 @@ pub(crate) struct Listener {
     pub(crate) in_event_list: bool,
     /// Connections opened by a fast open cookie whose handshake has not ended.
     pub(crate) fast_open: Rc<FastOpenQueue>,
+}
+
+impl Listener {
+    /// It has as many half-open connections as it may have.
+    pub(crate) fn is_full_of_half_open(&self) -> bool {
+        self.half_open >= self.backlog.max(MIN_HALF_OPEN)
+    }
 }
 
 /// A connection in SYN-RECEIVED that a listener's SYN made.

@@ -1,5 +1,7 @@
 //! A table of entries that stay where they are, found by index.
 
+use barewire_driver::mem::prefetch_value;
+
 /// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
 
@@ -78,6 +80,19 @@ impl<T> Slab<T> {
         if self.is_full() {
             return Err(value);
         }
+        match self.insert_with(|| value) {
+            Some(place) => Ok(place),
+            None => unreachable!("there is room"),
+        }
+    }
+
+    /// Stores what `make` gives, in its place from the beginning, and gives its index and generation.
+    /// `None` if the limit is reached: nothing is made then.
+    #[inline(always)]
+    pub fn insert_with(&mut self, make: impl FnOnce() -> T) -> Option<(u32, u32)> {
+        if self.is_full() {
+            return None;
+        }
         let number = self.roomy.last().copied().unwrap_or_else(|| {
             let number = self.chunks.len() as u32;
             self.chunks.push(Chunk::empty());
@@ -96,9 +111,9 @@ impl<T> Slab<T> {
             self.roomy.pop();
         }
         let slot = &mut chunk.slots[at as usize];
-        slot.value = Some(value);
+        slot.value = Some(make());
         self.len += 1;
-        Ok((number * CHUNK_LEN as u32 + at, slot.generation))
+        Some((number * CHUNK_LEN as u32 + at, slot.generation))
     }
 
     #[inline]
@@ -109,6 +124,14 @@ impl<T> Slab<T> {
     #[inline]
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
         self.chunks.get_mut(index as usize / CHUNK_LEN)?.slots.get_mut(index as usize % CHUNK_LEN)
+    }
+
+    /// Has the memory of the entry at `index` fetched, which is soon asked for.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            prefetch_value(slot);
+        }
     }
 
     /// The entry at `index`, whatever its generation.

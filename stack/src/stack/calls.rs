@@ -319,18 +319,16 @@ impl Stack {
     /// [`SocketError::BadSocket`].
     pub fn close(&mut self, id: SocketId) -> Result<(), SocketError> {
         match self.get_mut(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(_) => self.orphan_handle(id),
+            Socket::Connection(_) => {
+                // The generation moves on with the handle, not with the connection's end.
+                self.sockets.renew(id.index);
+                self.orphan(id.index);
+            }
             Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => {
                 self.close_unconnected(id)
             }
         }
         Ok(())
-    }
-
-    fn orphan_handle(&mut self, id: SocketId) {
-        // The generation moves on with the handle, not with the connection's end.
-        self.sockets.renew(id.index);
-        self.orphan(id.index);
     }
 
     fn close_unconnected(&mut self, id: SocketId) {

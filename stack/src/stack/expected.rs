@@ -41,6 +41,7 @@ impl Stack {
         if let Some((frame, piece)) = burst.take_only() {
             self.input_piece(iface, piece, &frame);
         } else {
+            self.look_into(iface, burst);
             self.input_many(iface, burst);
         }
         self.drain_loopback();
@@ -96,7 +97,7 @@ impl Stack {
         if ip.protocol != protocol::TCP {
             return Err(piece);
         }
-        let Some((index, header, header_len)) = self.find_connection(&packet) else {
+        let Some((Found::Connection(index), header, header_len)) = self.find_flow(&packet) else {
             return Err(piece);
         };
         let text = Text {
@@ -205,11 +206,18 @@ impl Stack {
         match ip.protocol {
             protocol::TCP => {
                 let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
-                if let Some((index, header, header_len)) = self.find_connection(&packet) {
+                if let Some((found, header, header_len)) = self.find_flow(&packet) {
                     let text = self.admit(&packet, header_len, gso_bytes);
                     let Some(text) = text else { return false };
                     let pieces = payload(segments, at + header_len..end);
-                    self.deliver_expected(index, &header, &text, pieces);
+                    match found {
+                        Found::Connection(index) => {
+                            self.deliver_expected(index, &header, &text, pieces);
+                        }
+                        Found::HalfOpen(index) => {
+                            self.deliver_half_open(index, &header, &text, pieces);
+                        }
+                    }
                 } else if !self.sheds(packet.bytes) {
                     // By reference: the header is large enough for its copies to be seen in
                     // profiles.
@@ -234,16 +242,18 @@ impl Stack {
         true
     }
 
-    /// The connection that a segment is for, its header and the length of that.
+    /// The connection, half open or not, that a segment is for, its header and the length of that.
     #[inline(always)]
-    fn find_connection(&mut self, packet: &Plain<'_>) -> Option<(u32, PlainTcp, usize)> {
+    fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
         let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
-        match self.flows.find(&key) {
-            Some(Tag::Connection(index)) => Some((index, header, header_len)),
-            Some(Tag::HalfOpen(_) | Tag::TimeWait(_)) | None => None,
-        }
+        let found = match self.flows.find(&key) {
+            Some(Tag::Connection(index)) => Found::Connection(index),
+            Some(Tag::HalfOpen(index)) => Found::HalfOpen(index),
+            Some(Tag::TimeWait(_)) | None => return None,
+        };
+        Some((found, header, header_len))
     }
 
     /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
@@ -263,6 +273,21 @@ impl Stack {
         usual.then_some((key, header_len))
     }
 
+    /// Gives a half-open connection its segment.
+    #[inline(never)]
+    fn deliver_half_open(
+        &mut self,
+        index: u32,
+        header: &PlainTcp,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+    ) {
+        let header = TcpHeader::from(*header);
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.handle_half_open(index, text.segment(&header, payload));
+        });
+    }
+
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
     #[inline(never)]
     fn deliver_other(
@@ -272,12 +297,25 @@ impl Stack {
         text: &Text,
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
+        self.with_payload(text, pieces, |stack, payload| {
+            stack.deliver_tcp(key, text.segment(header, payload));
+        });
+    }
+
+    /// Lends the pieces of a segment's text to `f`, in a vector that is used again.
+    #[inline]
+    fn with_payload(
+        &mut self,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+        f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
+    ) {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
         if text.len > 0 {
             payload.extend(pieces);
         }
-        self.deliver_tcp(key, text.segment(header, &mut payload));
+        f(self, &mut payload);
         payload.clear();
         self.scratch = payload;
     }
@@ -322,12 +360,15 @@ impl Stack {
             }
             return;
         }
+        if let Some(outcome) = tcb.take_ending(now, header, text) {
+            return self.settle(index, outcome);
+        }
         self.scratch.clear();
         if text.len > 0 {
             self.scratch.extend(pieces);
         }
         let header = TcpHeader::from(*header);
-        let outcome = tcb.handle_segment(now, text.segment(&header, &mut self.scratch));
+        let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
             self.egress.counters.tcp_dropped(reason);
         }
@@ -392,6 +433,12 @@ impl Stack {
             self.events.push_back(id);
         }
     }
+}
+
+/// What a plain segment is for.
+enum Found {
+    Connection(u32),
+    HalfOpen(u32),
 }
 
 /// A frame whose headers below the transport's are plain.

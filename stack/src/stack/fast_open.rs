@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::{Socket, Stack};
 use crate::error::SocketError;
 use crate::socket::SocketId;
+use crate::socket::conn::LazyTimer;
 use crate::socket::demux::FlowKey;
 use crate::tcp::fast_open::{self, FastConnect, FastOpenPlace, Judgement};
 use crate::tcp::{HalfOpen, Memory, Outcome, Segment, Tcb, TcpConfig};
@@ -112,7 +113,10 @@ impl Stack {
         let (tcb, mut syn_ack) = state.into_fast_open(now, config, segment, place);
         syn_ack.options.fast_open = cookie;
         self.egress.counters.fast_open_accepted += 1;
-        let Some(index) = self.enqueue_accepted(id, key, Box::new(tcb)) else { return };
+        let Some(index) = self.enqueue_accepted(id, key, Box::new(tcb), LazyTimer::default())
+        else {
+            return;
+        };
         self.answer_for(id, key, syn_ack);
         self.settle(index, Outcome::Continue);
     }

@@ -538,7 +538,15 @@ impl Stack {
         let now = self.egress.now;
         let over = AfterTimeWait::Over { above: None };
         let Some(entry) = self.time_wait.get_mut(index) else { return over };
-        match entry.state.handle_segment(now, segment.header, segment.payload_len) {
+        let mut outcome = entry.state.handle_segment(now, segment.header, segment.payload_len);
+        if let TimeWaitOutcome::Reuse { .. } = outcome
+            && self.find_listener(&key).is_none()
+        {
+            // Only a listener can take the new connection; without one the old stays.
+            let Some(entry) = self.time_wait.get_mut(index) else { return over };
+            outcome = entry.state.answer(now);
+        }
+        match outcome {
             TimeWaitOutcome::Drop => AfterTimeWait::Answered,
             TimeWaitOutcome::Limited => {
                 self.egress.counters.time_wait_replies_limited += 1;
@@ -551,10 +559,6 @@ impl Stack {
             TimeWaitOutcome::Remove => {
                 self.end_time_wait(index);
                 over
-            }
-            // Only a listener can take the new connection; without one the old stays.
-            TimeWaitOutcome::Reuse { .. } if self.find_listener(&key).is_none() => {
-                AfterTimeWait::Answered
             }
             TimeWaitOutcome::Reuse { iss_above } => {
                 self.end_time_wait(index);

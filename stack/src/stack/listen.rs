@@ -11,17 +11,13 @@ use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{HalfOpenEntry, Listener};
 use crate::tcp::{
-    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Outcome, Segment, SynCookies, Tcb, TcpConfig,
-    cookie, cookie::Worth, reset_for,
+    HalfOpen, HalfOpenOutcome, HalfOpenTimeout, Open, Segment, SynCookies, Tcb, TcpConfig, cookie,
+    cookie::Worth, reset_for,
 };
 use crate::wire::tcp::TcpHeader;
 
 /// How long after a listener sent its last cookie an ACK may still bring one back.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
-
-/// Half-open connections that a listener may have whatever its backlog: they cost little, and those
-/// that get a cookie instead lose their options.
-const MIN_HALF_OPEN: usize = 128;
 
 impl Stack {
     /// Makes a bound TCP socket listen (an unbound one gets an ephemeral port), with up to
@@ -84,7 +80,8 @@ impl Stack {
             return Err(SocketError::InvalidInput);
         };
         let accepted = listener.accept_queue.pop_front().ok_or(SocketError::WouldBlock)?;
-        if !listener.accept_queue.is_empty() {
+        let (more, invites) = (!listener.accept_queue.is_empty(), !listener.turned_away.is_empty());
+        if more {
             self.note_event(id);
         }
         let Some(Socket::Connection(connection)) = self.get_mut(accepted) else {
@@ -92,13 +89,16 @@ impl Stack {
         };
         connection.holder = Holder::Application;
         let peer = connection.key.remote_addr();
-        self.settle(accepted.index, Outcome::Continue);
-        self.invite(id);
+        self.follow_up(accepted.index);
+        if invites {
+            self.invite(id);
+        }
         Ok((accepted, peer))
     }
 
     /// There is room in the accept queue: asks one client whose last ACK had to be ignored to send
     /// it again, by repeating the SYN-ACK. Waiting for its own timers would take seconds.
+    #[cold]
     fn invite(&mut self, id: SocketId) {
         let now = self.egress.now;
         while let Some(listener) = self.listener_mut(id) {
@@ -179,22 +179,27 @@ impl Stack {
         if let Some(last) = iss_above {
             open.iss = last.wrapping_add(64_000).wrapping_add(open.iss % 64_000);
         }
+        let table_is_full = self.half_open.is_full();
         let Some(listener) = self.listener_mut(id) else { return };
         if listener.accept_queue.len() >= listener.backlog {
             self.egress.counters.listen_overflow += 1;
             return;
         }
-        let config = listener.template.config.clone();
-        let (place, cookie) = self.judge_fast_open(id, &key, header.options.fast_open, &config);
-        if let Some(place) = place {
-            let state = HalfOpen::new(now, header, &config, open);
-            return self.open_by_cookie(id, key, state, segment, (place, cookie));
+        let no_room = table_is_full || listener.is_full_of_half_open();
+        let config = Rc::clone(&listener.template.config);
+        let mut cookie = None;
+        if header.options.fast_open.is_some() {
+            let judged = self.judge_fast_open(id, &key, header.options.fast_open, &config);
+            cookie = judged.1;
+            if let Some(place) = judged.0 {
+                let state = HalfOpen::new(now, header, &config, open);
+                return self.open_by_cookie(id, key, state, segment, (place, cookie));
+            }
         }
-        let no_room = self.half_open_is_full(id);
         match config.syn_cookies {
             SynCookies::Off if no_room => self.egress.counters.half_open_full += 1,
-            SynCookies::Auto if no_room => self.answer_with_cookie(id, key, header),
-            SynCookies::Always => self.answer_with_cookie(id, key, header),
+            SynCookies::Auto if no_room => self.answer_with_cookie(id, key, header, open),
+            SynCookies::Always => self.answer_with_cookie(id, key, header, open),
             SynCookies::Off | SynCookies::Auto => {
                 let state = HalfOpen::new(now, header, &config, open);
                 if self.remember_half_open(id, key, state) {
@@ -206,32 +211,28 @@ impl Stack {
         }
     }
 
-    /// True if a listener, or the table, has no room for another half-open connection.
-    fn half_open_is_full(&mut self, id: SocketId) -> bool {
-        let table_is_full = self.half_open.is_full();
-        let Some(listener) = self.listener_mut(id) else { return true };
-        table_is_full || listener.half_open >= listener.backlog.max(MIN_HALF_OPEN)
-    }
-
-    /// Puts a half-open connection into the table; false if its listener or the table has no room.
+    /// Puts a half-open connection of a flow that is not in the table of flows into that of half-open
+    /// ones; false if its listener or the table has no room.
     fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
-        if self.half_open_is_full(id) {
-            return false;
-        }
-        let Some(listener) = self.listener_mut(id) else { return false };
-        listener.half_open += 1;
         let timer = LazyTimer::default();
         let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
-        let Ok((index, _)) = self.half_open.insert(entry) else { return false };
-        self.flows.set(key, Tag::HalfOpen(index));
+        let (half_open, sockets) = (&mut self.half_open, &mut self.sockets);
+        let Some(Socket::Listener(listener)) = sockets.get_held_mut(id.index, id.generation) else {
+            return false;
+        };
+        if listener.is_full_of_half_open() {
+            return false;
+        }
+        let Ok((index, _)) = half_open.insert(entry) else { return false };
+        listener.half_open += 1;
+        self.flows.add(key, Tag::HalfOpen(index));
         self.arm_half_open(index);
         true
     }
 
-    fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader) {
+    fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader, open: Open) {
         let now = self.egress.now;
         let flow = (key.local_addr(), key.remote_addr());
-        let open = self.open_values(&key);
         let peer_mss = header.options.mss.unwrap_or(536);
         let iss = cookie::make(self.share.secrets.cookies, flow, header.seq, peer_mss, now);
         let Some(listener) = self.listener_mut(id) else { return };
@@ -265,7 +266,9 @@ impl Stack {
             self.egress.counters.cookies_refused += 1;
             return false;
         };
-        if full && self.half_open_is_full(id) {
+        let no_room = self.half_open.is_full()
+            || self.listener_mut(id).is_none_or(|listener| listener.is_full_of_half_open());
+        if full && no_room {
             // Nothing is made of it: it can come back again.
             self.egress.counters.accept_overflow += 1;
             return true;
@@ -292,23 +295,25 @@ impl Stack {
             return true;
         }
         self.egress.counters.cookies_accepted += 1;
-        self.establish(id, key, &state, config, segment);
+        self.establish(id, key, (&state, LazyTimer::default()), config, segment);
         true
     }
 
     /// A segment for a half-open connection.
     pub(super) fn handle_half_open(&mut self, index: u32, segment: Segment<'_>) {
         let now = self.egress.now;
-        let Some(entry) = self.half_open.get(index) else { return };
+        let Some(entry) = self.half_open.get_mut(index) else { return };
         let (id, key) = (entry.listener, entry.key);
-        let Some(listener) = self.listener_mut(id) else {
-            // Its listener has closed: nobody would accept it any more (RFC 9293 §3.10.7.1).
-            self.drop_half_open(index);
-            return self.refuse(key, segment.header, segment.payload_len);
+        let listener = match self.sockets.get_held(id.index, id.generation) {
+            Some(Socket::Listener(listener)) => listener,
+            Some(Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_)) | None => {
+                // Its listener has closed: nobody would accept it any more (RFC 9293 §3.10.7.1).
+                self.drop_half_open(index);
+                return self.refuse(key, segment.header, segment.payload_len);
+            }
         };
         let full = listener.accept_queue.len() >= listener.backlog;
-        let config = listener.template.config.clone();
-        let Some(entry) = self.half_open.get_mut(index) else { return };
+        let config = Rc::clone(&listener.template.config);
         let outcome = entry.state.handle_segment(now, segment.header, segment.payload_len, &config);
         match outcome {
             HalfOpenOutcome::Drop => {}
@@ -327,7 +332,7 @@ impl Stack {
                 }
                 if let Some(entry) = self.take_half_open(index) {
                     // The flow stays counted at its port.
-                    self.establish(id, key, &entry.state, config, segment);
+                    self.establish(id, key, (&entry.state, entry.timer), config, segment);
                 }
             }
         }
@@ -338,46 +343,55 @@ impl Stack {
         &mut self,
         id: SocketId,
         key: FlowKey,
-        state: &HalfOpen,
+        (state, timer): (&HalfOpen, LazyTimer),
         config: Rc<TcpConfig>,
         segment: Segment<'_>,
     ) {
         let now = self.egress.now;
         let mut tcb = self.blocks.take(config, state.open(), now);
-        state.complete(&mut tcb, now);
-        if let Some(index) = self.enqueue_accepted(id, key, tcb) {
-            self.with_tcb(index, |tcb| ((), tcb.handle_segment(now, segment)));
+        let outcome = state.establish(&mut tcb, now, segment);
+        if let Some(index) = self.enqueue_accepted(id, key, tcb, timer) {
+            self.settle(index, outcome);
         }
     }
 
     /// Puts a new connection into the socket table and at the end of its listener's accept queue;
-    /// gives its index.
+    /// gives its index. It takes over the timer that it had before it was one.
     pub(super) fn enqueue_accepted(
         &mut self,
         id: SocketId,
         key: FlowKey,
         tcb: Box<Tcb>,
+        mut timer: LazyTimer,
     ) -> Option<u32> {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         let way = (self.egress.path_recent(key.remote), ttl, tos);
-        let connection = Connection::new(key, tcb, Holder::Listener(id), way);
-        let Ok((index, generation)) = self.sockets.insert(Socket::Connection(connection)) else {
+        let make = || Socket::Connection(Connection::new(key, tcb, Holder::Listener(id), way));
+        let Some((index, generation)) = self.sockets.insert_with(make) else {
             self.egress.counters.sockets_full += 1;
+            timer.cancel(&mut self.wheel);
             return None;
         };
+        let tag = Tag::Connection(index);
+        let timer = timer.renamed(&mut self.wheel, tag.to_bits());
+        if let Some(connection) = self.connection_mut(index) {
+            connection.timer = timer;
+        }
         self.share.open_connection(key.local_port, false);
-        self.flows.set(key, Tag::Connection(index));
+        self.flows.set(key, tag);
         if let Some(listener) = self.listener_mut(id) {
             listener.accept_queue.push_back(SocketId { index, generation });
+            if !std::mem::replace(&mut listener.in_event_list, true) {
+                self.events.push_back(id);
+            }
         }
-        self.note_event(id);
         Some(index)
     }
 
+    /// Takes an entry out, of which the flow and the timer stay.
     fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
-        let mut entry = self.half_open.remove(index)?;
-        entry.timer.cancel(&mut self.wheel);
+        let entry = self.half_open.remove(index)?;
         if let Some(listener) = self.listener_mut(entry.listener) {
             listener.half_open -= 1;
         }
@@ -385,7 +399,8 @@ impl Stack {
     }
 
     fn drop_half_open(&mut self, index: u32) {
-        if let Some(entry) = self.take_half_open(index) {
+        if let Some(mut entry) = self.take_half_open(index) {
+            entry.timer.cancel(&mut self.wheel);
             self.flows.remove(&entry.key, Tag::HalfOpen(index));
         }
     }

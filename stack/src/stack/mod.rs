@@ -17,6 +17,7 @@
 //! so may you, in virtual time, with a seed of your choice. The same seed and the same calls give
 //! the same packets.
 
+mod ahead;
 mod calls;
 mod config;
 mod datagram;

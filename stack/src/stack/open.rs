@@ -16,7 +16,7 @@ use crate::socket::ports::{Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
 use crate::tcp::fast_open::FastConnect;
-use crate::tcp::{FlowNumbers, Open, Outcome, State};
+use crate::tcp::{FlowNumbers, Open, State};
 use crate::wire::ipv4::DEFAULT_TTL;
 
 /// What ephemeral ports are chosen by: own address, the peer's, and its port.
@@ -34,10 +34,11 @@ impl Stack {
         if family == Family::V6 {
             return Err(SocketError::AddressFamily);
         }
-        let socket = match kind {
+        let tcp = &self.tcp;
+        let placed = self.sockets.insert_with(|| match kind {
             SocketKind::Tcp => Socket::Fresh(Fresh {
                 template: Template {
-                    config: Rc::clone(&self.tcp),
+                    config: Rc::clone(tcp),
                     reuse: Reuse::default(),
                     ttl: DEFAULT_TTL,
                     tos: 0,
@@ -48,10 +49,10 @@ impl Stack {
             SocketKind::Udp | SocketKind::Ping => {
                 Socket::Datagram(Box::new(DatagramSocket::new(kind)))
             }
-        };
-        match self.sockets.insert(socket) {
-            Ok((index, generation)) => Ok(SocketId { index, generation }),
-            Err(_) => {
+        });
+        match placed {
+            Some((index, generation)) => Ok(SocketId { index, generation }),
+            None => {
                 self.egress.counters.sockets_full += 1;
                 Err(SocketError::TooManySockets)
             }
@@ -197,7 +198,9 @@ impl Stack {
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
         let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
-        let connection = Connection::new(key, tcb, holder, way);
+        let mut connection = Connection::new(key, tcb, holder, way);
+        // Its SYN is to be sent; unless that may wait for data, nothing else is to be followed up.
+        connection.in_tx_list = !with_data;
         if let Some(socket) = self.get_mut(id) {
             *socket = Socket::Connection(connection);
         }
@@ -205,8 +208,12 @@ impl Stack {
             // The connection itself counts at the port from here on.
             self.share.ports.release(lease);
         }
-        self.flows.set(key, Tag::Connection(id.index));
-        self.settle(id.index, Outcome::Continue);
+        self.flows.add(key, Tag::Connection(id.index));
+        if with_data {
+            self.follow_up(id.index);
+        } else {
+            self.tx_list.push_back(id.index);
+        }
         Ok(with_data)
     }
 
@@ -217,9 +224,15 @@ impl Stack {
         remote: Ipv4Addr,
         port: u16,
     ) -> Result<FlowKey, SocketError> {
-        if remote.is_unspecified() || port == 0 {
+        if port == 0 {
             return Err(SocketError::InvalidInput);
         }
+        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
+        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
+        let own = bound.and_then(|(addr, _)| addr);
+        // The unspecified address is this host, as in Linux: the address that the socket is bound
+        // to, or else that of the loopback interface, which this host does not have.
+        let remote = own.filter(|_| remote.is_unspecified()).unwrap_or(remote);
         // RFC 9293 §3.9.2.3 (MUST-46): no TCP connection has many ends. The error is Linux's.
         if remote.is_multicast() {
             return Err(SocketError::NetworkUnreachable);
@@ -231,9 +244,7 @@ impl Stack {
             Hop::Link { .. } => self.egress.source_for(hop),
         };
         let source = source.ok_or(SocketError::AddrNotAvailable)?;
-        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
-        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
-        let local = bound.and_then(|(addr, _)| addr).unwrap_or(source);
+        let local = own.unwrap_or(source);
         self.claim_flow(local, remote, port, bound.map(|(_, port)| port))
     }
 

@@ -11,7 +11,7 @@ use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
-use crate::tcp::{Outcome, Readiness, Tcb, TxLimits};
+use crate::tcp::{Outcome, Readiness, State, Tcb, TxLimits};
 use crate::timer::Wheel;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
@@ -41,13 +41,20 @@ impl Stack {
         else {
             return;
         };
-        if connection.holder == Holder::Nobody {
-            return self.follow_up_orphan(index);
-        }
         let id = SocketId { index, generation };
         let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
-        if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
-            self.release_held_back(index);
+        match connection.holder {
+            Holder::Nobody => self.follow_up_orphan(index),
+            Holder::Listener(_) => {
+                // Whoever accepts it is told then.
+                schedule(list, wheel, index, connection);
+                pace(pacing, id, connection);
+            }
+            Holder::Application => {
+                if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
+                    self.release_held_back(index);
+                }
+            }
         }
     }
 
@@ -68,15 +75,19 @@ impl Stack {
         }
     }
 
-    /// The same without anybody to tell: a connection that is over is let go.
+    /// The same without anybody to tell: a connection that is over is let go. That is CLOSED with
+    /// nothing left to send, or TIME-WAIT, which goes on in a smaller entry.
     fn follow_up_orphan(&mut self, index: u32) {
-        if !self.release_if_over(index)
-            && let Some((generation, Socket::Connection(connection))) =
-                self.sockets.entry_mut(index)
-        {
-            schedule(&mut self.tx_list, &mut self.wheel, index, connection);
-            pace(&mut self.pacing, SocketId { index, generation }, connection);
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
+        };
+        let Some(tcb) = connection.tcb.whole() else { return };
+        if (!connection.linked || tcb.state() == State::TimeWait) && !tcb.wants_transmit() {
+            return self.release(index);
         }
+        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     /// Applies `f` to the `Tcb` of a connection and settles what follows.
@@ -138,42 +149,41 @@ impl Stack {
         self.share.close_connection(key.local_port);
     }
 
-    /// Frees the entry if nobody holds it and its connection is over: CLOSED with nothing left to
-    /// send, or TIME-WAIT, which goes on in a smaller entry.
-    fn release_if_over(&mut self, index: u32) -> bool {
-        let Some(connection) = self.connection(index) else { return true };
-        let Some(tcb) = connection.tcb.whole() else { return false };
-        if connection.holder != Holder::Nobody || tcb.wants_transmit() {
-            return false;
+    /// Frees the entry of a connection that is over and that nobody holds.
+    fn release(&mut self, index: u32) {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        if connection.linked
+            && let Some(state) = connection.tcb.whole().and_then(|tcb| tcb.time_wait())
+        {
+            let (key, timer) = (connection.key, std::mem::take(&mut connection.timer));
+            self.begin_time_wait(index, TimeWaitEntry { key, state, timer });
+        } else {
+            connection.timer.cancel(&mut self.wheel);
         }
-        if !connection.linked {
-            self.free_connection(index);
-            return true;
-        }
-        let Some(state) = tcb.time_wait() else { return false };
-        let key = connection.key;
-        let entry = TimeWaitEntry { key, state, timer: Default::default() };
+        self.free_connection(index);
+    }
+
+    /// Makes an entry of a connection that enters TIME-WAIT, which takes over its flow, its port and
+    /// its timer.
+    fn begin_time_wait(&mut self, index: u32, entry: TimeWaitEntry) {
+        let (key, at) = (entry.key, entry.state.deadline(self.egress.now));
         match self.time_wait.insert(entry) {
-            Ok((at, _)) => {
-                self.flows.set(key, Tag::TimeWait(at));
-                self.arm_time_wait(at);
-                if let Some(connection) = self.connection_mut(index) {
-                    // The flow and its port belong to the new entry now.
-                    connection.linked = false;
+            Ok((place, _)) => {
+                let tag = Tag::TimeWait(place);
+                self.flows.set(key, tag);
+                if let Some(entry) = self.time_wait.get_mut(place) {
+                    entry.timer = entry.timer.handed_over(&mut self.wheel, at, tag.to_bits());
                 }
             }
-            Err(_) => {
+            Err(mut entry) => {
                 self.egress.counters.time_wait_full += 1;
+                entry.timer.cancel(&mut self.wheel);
                 self.unlink(index);
             }
         }
-        self.free_connection(index);
-        true
     }
 
     fn free_connection(&mut self, index: u32) {
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
-        connection.timer.cancel(&mut self.wheel);
         let block = self.sockets.remove_with(index, |socket| match socket {
             Socket::Connection(Connection { tcb: Block::Whole(tcb), .. }) => Some(tcb),
             Socket::Connection(_)
@@ -191,18 +201,28 @@ impl Stack {
 
     /// Hands a connection over to the background: its application, or its listener, has let go.
     pub(super) fn orphan(&mut self, index: u32) {
-        let Some(connection) = self.connection_mut(index) else { return };
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return;
+        };
         if connection.holder == Holder::Nobody {
             return;
         }
         connection.holder = Holder::Nobody;
         self.orphans += 1;
-        let now = self.egress.now;
-        let too_many = self.orphans > self.limits.orphans;
-        if too_many {
+        let tcb = connection.tcb.wake();
+        let outcome = if self.orphans > self.limits.orphans {
             self.egress.counters.orphans_aborted += 1;
+            tcb.abort()
+        } else {
+            tcb.close(self.egress.now)
+        };
+        if outcome != Outcome::Continue {
+            return self.settle(index, outcome);
         }
-        self.with_tcb(index, |tcb| ((), if too_many { tcb.abort() } else { tcb.close(now) }));
+        // It goes on: there is something to send, or to wait for.
+        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     pub(super) fn connection_timeout(&mut self, index: u32) {
@@ -403,7 +423,7 @@ fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection:
 }
 
 /// Has the connection looked at again when pacing lets it send.
-#[inline]
+#[inline(always)]
 fn pace(queue: &mut PacingQueue, id: SocketId, connection: &mut Connection) {
     if !connection.in_pacing
         && let Some(at) = connection.tcb.whole().and_then(|tcb| tcb.paced_until())

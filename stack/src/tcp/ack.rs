@@ -5,6 +5,7 @@ use super::congestion::CongestionControl;
 use super::delivery::Delivery;
 use super::input::Step;
 use super::rate::PathSample;
+use super::records::Fate;
 use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
@@ -90,7 +91,7 @@ impl Tcb {
     }
 
     /// Our FIN is acknowledged.
-    fn take_fin_ack(&mut self, now: Instant) -> Step {
+    pub(super) fn take_fin_ack(&mut self, now: Instant) -> Step {
         let before = self.state;
         self.state = before.on_fin_acked();
         match self.state {
@@ -115,7 +116,7 @@ impl Tcb {
 
     /// The peer has answered: what counts silence starts again. An orphan's probes of a closed
     /// window go on counting; only progress saves it.
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         if !self.status.contains(Status::APP_CLOSED) {
             self.probes = 0;
             if self.snd.wnd == 0 {
@@ -144,7 +145,8 @@ impl Tcb {
         self.sendq.records.ack(ack, &mut news.delivery);
         let rtt = self.measure(now, in_flight, h, &news);
         let echo = self.ecn_is_echo(h.flags);
-        let advance = Advance { bytes, in_flight, rtt, moved: true, echo };
+        let piped = self.sendq.records.rate.piped(&news.delivery.round);
+        let advance = Advance { bytes, in_flight, piped, rtt, moved: true, echo };
         let restart = self.judge(now, h, &news, &advance);
         self.tell_delivery(now, &news.delivery);
         // RFC 6298 §5.2 and §5.3.
@@ -251,7 +253,8 @@ impl Tcb {
         let in_flight = self.snd.nxt.since(self.snd.una);
         let rtt = self.measure(now, in_flight, h, news);
         let echo = self.ecn_is_echo(h.flags);
-        let advance = Advance { bytes: 0, in_flight, rtt, moved: false, echo };
+        let piped = self.sendq.records.rate.piped(&news.delivery.round);
+        let advance = Advance { bytes: 0, in_flight, piped, rtt, moved: false, echo };
         let _ = self.judge(now, h, news, &advance);
         self.tell_delivery(now, &news.delivery);
         if news.delivery.bytes > 0 {
@@ -289,20 +292,28 @@ impl Tcb {
 
     #[inline(always)]
     pub(super) fn set_window(&mut self, seq: SeqNum, ack: SeqNum, window: u32) {
-        let opened = self.snd.wnd < window;
-        self.snd.wnd = window;
+        let before = std::mem::replace(&mut self.snd.wnd, window);
         self.snd.max_wnd = self.snd.max_wnd.max(window);
         (self.snd.wl1, self.snd.wl2) = (seq, ack);
-        if opened && self.timers.is_set(Timer::Persist) {
+        let refused = || before == 0 && self.snd.una != self.snd.nxt;
+        if before < window && (self.timers.is_set(Timer::Persist) || refused()) {
             self.window_opened();
         }
     }
 
-    /// If even this window is too small, the next poll sets the timer again, from its first value.
     #[cold]
     fn window_opened(&mut self) {
-        self.timers.clear(Timer::Persist);
-        self.persist_backoff = 0;
-        self.pending -= Pending::PROBE;
+        self.stir();
+        if self.timers.is_set(Timer::Persist) {
+            // If even this is too small, the next poll sets the timer again, from its first value.
+            self.timers.clear(Timer::Persist);
+            self.persist_backoff = 0;
+            self.pending -= Pending::PROBE;
+            self.arm_user_timeout();
+        }
+        if self.sendq.records.first().is_some_and(|first| first.fate == Fate::Resent) {
+            // What has probed a window that the peer had shrunk was refused.
+            self.pending |= Pending::FAST;
+        }
     }
 }

@@ -18,7 +18,6 @@ use barewire_driver::{PacketSlice, Pool};
 
 use super::congestion::CongestionControl;
 use super::delivery::SentAt;
-use super::output::Growth;
 use super::recovery::Advance;
 use super::recvq;
 use super::sendq::SMALL_MAX;
@@ -26,6 +25,7 @@ use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
+use super::window::Growth;
 use super::{Memory, Text, input};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
@@ -157,7 +157,7 @@ impl Tcb {
         if bytes > two || self.controller.models_path() {
             return false;
         }
-        let Some(sent_at) = self.sendq.settle_only() else { return false };
+        let Some((sent_at, piped)) = self.sendq.settle_only(bytes) else { return false };
         self.snd.una = self.snd.nxt;
         if bytes >= self.mss() {
             self.path_acked(now, una, bytes);
@@ -168,8 +168,9 @@ impl Tcb {
         if self.has_sack() {
             self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
         }
-        if self.controller.heeds(bytes, self.status.contains(Status::CWND_LIMITED)) {
-            self.grow_calmly(now, bytes, rtt_ns);
+        let limited = self.status.contains(Status::CWND_LIMITED);
+        if self.controller.heeds(now, bytes, piped, limited) {
+            self.grow_calmly(now, bytes, piped, rtt_ns);
         }
         self.sendq.records.rate.count(now, bytes, sent_at, rtt_ns);
         // RFC 6298 §5.2; nothing is left to probe for either.
@@ -184,9 +185,10 @@ impl Tcb {
     }
 
     #[inline(never)]
-    fn grow_calmly(&mut self, now: Instant, bytes: u32, rtt_ns: u64) {
+    fn grow_calmly(&mut self, now: Instant, bytes: u32, piped: u32, rtt_ns: u64) {
         let rtt = Some(Duration::from_nanos(rtt_ns));
-        self.grow(now, &Advance { bytes, in_flight: bytes, rtt, moved: true, echo: false }, false);
+        let advance = Advance { bytes, in_flight: bytes, piped, rtt, moved: true, echo: false };
+        self.grow(now, &advance, false);
     }
 
     /// Takes the ACK of something else.
@@ -254,8 +256,9 @@ impl Tcb {
             && in_flight + len <= self.snd.wnd
             && (idle || in_flight + len <= self.controller.cwnd());
         // Nagle's algorithm, as in `sendable`.
-        let nodelay = self.status.contains(Status::NODELAY);
-        let whole = nodelay || idle || self.snd.small_end.before_eq(self.snd.una);
+        let whole = idle
+            || self.snd.small_end.before_eq(self.snd.una)
+            || (self.status.contains(Status::NODELAY) && self.crumbs_fit());
         let held = self.more_to_come || self.status.intersects(HELD) || self.ecn.agreed;
         if !fits || !whole || held || !self.is_calm() {
             return None;

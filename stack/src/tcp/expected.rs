@@ -8,16 +8,28 @@
 //! [`Tcb::poll_transmit`], which is to be asked when [`Tcb::poll_expected`] says `None`.
 
 use super::delivery::SentAt;
-use super::output::Growth;
+use super::input::Step;
 use super::recovery::Advance;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
+use super::window::Growth;
+use super::{Outcome, Text, input};
 use crate::time::Instant;
-use crate::wire::tcp::{PlainTcp, TcpFlags};
+use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
 
 impl Tcb {
+    /// Timestamps as agreed on, and no older than the last.
+    #[inline]
+    fn has_timestamps_in_order(&self, h: &PlainTcp) -> bool {
+        let agreed = self.status.contains(Status::TIMESTAMPS);
+        match h.timestamps {
+            Some(ts) => agreed && !input::older(ts.val, self.ts_recent),
+            None => !agreed,
+        }
+    }
+
     /// Takes the ACK of one transmission, sent once, while nothing is missing: as
     /// [`Tcb::take_new_ack`], which takes all others, but nothing has to be found out first. False if
     /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
@@ -43,7 +55,8 @@ impl Tcb {
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
         self.rtt.sample(rtt, samples, &self.config);
-        let advance = Advance { bytes, in_flight, rtt: Some(rtt), moved: true, echo };
+        let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
+        let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
         let rtt_ns = now.nanos_since(record.last_sent);
         self.sendq.records.rate.count(now, record.len, record.last_sent, rtt_ns);
@@ -61,6 +74,92 @@ impl Tcb {
         }
         self.note_activity(now);
         true
+    }
+
+    /// A passive open, by a SYN with this window, is complete by an ACK of our SYN-ACK, sent once at
+    /// `sent_at`, and of nothing else. [`Tcb::handle_segment`] would find the same out in
+    /// SYN-RECEIVED, from a record of it.
+    pub(super) fn open_plainly(
+        &mut self,
+        now: Instant,
+        h: &TcpHeader,
+        window: u32,
+        sent_at: Instant,
+    ) {
+        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
+        self.tally.received(now, 0, 1);
+        if let Some(ts) = h.options.timestamps
+            && self.status.contains(Status::TIMESTAMPS)
+        {
+            self.take_timestamp(now, seq, ts);
+        }
+        self.status |= Status::SYN_ACKED;
+        (self.snd.una, self.snd.nxt) = (ack, ack);
+        self.establish(now);
+        self.snd.max_wnd = window;
+        self.set_window(seq, ack, self.snd.scale.bytes(h.window));
+        let rtt = now - sent_at;
+        self.rtt.sample(rtt, 1, &self.config);
+        let advance =
+            Advance { bytes: 0, in_flight: 1, piped: 1, rtt: Some(rtt), moved: true, echo: false };
+        self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);
+        let rate = &mut self.sendq.records.rate;
+        let _ = rate.on_send(sent_at, true);
+        rate.count(now, 1, sent_at, now.nanos_since(sent_at));
+        self.note_activity(now);
+    }
+
+    /// Takes a segment without text that ends something and is as expected otherwise: the peer's FIN,
+    /// the ACK of ours, or both. `None` if it is another: then it has changed nothing.
+    #[inline]
+    pub(crate) fn take_ending(
+        &mut self,
+        now: Instant,
+        h: &PlainTcp,
+        text: &Text,
+    ) -> Option<Outcome> {
+        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
+        let fin = h.flags.contains(TcpFlags::FIN);
+        let (una, nxt) = (self.snd.una, self.snd.nxt);
+        // As in `expects`: after snd.una, and up to snd.nxt.
+        let advances = ack.since(una).wrapping_sub(1) < nxt.since(una);
+        let ends = if fin {
+            self.state.can_receive() && (advances || (ack == una && una == nxt))
+        } else {
+            self.status.contains(Status::FIN_SENT) && self.state.is_live() && advances && ack == nxt
+        };
+        let plain = ends
+            && text.len == 0
+            && h.flags - TcpFlags::FIN == TcpFlags::ACK
+            && seq == self.rcv.nxt
+            && self.has_timestamps_in_order(h)
+            && self.status & (Status::SYN_ACKED | Status::PROBED) == Status::SYN_ACKED
+            && self.recovery.is_quiet()
+            && self.sendq.records.sacked() == 0
+            && self.assembler.is_none();
+        if !plain {
+            return None;
+        }
+        self.stir();
+        self.tally.received(now, 0, text.wire_segments);
+        self.last_heard = now;
+        if let Some(ts) = h.timestamps {
+            self.take_timestamp(now, seq, ts);
+        }
+        if ack != una && !self.take_plain_ack(now, ack, false) {
+            let news = self.no_news();
+            self.take_new_ack(now, ack, &TcpHeader::from(*h), news);
+        }
+        self.update_window(seq, ack, h.window);
+        self.answered();
+        if self.fin_acked()
+            && let Step::Done(outcome) = self.take_fin_ack(now)
+        {
+            return Some(outcome);
+        }
+        let outcome = if fin { self.take_fin(now, Some(seq)) } else { Outcome::Continue };
+        self.trim_later(now);
+        Some(outcome)
     }
 
     /// The next transmission, if it is all that is unsent, at most `most` bytes and in one piece,
@@ -101,7 +200,7 @@ impl Tcb {
     /// FIN, or an ACK, if one of them is due when nothing is unsent.
     fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
         let seq = self.snd.nxt;
-        if self.state.can_transmit_data() && self.fin_due(0) {
+        if self.state.can_transmit_data() && self.fin_due(0, 0) {
             let flags = self.note_sent(now, 0);
             self.note_what_limits();
             return Some(self.plain_header(now, seq, flags, 0));

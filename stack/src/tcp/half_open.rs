@@ -13,7 +13,7 @@ use super::input::older;
 use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{MSS_DEFAULT, Status, Tcb, announced_mss, ts_clock};
-use super::{Open, TcpConfig, autotune, cookie, reset_with_seq};
+use super::{Open, Outcome, Segment, TcpConfig, autotune, cookie, reset_with_seq};
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
@@ -312,8 +312,34 @@ impl HalfOpen {
         tcb
     }
 
+    /// Makes a new block, of [`HalfOpen::open`], this connection's, and gives it the segment that
+    /// [`HalfOpen::handle_segment`] found to complete the handshake.
+    pub(crate) fn establish(&self, tcb: &mut Tcb, now: Instant, segment: Segment<'_>) -> Outcome {
+        let h = segment.header;
+        let bare =
+            h.flags == TcpFlags::ACK && segment.payload_len == 0 && h.options.sack.is_empty();
+        let next = SeqNum::new(h.seq) == SeqNum::new(self.irs) + 1;
+        if bare && next && self.retries == 0 && !self.untimed && !tcb.controller.models_path() {
+            self.negotiated(tcb, now);
+            tcb.open_plainly(now, h, u32::from(self.window), self.sent_at);
+            return Outcome::Continue;
+        }
+        self.complete(tcb, now);
+        tcb.handle_unexpected(now, segment)
+    }
+
     /// Makes a new block, of [`HalfOpen::open`], this connection's.
-    pub(crate) fn complete(&self, tcb: &mut Tcb, now: Instant) {
+    fn complete(&self, tcb: &mut Tcb, now: Instant) {
+        self.negotiated(tcb, now);
+        let (irs, window) = (SeqNum::new(self.irs), u32::from(self.window));
+        tcb.passive_opened(irs, window, self.sent_at, self.deadline);
+        if self.retries > 0 || self.untimed {
+            tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
+        }
+    }
+
+    /// What the two SYNs have said.
+    fn negotiated(&self, tcb: &mut Tcb, now: Instant) {
         tcb.state = State::SynReceived;
         tcb.rcv.scale = self.our_scale;
         tcb.status.set(Status::SYN_LOST, self.retries > 0);
@@ -324,12 +350,7 @@ impl HalfOpen {
             timestamps: self.timestamps.then_some(Timestamps { val: self.ts_recent, ecr: 0 }),
             ..TcpOptions::default()
         };
-        let irs = SeqNum::new(self.irs);
-        tcb.negotiate(irs, &options, now);
+        tcb.negotiate(SeqNum::new(self.irs), &options, now);
         tcb.ecn_agreed(self.ecn);
-        tcb.passive_opened(irs, u32::from(self.window), self.sent_at, self.deadline);
-        if self.retries > 0 || self.untimed {
-            tcb.sendq.records.resent(SeqNum::new(self.iss), 1, self.sent_at, false);
-        }
     }
 }

@@ -292,7 +292,7 @@ impl Tcb {
 
     /// Why nothing is sent now, as far as the connection itself knows.
     pub fn send_limit(&self) -> SendLimit {
-        let unsent = self.sendq.unsent();
+        let unsent = self.sendq.unsent().max(u32::from(self.fin_waits()));
         if self.state.is_opening() {
             return SendLimit::Handshake;
         }
@@ -317,6 +317,7 @@ impl Tcb {
         match self.blocked() {
             Blocked::Cork => SendLimit::Cork,
             Blocked::Window => SendLimit::PeerWindow,
+            Blocked::No if self.status.contains(Status::NODELAY) => SendLimit::CongestionWindow,
             Blocked::No => SendLimit::Nagle,
         }
     }

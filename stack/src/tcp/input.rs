@@ -36,14 +36,24 @@ pub(super) enum Step {
 impl Tcb {
     /// Takes a segment that was addressed to this connection, with a valid checksum.
     pub fn handle_segment(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
-        self.dropped = None;
         if let Some(plain) = PlainTcp::of(segment.header) {
             let text = Text::of(&segment);
             if self.expects(&plain, &text) {
+                self.dropped = None;
                 self.take_expected(now, &plain, &text, segment.payload.drain(..));
                 return Outcome::Continue;
             }
+            if let Some(outcome) = self.take_ending(now, &plain, &text) {
+                self.dropped = None;
+                return outcome;
+            }
         }
+        self.handle_unexpected(now, segment)
+    }
+
+    /// As [`Tcb::handle_segment`], for a segment that is known to have no short way.
+    pub(crate) fn handle_unexpected(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
+        self.dropped = None;
         self.stir();
         self.tally.received(now, segment.payload_len, segment.wire_segments);
         match self.state {
@@ -136,9 +146,11 @@ impl Tcb {
                 self.timers.set(Timer::Lifetime, compact.deadline(now));
                 self.challenge(now);
             }
-            // A new connection is the listener's business: it comes with the SYN's repetition, when
-            // the compact form has taken over.
-            TimeWaitOutcome::Reuse { .. } => self.dropped = Some(DropReason::UnexpectedSyn),
+            // Whom it would open a connection to has made room for it before, were there anybody.
+            TimeWaitOutcome::Reuse { .. } => {
+                self.dropped = Some(DropReason::UnexpectedSyn);
+                self.challenge(now);
+            }
             TimeWaitOutcome::Remove => return self.finish(),
         }
         Outcome::Continue

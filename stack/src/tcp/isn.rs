@@ -1,7 +1,7 @@
 //! Initial sequence numbers and timestamp offsets that nobody can predict (RFC 6528, RFC 7323 §5.4).
 
 use std::hash::Hasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher24;
@@ -29,11 +29,8 @@ pub(crate) fn flow_hasher(
 ) -> SipHasher24 {
     let mut hasher = SipHasher24::new_with_keys(secret as u64, (secret >> 64) as u64);
     if let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) {
-        // Two words, as the hash takes them. Their number tells them from what is hashed below.
-        let addrs = [local.ip().to_bits(), remote.ip().to_bits()].map(u64::from);
-        let ports = [local.port(), remote.port()].map(u64::from);
-        hasher.write_u64(addrs[0] << 32 | addrs[1]);
-        hasher.write_u64((purpose as u64) << 32 | ports[0] << 16 | ports[1]);
+        // Their number tells them from what is hashed below.
+        words(purpose, local, remote).into_iter().for_each(|word| hasher.write_u64(word));
         return hasher;
     }
     // In one piece: the hasher does much for every call, whatever its length.
@@ -56,6 +53,52 @@ pub(crate) fn flow_hasher(
     hasher
 }
 
+/// A flow over IPv4 in two words, as the hash takes them.
+fn words(purpose: Purpose, local: SocketAddrV4, remote: SocketAddrV4) -> [u64; 2] {
+    let addrs = [local.ip().to_bits(), remote.ip().to_bits()].map(u64::from);
+    let ports = [local.port(), remote.port()].map(u64::from);
+    [addrs[0] << 32 | addrs[1], (purpose as u64) << 32 | ports[0] << 16 | ports[1]]
+}
+
+/// The state of SipHash (J.-P. Aumasson and D. J. Bernstein, "SipHash: a fast short-input PRF", §2).
+struct Sip([u64; 4]);
+
+impl Sip {
+    #[inline(always)]
+    fn rounds(&mut self, count: u32) {
+        let [v0, v1, v2, v3] = &mut self.0;
+        for _ in 0..count {
+            (*v0, *v2) = (v0.wrapping_add(*v1), v2.wrapping_add(*v3));
+            (*v1, *v3) = (v1.rotate_left(13) ^ *v0, v3.rotate_left(16) ^ *v2);
+            *v0 = v0.rotate_left(32);
+            (*v2, *v0) = (v2.wrapping_add(*v1), v0.wrapping_add(*v3));
+            (*v1, *v3) = (v1.rotate_left(17) ^ *v2, v3.rotate_left(21) ^ *v0);
+            *v2 = v2.rotate_left(32);
+        }
+    }
+}
+
+/// SipHash-2-4 of two words: a hasher that takes whatever may come does twice as much.
+fn siphash_2_4(key: u128, words: [u64; 2]) -> u64 {
+    let (k0, k1) = (key as u64, (key >> 64) as u64);
+    let mut sip = Sip([
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ]);
+    // The last word holds the length in bytes and what is left over, which is nothing.
+    for word in [words[0], words[1], 16 << 56] {
+        sip.0[3] ^= word;
+        sip.rounds(2);
+        sip.0[0] ^= word;
+    }
+    sip.0[2] ^= 0xff;
+    sip.rounds(4);
+    let [v0, v1, v2, v3] = sip.0;
+    v0 ^ v1 ^ v2 ^ v3
+}
+
 /// What nobody can predict about one flow. Halves of one keyed hash: neither tells of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowNumbers {
@@ -66,7 +109,12 @@ pub struct FlowNumbers {
 impl FlowNumbers {
     /// Those of the flow between these two ends, under `secret`.
     pub fn new(secret: u128, local: SocketAddr, remote: SocketAddr) -> FlowNumbers {
-        let hash = flow_hasher(secret, Purpose::Opening, local, remote).finish();
+        let hash = match (local, remote) {
+            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
+                siphash_2_4(secret, words(Purpose::Opening, local, remote))
+            }
+            _ => flow_hasher(secret, Purpose::Opening, local, remote).finish(),
+        };
         FlowNumbers { isn: hash as u32, ts_offset: (hash >> 32) as u32 }
     }
 
@@ -99,6 +147,17 @@ mod tests {
         assert_ne!(of(7, 1).ts_offset(), of(7, 2).ts_offset());
         assert_ne!(of(7, 1).isn(Instant::ZERO), of(8, 1).isn(Instant::ZERO));
         assert_ne!(of(7, 1).isn(Instant::ZERO), of(7, 1).ts_offset());
+    }
+
+    #[test]
+    fn two_words_are_hashed_as_whatever_may_come() {
+        for n in 0..1000u128 {
+            let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834);
+            let words = [(n as u64).wrapping_mul(0x0123_4567_89ab_cdef), !(n as u64) << 7];
+            let mut hasher = SipHasher24::new_with_keys(key as u64, (key >> 64) as u64);
+            words.into_iter().for_each(|word| hasher.write_u64(word));
+            assert_eq!(siphash_2_4(key, words), hasher.finish());
+        }
     }
 
     #[test]

@@ -31,12 +31,14 @@ mod isn;
 mod output;
 mod pacing;
 mod path_mtu;
+mod probes;
 mod ranges;
 mod rate;
 mod receive;
 mod records;
 mod recovery;
 mod recvq;
+mod renew;
 mod rest;
 mod rtt;
 mod sendq;
@@ -47,6 +49,7 @@ mod tcb;
 mod time_wait;
 mod timeout;
 mod timers;
+mod window;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
+use super::window::Growth;
 use super::{Transmit, TxLimits};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
@@ -35,14 +36,6 @@ pub(super) enum Blocked {
     Window,
 }
 
-/// May the right edge of the receive window move with this segment?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Growth {
-    Yes,
-    /// A duplicate ACK: with another window it would not count as one (RFC 5681 §2).
-    No,
-}
-
 impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
     #[inline]
@@ -60,16 +53,14 @@ impl Tcb {
     /// Data, lost data or FIN is to be sent once it may.
     #[inline]
     fn has_queued(&self) -> bool {
-        self.sendq.unsent() > 0
-            || self.sendq.records.lost() > 0
-            || self.status.contains(Status::FIN_QUEUED)
+        self.sendq.unsent() > 0 || self.sendq.records.lost() > 0 || self.fin_waits()
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
     fn queued_may_leave(&self) -> bool {
         self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)
-            && (self.fin_due(self.sendq.unsent())
+            && (self.fin_due(self.sendq.unsent(), 0)
                 || self.resendable(self.mss()).is_some()
                 || self.sendable() > 0
                 || self.blocked_timer().is_some())
@@ -90,7 +81,7 @@ impl Tcb {
     ) -> Option<Transmit> {
         if self.pending.contains(Pending::RST) {
             self.pending = Pending::empty();
-            return Some(self.bare(self.rst()));
+            return Some(self.bare(self.rst(now)));
         }
         if self.pending.contains(Pending::SYN) {
             self.pending -= Pending::SYN;
@@ -174,7 +165,7 @@ impl Tcb {
         if let Some(size) = self.path_probe_due(now, sendable) {
             return Some(self.emit_path_probe(now, size, limits, payload));
         }
-        if sendable > 0 || self.fin_due(self.sendq.unsent()) {
+        if sendable > 0 || self.fin_due(self.sendq.unsent(), 0) {
             let transmit = self.emit_new(now, sendable, limits, payload);
             self.note_what_limits();
             return Some(transmit);
@@ -246,16 +237,27 @@ impl Tcb {
             return true;
         }
         !self.is_corked()
-            && (self.status.contains(Status::NODELAY) || self.snd.small_end.before_eq(self.snd.una))
+            && (self.snd.small_end.before_eq(self.snd.una)
+                || (self.status.contains(Status::NODELAY) && self.crumbs_fit()))
     }
 
-    /// FIN is to be sent with or after `left` unsent bytes. It ignores the peer's window: FIN takes
-    /// no buffer, and peers with a full one still accept it.
-    pub(super) fn fin_due(&self, left: u32) -> bool {
-        left == 0
-            && self.status.contains(Status::FIN_QUEUED)
-            && !self.status.contains(Status::FIN_SENT)
-            && self.is_new_datas_turn()
+    /// Small segments without Nagle's algorithm: a network counts packets, whatever is in them, so
+    /// there are no more transmissions in flight than the window has segments. What is written
+    /// meanwhile leaves together.
+    pub(super) fn crumbs_fit(&self) -> bool {
+        let out = self.sendq.records.len() as u64;
+        out * u64::from(self.mss()) < u64::from(self.controller.cwnd())
+    }
+
+    /// FIN is queued and has not been sent.
+    pub(super) fn fin_waits(&self) -> bool {
+        self.status & (Status::FIN_QUEUED | Status::FIN_SENT) == Status::FIN_QUEUED
+    }
+
+    /// FIN is to be sent behind `n` bytes that leave now, with `left` unsent after them. It takes a
+    /// sequence number, which has to lie in the peer's window (RFC 9293 §3.4).
+    pub(super) fn fin_due(&self, left: u32, n: u32) -> bool {
+        left == 0 && self.fin_waits() && self.peer_room() > n && self.is_new_datas_turn()
     }
 
     /// Lost bytes that may be sent again now: where they begin, and how many.
@@ -284,10 +286,14 @@ impl Tcb {
 
     pub(super) fn blocked(&self) -> Blocked {
         let unsent = self.sendq.unsent();
-        if unsent == 0 || self.sendable() > 0 || self.sendq.records.lost() > 0 {
+        if (unsent == 0 && !self.fin_waits())
+            || self.sendable() > 0
+            || self.sendq.records.lost() > 0
+        {
             return Blocked::No;
         }
-        if self.peer_room() < unsent.min(self.mss()) {
+        // FIN without data takes a sequence number, too.
+        if self.peer_room() < unsent.clamp(1, self.mss()) {
             let idle = self.snd.una == self.snd.nxt;
             return if idle { Blocked::Window } else { Blocked::No };
         }
@@ -311,8 +317,7 @@ impl Tcb {
     }
 
     /// Remembers whether the congestion window is what holds data back: only if it was full within
-    /// the last round trip may it grow (RFC 7661 §4.2 measures the same by the bytes acknowledged
-    /// in that time). If it is the application instead, rates seen from here on are its own,
+    /// the last round trip may it grow. If it is the application instead, rates seen from here on are its own,
     /// which only controllers that look at rates ask about. An application that the send buffer
     /// has no room for is not what limits them.
     pub(super) fn note_what_limits(&mut self) {
@@ -335,12 +340,15 @@ impl Tcb {
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
         let long = now > self.rtt.deadline(self.last_sent, &self.config);
         let restart = long && self.config.slow_start_after_idle;
+        if long && !restart {
+            self.controller.on_long_idle(now);
+        }
         self.controller.on_idle(now, restart.then(|| self.initial_window()));
     }
 
     // --- segments --------------------------------------------------------------------------------
 
-    fn emit_new(
+    pub(super) fn emit_new(
         &mut self,
         now: Instant,
         sendable: u32,
@@ -358,31 +366,9 @@ impl Tcb {
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
     }
 
-    /// One segment that is larger than the others (RFC 4821 §7).
-    #[cold]
-    fn emit_path_probe(
-        &mut self,
-        now: Instant,
-        size: u16,
-        limits: &TxLimits,
-        payload: &mut Vec<PacketSlice>,
-    ) -> Transmit {
-        let want = u32::from(size);
-        let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), want, payload);
-        let seq = self.snd.nxt;
-        // What lies in too many pieces leaves as segments like others.
-        let whole = n == want;
-        if whole {
-            self.path_probed(seq, size);
-        }
-        let flags = self.note_sent(now, n);
-        let (header, ecn) = (self.header(now, seq, flags, n), self.ecn_data_mark());
-        Transmit { header, payload_len: n, mss: if whole { size } else { self.snd.mss }, ecn }
-    }
-
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
-        let fin = self.fin_due(self.sendq.unsent());
+        let fin = self.fin_due(self.sendq.unsent(), n);
         let mut flags = TcpFlags::ACK;
         if n > 0 {
             flags |= self.ecn_data_flags();
@@ -426,7 +412,7 @@ impl Tcb {
 
     /// Sends up to `room` sequence numbers from `from` on again, which are whole segments or all of
     /// what is lost there.
-    fn emit_again(
+    pub(super) fn emit_again(
         &mut self,
         now: Instant,
         from: SeqNum,
@@ -441,7 +427,9 @@ impl Tcb {
         let fin = self.status.contains(Status::FIN_SENT);
         let data_end = self.snd.nxt - u32::from(fin);
         let left = data_end.since(from);
-        let want = room.min(whole_segments(limits.max_bytes, mss)).min(left);
+        // RFC 9293 §3.8.6: into a window that the peer has shrunk to nothing goes a probe.
+        let most = if self.snd.wnd == 0 { 1 } else { whole_segments(limits.max_bytes, mss) };
+        let want = room.min(most).min(left);
         let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
         let offset = from.since(self.snd.una + syn);
         let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
@@ -478,36 +466,6 @@ impl Tcb {
         if self.is_repairing() {
             self.schedule_probe(now);
         }
-    }
-
-    /// RFC 8985 §7.3: a segment of new data, or else the last one again.
-    fn emit_tail_probe(
-        &mut self,
-        now: Instant,
-        limits: &TxLimits,
-        payload: &mut Vec<PacketSlice>,
-    ) -> Option<Transmit> {
-        let mss = self.mss();
-        if self.is_repairing() {
-            // What is missing first: its ACK lets all the rest go on.
-            let first = self.sendq.records.first()?;
-            let (from, len) = (first.start, first.len.min(mss));
-            let transmit = self.emit_again(now, from, len, limits, payload);
-            self.note_probe(from + len, true);
-            return Some(transmit);
-        }
-        let new = self.sendq.unsent().min(self.peer_room()).min(mss);
-        if new > 0 {
-            let transmit = self.emit_new(now, new, limits, payload);
-            self.note_probe(self.snd.nxt, false);
-            return Some(transmit);
-        }
-        let last = self.sendq.records.last()?;
-        let len = (last.len - 1) % mss + 1;
-        let from = last.end() - len;
-        let transmit = self.emit_again(now, from, len, limits, payload);
-        self.note_probe(self.snd.nxt, true);
-        Some(transmit)
     }
 
     fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
@@ -556,21 +514,6 @@ impl Tcb {
         Transmit { header, payload_len, mss, ecn: Ecn::NotEct }
     }
 
-    /// RFC 9293 §3.8.6.1: one byte of new data. snd.nxt stays: were the byte refused, later ACKs
-    /// with a sequence number beyond it would be, too.
-    fn emit_probe(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
-        let n = u32::from(self.sendq.unsent() > 0);
-        if n > 0 {
-            self.sendq.peek_unsent(1, payload);
-            self.status |= Status::PROBED;
-        }
-        self.last_sent = now;
-        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
-        self.timers.set(Timer::Persist, now + wait);
-        let header = self.header(now, self.snd.nxt, TcpFlags::ACK, n);
-        Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }
-    }
-
     fn emit_ack(&mut self, now: Instant, seq: SeqNum) -> Transmit {
         let header = self.header(now, seq, TcpFlags::ACK, 0);
         self.bare(header)
@@ -580,12 +523,14 @@ impl Tcb {
         Transmit { header, payload_len: 0, mss: self.snd.mss, ecn: Ecn::NotEct }
     }
 
-    /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST.
-    fn rst(&self) -> TcpHeader {
+    /// RFC 9293 §3.10.5 (ABORT). The ACK lets peers that check it believe the RST. RFC 7323 §3.2:
+    /// it should carry timestamps, too.
+    fn rst(&self, now: Instant) -> TcpHeader {
         TcpHeader {
             seq: self.snd.nxt.get(),
             ack: self.rcv.nxt.get(),
             flags: TcpFlags::RST | TcpFlags::ACK,
+            options: TcpOptions { timestamps: self.timestamps(now), ..TcpOptions::default() },
             ..TcpHeader::default()
         }
     }
@@ -651,43 +596,6 @@ impl Tcb {
 
     fn clock(&self, now: Instant) -> Timestamps {
         Timestamps { val: ts_clock(now, self.ts_offset), ecr: self.ts_recent }
-    }
-
-    /// How far the right edge of the receive window could move.
-    pub(super) fn window_growth(&self) -> u32 {
-        let free = self.rcv.buffer.saturating_sub(self.recvq.len());
-        // What the field cannot say is no growth: without scaling a large buffer would look, for
-        // ever, like room that the peer has to be told of.
-        let free = free.min(self.rcv.scale.bytes(u16::MAX));
-        free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
-    }
-
-    /// The window to advertise. The right edge never moves back (RFC 9293 §3.8.6), and forward only
-    /// by a step worth sending (§3.8.6.2.2).
-    #[inline]
-    pub(super) fn window_field(&mut self, allowed: Growth) -> u16 {
-        let growth = match allowed {
-            Growth::Yes => self.window_growth(),
-            Growth::No => 0,
-        };
-        let current = self.rcv.edge.since(self.rcv.nxt);
-        let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
-        let scale = self.rcv.scale;
-        // Rounding down takes back what was offered before, which RFC 7323 §2.4 would rather not
-        // see; rounding up offers more than there is room for. Done with every ACK, that would move
-        // the edge for ever: it stops one unit beyond the buffer, and rounds down from there. What
-        // comes up to the old edge is still taken.
-        let (up, unit) = (scale.field_up(current), scale.bytes(1));
-        let most = self.rcv.buffer.saturating_add(unit - 1);
-        let fits = scale.bytes(up).saturating_add(self.recvq.len()) <= most;
-        let kept = if fits { up } else { scale.field_down(current) };
-        let field = if growth > 0 && growth >= step {
-            scale.field_down(current + growth).max(kept)
-        } else {
-            kept
-        };
-        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + self.rcv.scale.bytes(field));
-        field
     }
 }
 

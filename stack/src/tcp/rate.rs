@@ -184,6 +184,18 @@ impl RateEstimator {
         self.delivered
     }
 
+    /// Bytes delivered since the newest of `round` was sent, these included: what one round trip has
+    /// brought through.
+    pub(crate) fn piped(&self, round: &Round) -> u32 {
+        round.newest.map_or(0, |(stamp, _)| self.piped_since(&stamp, round.newly))
+    }
+
+    /// The same of `newly` bytes that were sent with this stamp.
+    #[inline]
+    pub(crate) fn piped_since(&self, stamp: &Stamp, newly: u32) -> u32 {
+        (self.delivered - stamp.delivered) as u32 + newly
+    }
+
     /// As [`RateEstimator::finish`], for nobody who asks how fast it was.
     pub(crate) fn pass(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
         if let Some((_, sent_at)) = round.newest {

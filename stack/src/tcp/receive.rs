@@ -55,7 +55,7 @@ impl Tcb {
     }
 
     /// The peer's FIN, in this segment or in an earlier one that came out of sequence.
-    fn take_fin(&mut self, now: Instant, fin: Option<SeqNum>) -> Outcome {
+    pub(super) fn take_fin(&mut self, now: Instant, fin: Option<SeqNum>) -> Outcome {
         let reached = match fin {
             Some(at) if at == self.rcv.nxt => true,
             Some(at) if at.after(self.rcv.nxt) && at.before_eq(self.rcv.edge) => {

@@ -165,6 +165,11 @@ impl Records {
         self.records.is_empty()
     }
 
+    /// How many there are: at most as many as segments that are not acknowledged.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.records.capacity() + usize::from(self.board.is_some())
     }
@@ -321,9 +326,10 @@ impl Records {
     }
 
     /// Takes the only record off, which is acknowledged, if there is no other and it was sent once
-    /// and at one moment; gives when. Nothing is lost or reported.
+    /// and at one moment; gives when, and how many bytes, the `bytes` that are left of it included,
+    /// were delivered since. Nothing is lost or reported.
     #[inline(always)]
-    pub(crate) fn settle_only(&mut self) -> Option<Instant> {
+    pub(crate) fn settle_only(&mut self, bytes: u32) -> Option<(Instant, u32)> {
         let only = self.records.front()?;
         let plain = self.records.len() == 1
             && only.fate == Fate::InFlight
@@ -332,10 +338,10 @@ impl Records {
         if !plain {
             return None;
         }
-        let sent_at = only.last_sent;
+        let settled = (only.last_sent, self.rate.piped_since(&only.stamp, bytes));
         self.judged_to = only.end();
         self.records.clear();
-        Some(sent_at)
+        Some(settled)
     }
 
     /// Takes everything below `una` off.

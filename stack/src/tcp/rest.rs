@@ -191,7 +191,7 @@ impl Tcb {
         // The last segment that was heard is at most an ACK younger than the timestamp kept.
         (tcb.ts_recent, tcb.ts_recent_at) = (rest.ts_recent, rest.last_heard);
         tcb.recovery = Recovery::from_rest(rest.rack, rest.una);
-        tcb.controller = Controller::from_rest(rest.controller);
+        tcb.controller = Controller::from_rest(rest.controller, tcb.initial_window());
         tcb.ecn = rest.ecn;
         tcb.sendq.records.rate = RateEstimator::from_rest(rest.rate);
         tcb.rtt = Rtt::from_rest(rest.rtt, &tcb.config);

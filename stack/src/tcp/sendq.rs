@@ -232,13 +232,14 @@ impl SendQueue {
     }
 
     /// Lets go of all bytes, for all have been sent, once and in one transmission, and are
-    /// acknowledged; gives when they were sent. `None`, and nothing is done, if it was otherwise.
+    /// acknowledged; gives when they were sent, and how many bytes were delivered since. `None`, and
+    /// nothing is done, if it was otherwise.
     #[inline(always)]
-    pub(crate) fn settle_only(&mut self) -> Option<Instant> {
+    pub(crate) fn settle_only(&mut self, bytes: u32) -> Option<(Instant, u32)> {
         if self.sent != self.len {
             return None;
         }
-        let sent_at = self.records.settle_only()?;
+        let settled = self.records.settle_only(bytes)?;
         if self.chunks.only().is_some() {
             drop(self.chunks.pop_front());
         } else {
@@ -249,7 +250,7 @@ impl SendQueue {
         }
         (self.cursor, self.again) = (Cursor::default(), Again::default());
         (self.len, self.sent) = (0, 0);
-        Some(sent_at)
+        Some(settled)
     }
 
     /// True if all unsent bytes lie in one piece.

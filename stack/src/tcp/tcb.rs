@@ -14,7 +14,7 @@ use std::rc::Rc;
 use bitflags::bitflags;
 
 use super::assembler::Assembler;
-use super::autotune::{Tuning, recv_start, send_start};
+use super::autotune::{Tuning, recv_start};
 use super::congestion::{CongestionControl, Controller};
 use super::ecn::EcnState;
 use super::fast_open::FastOpen;
@@ -117,7 +117,7 @@ const MIRRORED: Status = Status::NODELAY
     .union(Status::KEEPALIVE)
     .union(Status::PACED);
 
-fn mirrored(config: &TcpConfig, controller: &Controller) -> Status {
+pub(super) fn mirrored(config: &TcpConfig, controller: &Controller) -> Status {
     let mut status = Status::empty();
     status.set(Status::NODELAY, config.nodelay);
     status.set(Status::CORK, config.cork);
@@ -180,7 +180,7 @@ pub(super) struct Receive {
 impl Send {
     /// Nothing has been sent.
     #[inline(always)]
-    fn new(iss: SeqNum, mss: u16, buffer: u32) -> Send {
+    pub(super) fn new(iss: SeqNum, mss: u16, buffer: u32) -> Send {
         Send {
             una: iss,
             nxt: iss,
@@ -202,7 +202,7 @@ impl Send {
 impl Receive {
     /// Nothing has been received.
     #[inline(always)]
-    fn new(config: &TcpConfig, our_mss: u16) -> Receive {
+    pub(super) fn new(config: &TcpConfig, our_mss: u16) -> Receive {
         Receive {
             nxt: SeqNum::default(),
             edge: SeqNum::default(),
@@ -310,78 +310,9 @@ impl Tcb {
 
     /// A block in CLOSED with nothing negotiated.
     pub(crate) fn new(config: Rc<TcpConfig>, open: Open, now: Instant) -> Tcb {
-        let (sendq, recvq) = (SendQueue::default(), ReceiveQueue::default());
-        Tcb::blank(config, open, now, sendq, recvq)
-    }
-
-    /// Makes a block that has [let go](Tcb::let_go) a new connection's, as [`Tcb::new`] does. The
-    /// queues keep their memory.
-    pub(crate) fn renew(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) {
-        let (sendq, recvq) = (std::mem::take(&mut self.sendq), std::mem::take(&mut self.recvq));
-        *self = Tcb::blank(config, open, now, sendq, recvq);
-    }
-
-    /// Lets go of whatever the block of a connection that is over still holds, except the memory of
-    /// its queues.
-    pub(crate) fn let_go(&mut self) {
-        self.sendq.clear();
-        self.sendq.records.rate = Default::default();
-        self.recvq.clear();
-        (self.assembler, self.path, self.fast_open) = (None, None, None);
-    }
-
-    #[inline(always)]
-    fn blank(
-        config: Rc<TcpConfig>,
-        open: Open,
-        now: Instant,
-        sendq: SendQueue,
-        recvq: ReceiveQueue,
-    ) -> Tcb {
-        let iss = SeqNum::new(open.iss);
-        let our_mss = announced_mss(open.mss, &config);
-        let mss = MSS_DEFAULT.min(our_mss);
-        let controller = Controller::new(config.congestion, u32::from(mss));
-        Tcb {
-            state: State::Closed,
-            pending: Pending::empty(),
-            calm: false,
-            status: mirrored(&config, &controller),
-            snd: Send::new(iss, mss, send_start(&config)),
-            rcv: Receive::new(&config, our_mss),
-            ts_recent: 0,
-            ts_offset: open.ts_offset,
-            recovery: Recovery::new(iss),
-            last_heard: now,
-            controller,
-            ecn: EcnState::default(),
-            pacer: Pacer::default(),
-            retries: 0,
-            probes: 0,
-            persist_backoff: 0,
-            more_to_come: false,
-            dropped: None,
-            error: None,
-            soft_error: None,
-            recvq,
-            sendq,
-            assembler: None,
-            timers: Timers::default(),
-            rtt: Rtt::new(&config),
-            ack_delay_ns: nanos(config.delayed_ack),
-            config,
-            ts_recent_at: now,
-            last_sent: now,
-            bytes_acked: 0,
-            bytes_received: 0,
-            retransmissions: 0,
-            undone: 0,
-            tally: Tally::default(),
-            challenges: Challenges::default(),
-            path: None,
-            fast_open: None,
-            front: Front::default(),
-        }
+        let mut tcb = Tcb::hollow(Rc::clone(&config));
+        tcb.renew(config, open, now);
+        tcb
     }
 
     /// Takes over what the peer's SYN said.
@@ -486,7 +417,8 @@ impl Tcb {
     }
 
     fn mirror_config(&mut self) {
-        self.controller.switch_to(self.config.congestion);
+        let since = self.last_sent;
+        self.controller.switch_to(self.config.congestion, self.initial_window(), since);
         self.retune();
         self.ack_delay_ns = nanos(self.config.delayed_ack);
         self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);

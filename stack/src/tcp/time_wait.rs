@@ -143,8 +143,9 @@ impl TimeWait {
     }
 
     /// The ACK that tells where we are, if the last is half a second ago: two ends that disagree
-    /// must not answer each other for ever.
-    fn answer(&mut self, now: Instant) -> TimeWaitOutcome {
+    /// must not answer each other for ever. Also for a SYN that could open a new connection, but
+    /// finds nobody who wants one (RFC 9293 §3.10.7.4, RFC 5961 §4.2).
+    pub fn answer(&mut self, now: Instant) -> TimeWaitOutcome {
         let now_ms = now.as_millis() as u32;
         let since = now_ms.wrapping_sub(self.replied_ms);
         if u128::from(since) < REPLY_INTERVAL.as_millis() {

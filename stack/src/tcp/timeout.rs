@@ -76,13 +76,11 @@ impl Tcb {
 
     fn lifetime_over(&mut self) -> Outcome {
         match self.state {
-            // 2 MSL have passed, or FIN-WAIT-2 of an orphan has lasted long enough.
-            State::TimeWait => self.finish(),
-            // SO_LINGER's patience is over (the FIN is not acknowledged), or the peer of an orphan
-            // never closes: it learns by RST that nobody reads any more.
-            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {
-                self.reset_peer()
-            }
+            // 2 MSL have passed, or FIN-WAIT-2 of an orphan has lasted long enough. What its peer may
+            // still send is answered by RST then, for there is no connection any more.
+            State::TimeWait | State::FinWait2 => self.finish(),
+            // SO_LINGER's patience is over, and the FIN is not acknowledged.
+            State::FinWait1 | State::Closing | State::LastAck => self.reset_peer(),
             State::Closed
             | State::Listen
             | State::SynSent
@@ -135,18 +133,21 @@ impl Tcb {
 
     /// RFC 9293 §3.8.6.1: probes go on for as long as the peer answers them.
     fn persist_due(&mut self, now: Instant) -> Option<Outcome> {
-        if self.sendq.unsent() == 0 || self.snd.una != self.snd.nxt {
+        let waits = self.sendq.unsent() > 0 || self.fin_waits();
+        if !waits || self.snd.una != self.snd.nxt {
             return None;
         }
         let orphan = self.status.contains(Status::APP_CLOSED);
         let max = if orphan { ORPHAN_PROBES_MAX } else { self.config.data_retries };
-        // RFC 5482 speaks of data that was sent; a probe that is not answered is such data.
-        let silent = self
-            .config
-            .user_timeout
-            .is_some_and(|limit| self.probes > 0 && now - self.last_heard >= limit);
-        if self.probes >= max || silent {
+        if self.probes >= max {
             return Some(self.give_up());
+        }
+        // RFC 5482 speaks of data that was sent, and a probe is such data: a window that stays closed
+        // for so long ends the connection, whether the peer answers or not. So it does in Linux.
+        if let Some(limit) = self.config.user_timeout
+            && !self.timers.is_set(Timer::User)
+        {
+            self.timers.set(Timer::User, now + limit);
         }
         self.probes = self.probes.saturating_add(1);
         self.persist_backoff = self.persist_backoff.saturating_add(1);

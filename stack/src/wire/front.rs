@@ -81,6 +81,11 @@ impl Front {
         self.key.as_ref() == Some(key)
     }
 
+    /// None are kept.
+    pub(crate) fn forget(&mut self) {
+        self.key = None;
+    }
+
     /// Makes the headers for `key`.
     #[inline(never)]
     pub(crate) fn make(&mut self, key: FrontKey, common: &Common) {

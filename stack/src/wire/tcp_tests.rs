@@ -159,6 +159,47 @@ proptest! {
     }
 
     #[test]
+    fn a_usual_syn_is_written_as_any_header_is(
+        ports: (u16, u16),
+        numbers: (u32, u32, u16, u16),
+        values: (Option<u16>, Option<u8>, u32, Option<u32>),
+        has: (bool, bool, bool),
+    ) {
+        let (seq, acked, window, urgent) = numbers;
+        let (mss, shift, val, ecr) = values;
+        let (ack, sack_permitted, cookie) = has;
+        let header = TcpHeader {
+            src_port: ports.0,
+            dst_port: ports.1,
+            seq,
+            ack: acked,
+            flags: if ack { TcpFlags::SYN | TcpFlags::ACK } else { TcpFlags::SYN },
+            window,
+            urgent,
+            options: TcpOptions {
+                mss,
+                window_scale: shift,
+                sack_permitted,
+                timestamps: ecr.map(|ecr| Timestamps { val, ecr }),
+                fast_open: cookie.then_some(FastOpenCookie::REQUEST),
+                ..TcpOptions::default()
+            },
+        };
+        let usual = sack_permitted && !cookie && mss.is_some() && shift.is_some() && ecr.is_some();
+        let (mut again, mut sum, mut of_bytes) = (vec![0xbb; MAX_LEN], Checksum::new(), Checksum::new());
+        let len = header.emit_usual_syn(ports, &mut again, &mut sum);
+        prop_assert_eq!(len.is_some(), usual);
+        let len = len.unwrap_or_default();
+        if usual {
+            let bytes = emitted(&header);
+            prop_assert_eq!(&again[..len], &bytes[..]);
+            of_bytes.add(&bytes);
+            prop_assert_eq!(sum.finish(), of_bytes.finish());
+        }
+        prop_assert!(again[len..].iter().all(|&b| b == 0xbb), "wrote past the header");
+    }
+
+    #[test]
     fn arbitrary_bytes_are_plain_only_if_they_are_a_header(
         mut bytes in proptest::collection::vec(any::<u8>(), 0..80), offset in 0u8..16,
     ) {

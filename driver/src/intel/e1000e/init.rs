@@ -3,25 +3,23 @@
 //! queues, and how vectors are allotted.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::regs::{
-    EIAC, EITR, EXTCNF_CTRL, GCR, GCR2, IAM, IVAR, RADV, RDTR, ctrl_ext, dctl, extcnf, icr, ivar,
-    mrqc, rfctl, tarc,
+    EIAC, EITR, GCR, GCR2, IAM, IVAR, RADV, RDTR, ctrl_ext, dctl, icr, ivar, mrqc, rfctl, tarc,
 };
 use super::{Chip, E1000e};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::igb::bring_up::{reset, stop_dma};
 use crate::intel::link;
-use crate::intel::nic::{Family, clear_filters, read_station};
+use crate::intel::nic::{Family, clear_filters, station};
+use crate::intel::phy::{self, Phy};
 use crate::intel::regs::{
     self as common, CTRL, CTRL_EXT, ICR, IMC, IMS, MRQC, RCTL, RETA, RFCTL, RSSRK, RXCSUM, TCTL,
     VET, rctl, rxcsum, tctl,
 };
 
-/// How long firmware may hold the PHY (§4.6.3.2).
-const PHY_OWNER_WAIT: Duration = Duration::from_millis(20);
 /// From the reset until the PHY has its configuration from the EEPROM (§4.3.1: 25 ms).
 const PHY_CONFIGURED: Duration = Duration::from_millis(25);
 /// Time that a unit needs to come to rest; it does not tell (§4.6.5.3).
@@ -46,23 +44,23 @@ impl E1000e {
             Ok(()) | Err(BusError::Timeout { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.own_phy();
+        let sharing = self.phy_sharing();
+        phy::recover(hw, sharing);
+        // So that the firmware does not use the PHY meanwhile. The reset goes on without it.
+        let owned = Phy::take(hw, sharing);
         let done = reset(hw);
-        self.release_phy();
+        drop(owned);
         done?;
         thread::sleep(PHY_CONFIGURED);
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw)?;
+        let mac = station(hw, self.config.mac)?;
         hw.set(CTRL_EXT, common::ctrl_ext::DRV_LOAD);
         self.apply_errata();
         clear_filters(hw, mac, self.config.vlan);
         let (flow, frame) = (self.config.flow_control, self.config.frame_len());
         link::configure_flow_control(hw, flow, self.receive_buffer(), frame);
-        self.own_phy();
-        let negotiating = link::start_negotiation(hw, self.config.flow_control);
-        self.release_phy();
-        negotiating?;
+        link::start_negotiation(hw, sharing, self.config.flow_control)?;
         self.init_receive();
         self.init_transmit();
         self.init_interrupts();
@@ -72,29 +70,6 @@ impl E1000e {
     pub(super) fn mask_all(&self) {
         self.hw.write(IMC, u32::MAX);
         let _ = self.hw.read(ICR);
-    }
-
-    /// Takes the PHY from the firmware. Firmware that does not let go has been seen to be no
-    /// firmware: then the PHY is used all the same, and MDIC tells whether it answers.
-    fn own_phy(&self) {
-        if self.chip == Chip::I82571 {
-            return;
-        }
-        let start = Instant::now();
-        loop {
-            self.hw.set(EXTCNF_CTRL, extcnf::MDIO_SW_OWNERSHIP);
-            let owned = self.hw.read(EXTCNF_CTRL) & extcnf::MDIO_SW_OWNERSHIP != 0;
-            if owned || start.elapsed() >= PHY_OWNER_WAIT {
-                return;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn release_phy(&self) {
-        if self.chip != Chip::I82571 {
-            self.hw.clear(EXTCNF_CTRL, extcnf::MDIO_SW_OWNERSHIP);
-        }
     }
 
     /// 82574 and 82583 specification update: clock gating of DMA loses data, and write-backs may
@@ -116,8 +91,8 @@ impl E1000e {
         hw.write(RFCTL, rfctl::EXSTEN | rfctl::NFSW_DIS | rfctl::NFSR_DIS);
         hw.write(RDTR, 0);
         hw.write(RADV, 0);
-        // SECRC: the check sequence is not stored, so that lengths are the frames' own. Frames
-        // longer than the MTU but shorter than 16 KiB come in, too: there is no finer bound.
+        // SECRC: the check sequence is not stored, so that lengths are the frames' own. With LPE
+        // whatever the device can take comes in, longer than the MTU, too: there is no finer bound.
         let mut bits = rctl::BAM | rctl::SECRC;
         if self.config.mtu > 1500 {
             bits |= rctl::LPE;

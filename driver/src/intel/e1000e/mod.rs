@@ -10,7 +10,7 @@ mod regs;
 use std::sync::Arc;
 
 use super::hw::Hw;
-use super::nic::{Core, NicDevice};
+use super::nic::{Core, ETHERNET_LEN, FCS_LEN, NicDevice, VLAN_LEN};
 use super::{Model, ModelFamily, Nic, NicConfig, Support, device_error, enable_vectors};
 use crate::bus::Function;
 use crate::device::DeviceError;
@@ -66,6 +66,10 @@ pub(super) fn models() -> impl Iterator<Item = Model> {
     })
 }
 
+/// Largest MTU: the longest frame has 9,234 bytes (82574 §1.3), its tag and its check sequence
+/// included.
+const MOST_MTU: u16 = 9234 - (ETHERNET_LEN + VLAN_LEN + FCS_LEN) as u16;
+
 /// An e1000e controller.
 #[derive(Debug)]
 pub(super) struct E1000e {
@@ -82,6 +86,14 @@ pub(super) fn open(
     config: NicConfig,
 ) -> Result<Arc<dyn Nic>, DeviceError> {
     config.check(chip.queues())?;
+    if config.mtu > MOST_MTU {
+        return Err(DeviceError::Mtu {
+            device: function.address(),
+            wanted: config.mtu,
+            most: MOST_MTU,
+            why: "its longest frame has 9234 bytes, a tag and the check sequence included",
+        });
+    }
     let vectors = match chip.has_vectors() {
         true => enable_vectors(&*function, config.queues).map_err(device_error)?,
         false => Vec::new(),

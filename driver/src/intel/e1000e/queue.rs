@@ -11,6 +11,7 @@ use crate::device::Features;
 use crate::intel::ext_desc::Extended;
 use crate::intel::hw::Hw;
 use crate::intel::nic::{Family, RingPlaces};
+use crate::intel::phy::PhySharing;
 use crate::intel::regs::{
     ICR, IMC, IMS, RCTL, RETA_LEN, RxQueueRegs, TCTL, TxQueueRegs, icr, rctl, tctl,
 };
@@ -161,10 +162,22 @@ impl Family for E1000e {
         0
     }
 
+    fn context_lasts(&self) -> bool {
+        // §7.2.6: the device remembers the last context only, whichever queue it came by.
+        self.config.queues == 1
+    }
+
     fn missing(&self) -> Features {
         match self.chip {
             Chip::I82574 => Features::empty(),
             Chip::I82583 | Chip::I82571 => Features::RSS_HASH,
+        }
+    }
+
+    fn phy_sharing(&self) -> PhySharing {
+        match self.chip {
+            Chip::I82574 | Chip::I82583 => PhySharing::Extcnf,
+            Chip::I82571 => PhySharing::Swsm,
         }
     }
 

@@ -13,8 +13,6 @@ pub(super) const IAM: Reg = Reg::new("IAM", 0x00e0);
 pub(super) const IVAR: Reg = Reg::new("IVAR", 0x00e4);
 /// §10.2.4.10 moderation, by vector, 4 bytes apart.
 pub(super) const EITR: Reg = Reg::new("EITR", 0x00e8);
-/// §10.2.2.20 who owns the PHY.
-pub(super) const EXTCNF_CTRL: Reg = Reg::new("EXTCNF_CTRL", 0x0f00);
 /// How the packet buffer is split, 20 KiB for either direction on an 82574 after a reset.
 pub(super) const PBA: Reg = Reg::new("PBA", 0x1000);
 /// §10.2.5.4 delay of receive interrupts.
@@ -86,11 +84,6 @@ pub(super) mod dctl {
 /// Bits of [`TARC`].
 pub(super) mod tarc {
     pub(in crate::intel::e1000e) const ENABLE: u32 = 1 << 10;
-}
-
-/// Bits of [`EXTCNF_CTRL`].
-pub(super) mod extcnf {
-    pub(in crate::intel::e1000e) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
 }
 
 /// MRQC of e1000e: a bit a function, no UDP (§10.2.5.15).

@@ -17,12 +17,12 @@ use super::{Chip, Igb};
 use crate::bus::BusError;
 use crate::device::MacAddr;
 use crate::intel::hw::{Hw, Until};
-use crate::intel::nic::{Family, clear_filters, read_station};
+use crate::intel::nic::{Family, clear_filters, station};
 use crate::intel::regs::{
     CTRL, CTRL_EXT, EECD, ICR, IMC, IMS, MRQC, RCTL, RSSRK, RXCSUM, STATUS, TCTL, VET, ctrl,
     ctrl_ext, eecd, icr, mrqc, rctl, rxcsum, status, tctl,
 };
-use crate::intel::{link, regs as common};
+use crate::intel::{MAX_INTERRUPT_INTERVAL_US, link, phy, regs as common};
 
 /// How long pending reads and writes of the device may take (§5.2.3.3: 800 ms at the very most; the
 /// data sheet's own procedure waits 80 ms).
@@ -87,13 +87,14 @@ impl Igb {
         reset(hw)?;
         self.mask_all();
         hw.function().set_bus_master(true)?;
-        let mac = read_station(hw)?;
+        let mac = station(hw, self.config.mac)?;
         hw.set(CTRL_EXT, ctrl_ext::DRV_LOAD);
         clear_filters(hw, mac, self.config.vlan);
         self.clear_second_addresses();
         let (flow, frame) = (self.config.flow_control, self.config.frame_len());
         link::configure_flow_control(hw, flow, self.receive_buffer(), frame);
-        link::start_negotiation(hw, self.config.flow_control)?;
+        phy::recover(hw, self.phy_sharing());
+        link::start_negotiation(hw, self.phy_sharing(), self.config.flow_control)?;
         self.init_receive();
         self.init_transmit();
         self.init_interrupts();
@@ -103,9 +104,11 @@ impl Igb {
     /// §4.5.3: no interrupt before the driver is ready for it.
     pub(super) fn mask_all(&self) {
         self.hw.write(EIMC, u32::MAX);
-        self.hw.write(IMC, u32::MAX);
         self.hw.write(EICR, u32::MAX);
-        let _ = self.hw.read(ICR);
+        if self.chip != Chip::Virtual {
+            self.hw.write(IMC, u32::MAX);
+            let _ = self.hw.read(ICR);
+        }
     }
 
     fn stop_units(&self) {
@@ -118,7 +121,7 @@ impl Igb {
     fn clear_second_addresses(&self) {
         let count = match self.chip {
             Chip::I82576 | Chip::I82580 => 8,
-            Chip::I210 | Chip::I211 | Chip::Virtual => 0,
+            Chip::I82575 | Chip::I210 | Chip::I211 | Chip::Virtual => 0,
         };
         for i in 0..count {
             self.hw.write(regs::RAH2.nth(i, 8), 0);
@@ -159,29 +162,35 @@ impl Igb {
         let queues = self.config.queues;
         let other = u32::from(queues);
         // The mode comes first: it decides what the bits of the other registers mean.
-        hw.write(GPIE, gpie::MULTIPLE_MSIX | gpie::EIAME | gpie::PBA_SUPPORT | gpie::NSICR);
+        match self.chip {
+            Chip::I82575 => {
+                let mode = regs::first::PBA_CLR | regs::first::EIAME | regs::first::IRCA;
+                hw.set(CTRL_EXT, mode);
+                hw.write(regs::first::MSIXBM.nth(other, 4), regs::first::OTHER);
+            }
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 | Chip::Virtual => {
+                let mode = gpie::MULTIPLE_MSIX | gpie::EIAME | gpie::PBA_SUPPORT | gpie::NSICR;
+                hw.write(GPIE, mode);
+                hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
+            }
+        }
+        let mut all = self.other_bit();
         for queue in 0..queues {
             self.map_queue(queue);
             self.moderate(queue, self.config.interrupt_interval_us);
+            all |= self.queue_bits(queue);
         }
-        match self.chip {
-            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
-                hw.write(IVAR_MISC, (other | regs::IVAR_VALID) << 8);
-            }
-            // Has its own (see `vf`).
-            Chip::Virtual => {}
-        }
-        let all = (1 << (queues + 1)) - 1;
         hw.write(EIAC, all);
         hw.write(EIAM, all);
         hw.write(IMS, icr::LSC);
-        hw.write(EIMS, 1 << other);
+        hw.write(EIMS, self.other_bit());
     }
 
     fn map_queue(&self, queue: u16) {
         let n = u32::from(queue);
         let entry = n | regs::IVAR_VALID;
         match self.chip {
+            Chip::I82575 => self.hw.write(regs::first::MSIXBM.nth(n, 4), self.queue_bits(queue)),
             // §8.8.15: queues 0 to 7 in the low halves, 8 to 15 in the high ones.
             Chip::I82576 => {
                 let shift = if queue < 8 { 0 } else { 16 };
@@ -201,8 +210,12 @@ impl Igb {
 
     /// §8.8.14: the interval in microseconds stands in bits 14 to 2.
     pub(super) fn moderate(&self, queue: u16, interval_us: u16) {
-        const MOST_US: u16 = 0x1fff;
-        let interval = u32::from(interval_us.min(MOST_US)) << 2;
+        let interval = u32::from(interval_us.min(MAX_INTERRUPT_INTERVAL_US)) << 2;
+        let interval = match self.chip {
+            // The counter in the upper half is loaded by hand.
+            Chip::I82575 => interval << 16 | interval,
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 | Chip::Virtual => interval,
+        };
         self.hw.write(regs::EITR.nth(u32::from(queue), 4), interval);
     }
 
@@ -221,8 +234,13 @@ impl Igb {
 
     /// The redirection table, four entries a register (§8.10.23).
     pub(super) fn write_redirection(&self, table: &[u8; common::RETA_LEN]) {
+        let shift = match self.chip {
+            Chip::I82575 => regs::first::RETA_SHIFT,
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 | Chip::Virtual => 0,
+        };
         for (i, entries) in (0..).zip(table.chunks_exact(4)) {
             let bytes = [entries[0], entries[1], entries[2], entries[3]];
+            let bytes = bytes.map(|queue| queue << shift);
             self.hw.write(common::RETA.nth(i, 4), u32::from_le_bytes(bytes));
         }
     }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::regs::{EIAC, EIAM, EICR, EICS, EIMC, EIMS, VF_STATISTICS, dctl, srrctl};
+use super::regs::{self, EIAC, EIAM, EICR, EICS, EIMC, EIMS, VF_STATISTICS, dctl, srrctl};
 use super::{Chip, Igb};
 use crate::bus::BusError;
 use crate::device::Features;
 use crate::intel::adv_desc::Advanced;
 use crate::intel::hw::{Hw, Until};
-use crate::intel::nic::{Family, RingPlaces};
+use crate::intel::nic::{Family, RingPlaces, Standing};
+use crate::intel::phy::PhySharing;
 use crate::intel::regs::{
     ICR, RCTL, RETA_LEN, RxQueueRegs, STATISTICS, Statistic, TxQueueRegs, rctl,
 };
@@ -34,6 +35,16 @@ fn enabled(on: bool) -> Until {
         mask: dctl::ENABLE,
         value: if on { dctl::ENABLE } else { 0 },
         within: QUEUE_WAIT,
+    }
+}
+
+impl Igb {
+    /// The bit of EICR that is fired for a vector, each with one of its own.
+    fn test_bit(&self, vector: u16) -> u32 {
+        match self.chip {
+            Chip::I82575 => regs::first::CAUSES.get(usize::from(vector)).copied().unwrap_or(0),
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 | Chip::Virtual => 1 << vector,
+        }
     }
 }
 
@@ -75,7 +86,7 @@ impl Family for Igb {
 
     fn stop_queue(&self, queue: u16, last: bool) -> Result<(), BusError> {
         let (hw, rx, tx) = (&self.hw, RxQueueRegs(queue), TxQueueRegs(queue));
-        hw.write(EIMC, Igb::vector_bit(queue));
+        hw.write(EIMC, self.queue_bits(queue));
         if last && self.chip != Chip::Virtual {
             hw.clear(RCTL, rctl::EN);
         }
@@ -98,58 +109,92 @@ impl Family for Igb {
     }
 
     fn arm(&self, queue: u16) {
-        let bit = Igb::vector_bit(queue);
+        let bits = self.queue_bits(queue);
         // What was counted up while the vector was masked is old; were it left, unmasking would
         // interrupt at once, every time.
-        self.hw.write(EICR, bit);
-        self.hw.write(EIMS, bit);
+        self.hw.write(EICR, bits);
+        self.hw.write(EIMS, bits);
         self.hw.flush();
     }
 
     fn disarm(&self, queue: u16) {
-        self.hw.write(EIMC, Igb::vector_bit(queue));
+        self.hw.write(EIMC, self.queue_bits(queue));
     }
 
     fn acknowledge_link(&self) {
         if self.chip != Chip::Virtual {
             let _ = self.hw.read(ICR);
         }
-        self.hw.write(EIMS, Igb::vector_bit(self.config.queues));
+        self.hw.write(EIMS, self.other_bit());
+    }
+
+    fn stand(&self) -> Result<Standing, BusError> {
+        match self.chip {
+            Chip::Virtual => Igb::stand(self),
+            Chip::I82575 | Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
+                Ok(Standing::Working)
+            }
+        }
     }
 
     fn begin_vector_test(&self, vectors: u16) {
         self.mask_all();
-        let all = 1u32.checked_shl(vectors.into()).map_or(u32::MAX, |end| end - 1);
+        let all = (0..vectors).fold(0, |all, vector| all | self.test_bit(vector));
+        if self.chip == Chip::I82575 {
+            for vector in 0..vectors {
+                let map = regs::first::MSIXBM.nth(u32::from(vector), 4);
+                self.hw.write(map, self.test_bit(vector));
+            }
+        }
         self.hw.write(EIAC, all);
         self.hw.write(EIAM, all);
     }
 
     fn fire_vector(&self, vector: u16) {
-        self.hw.write(EIMS, Igb::vector_bit(vector));
-        self.hw.write(EICS, Igb::vector_bit(vector));
+        self.hw.write(EIMS, self.test_bit(vector));
+        self.hw.write(EICS, self.test_bit(vector));
         self.hw.flush();
     }
 
     fn end_vector_test(&self) {
         self.mask_all();
-        self.init_interrupts();
+        match self.chip {
+            Chip::Virtual => self.init_virtual_interrupts(),
+            Chip::I82575 | Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
+                self.init_interrupts()
+            }
+        }
     }
 
     fn set_moderation(&self, queue: u16, interval_us: u16) {
         self.moderate(queue, interval_us);
     }
 
-    fn context_index(&self, _queue: u16) -> u8 {
-        // Every queue has contexts of its own.
-        0
+    fn context_index(&self, queue: u16) -> u8 {
+        match self.chip {
+            // The contexts are the device's: each queue goes by one of them.
+            Chip::I82575 => queue as u8,
+            // Every queue has contexts of its own.
+            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 | Chip::Virtual => 0,
+        }
+    }
+
+    fn context_lasts(&self) -> bool {
+        true
     }
 
     fn missing(&self) -> Features {
         match self.chip {
             // RSS and tags are set up by the physical function.
             Chip::Virtual => Features::RSS_HASH | Features::VLAN,
-            Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => Features::empty(),
+            Chip::I82575 | Chip::I82576 | Chip::I82580 | Chip::I210 | Chip::I211 => {
+                Features::empty()
+            }
         }
+    }
+
+    fn phy_sharing(&self) -> PhySharing {
+        PhySharing::SwFwSync
     }
 
     fn receive_buffer(&self) -> u32 {

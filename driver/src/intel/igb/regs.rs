@@ -31,6 +31,30 @@ pub(super) const VT_CTL: Reg = Reg::new("VT_CTL", 0x581c);
 /// §8.10.18 station addresses 16 to 23, high halves, 8 bytes apart.
 pub(super) const RAH2: Reg = Reg::new("RAH", 0x54e4);
 
+/// What only an 82575 has: causes in EICR, and which of them a vector is sent for.
+pub(super) mod first {
+    use super::Reg;
+    /// Causes of a vector, 4 bytes apart.
+    pub(in crate::intel::igb) const MSIXBM: Reg = Reg::new("MSIXBM", 0x1600);
+    /// Bits of EICR: a ring each, the TCP timer, and everything else.
+    pub(in crate::intel::igb) const RX0: u32 = 1 << 0;
+    pub(in crate::intel::igb) const TX0: u32 = 1 << 8;
+    pub(in crate::intel::igb) const TCP_TIMER: u32 = 1 << 30;
+    pub(in crate::intel::igb) const OTHER: u32 = 1 << 31;
+    /// All of them: as many as there are vectors.
+    pub(in crate::intel::igb) const CAUSES: [u32; 10] =
+        [RX0, RX0 << 1, RX0 << 2, RX0 << 3, TX0, TX0 << 1, TX0 << 2, TX0 << 3, TCP_TIMER, OTHER];
+
+    /// Bits of CTRL_EXT that its successors have in GPIE. Reading ICR clears it.
+    pub(in crate::intel::igb) const IRCA: u32 = 1 << 0;
+    /// EIAM is obeyed.
+    pub(in crate::intel::igb) const EIAME: u32 = 1 << 24;
+    /// Pending bits of vectors are cleared by the device.
+    pub(in crate::intel::igb) const PBA_CLR: u32 = 1 << 31;
+    /// Where a byte of the redirection table has the queue.
+    pub(in crate::intel::igb) const RETA_SHIFT: u32 = 6;
+}
+
 /// Bits of [`GPIE`].
 pub(super) mod gpie {
     /// Reading ICR clears it, whatever is masked.
@@ -86,6 +110,8 @@ pub(super) mod vf {
     /// The physical function has written a message.
     pub(in crate::intel::igb) const PFSTS: u32 = 1 << 4;
     pub(in crate::intel::igb) const PFACK: u32 = 1 << 5;
+    /// The physical function is being reset.
+    pub(in crate::intel::igb) const RSTI: u32 = 1 << 6;
     /// The physical function has finished its own reset.
     pub(in crate::intel::igb) const RSTD: u32 = 1 << 7;
     /// Cleared by reading.

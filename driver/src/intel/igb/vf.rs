@@ -1,153 +1,111 @@
-//! Bring-up of a virtual function: its address comes from the physical function's driver, by mail.
+//! A virtual function: bring-up, and coming back when its physical function was reset.
 //!
 //! ```text
-//!   reset (VTCTRL.RST) ─▶ wait for RSTD ─▶ mail VF_RESET ─▶ wait for the ACK
-//!                                       ◀─ mail: VF_RESET | ACK, address
+//!   reset (VTCTRL.RST) ─▶ mail: VF_RESET, answered with an address ─▶ interrupts ─▶ queues
+//!        ▲                                                                            │
+//!        └────── the physical function is reset, and takes queues and vectors with it ┘
 //! ```
 //!
-//! A reset of the physical function takes the virtual one's queues and interrupts with it, and
-//! nothing here brings them back: it has to be restarted then.
-//!
-//! 82576 data sheet §4.5.11 and §7.10.2.9; what the words mean is an agreement between drivers.
+//! What happens by mail is in `mailbox`; here is what follows from it. Queues are started anew by
+//! their engines, which look at [`Standing`].
 
+use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Igb;
-use super::regs::{self, EICR, EIMC, vf};
+use super::mailbox::{ANSWER_WAIT, Mailbox, Refusal};
+use super::regs::{self, EICR, EIMC, EIMS, vf};
 use crate::bus::BusError;
-use crate::device::MacAddr;
+use crate::device::{DeviceError, MacAddr};
+use crate::intel::device_error;
 use crate::intel::hw::ALL_ONES;
-use crate::intel::regs::{CTRL, ctrl};
+use crate::intel::nic::Standing;
 
-/// How long the physical function's driver has for an answer: it runs on another processor, and
-/// has a link interrupt's work to do before it looks at its mail.
-const MAIL_WAIT: Duration = Duration::from_secs(1);
-const MAIL_PAUSE: Duration = Duration::from_millis(1);
-/// How long to wait for the word that the physical function is up, which may have been said before.
-const READY_WAIT: Duration = Duration::from_millis(20);
-/// The reset of a virtual function (§4.3.2).
-const RESET_PAUSE: Duration = Duration::from_millis(10);
+/// Longest MTU that a physical function lets in without being asked (82576, VMOLR after a reset).
+pub(super) const PLAIN_MTU: u16 = 1500;
 
-/// The message that asks for a reset, and how its answer begins.
-const VF_RESET: u32 = 0x01;
-const MESSAGE_ACK: u32 = 0x8000_0000;
+/// How long bring-up goes on asking: twice the time of one attempt and some more.
+const BRING_UP_WAIT: Duration = Duration::from_millis(2 * ANSWER_WAIT.as_millis() as u64 + 100);
+const BRING_UP_PAUSE: Duration = Duration::from_millis(1);
 
-/// Bits of the mailbox register that reading clears, gathered until they are asked for.
-struct Mailbox<'a> {
-    igb: &'a Igb,
-    seen: u32,
-}
-
-impl Mailbox<'_> {
-    fn look(&mut self) -> u32 {
-        let value = self.igb.hw.read(vf::V2PMAILBOX);
-        if value != ALL_ONES {
-            self.seen |= value & vf::READ_TO_CLEAR;
-        }
-        value
-    }
-
-    /// Waits for a bit that reading clears, and takes it.
-    fn wait(
-        &mut self,
-        bit: u32,
-        condition: &'static str,
-        within: Duration,
-    ) -> Result<(), BusError> {
-        let start = Instant::now();
-        loop {
-            let value = self.look();
-            if self.seen & bit != 0 {
-                self.seen &= !bit;
-                return Ok(());
-            }
-            if value == ALL_ONES && self.igb.hw.is_gone() {
-                return Err(BusError::Gone);
-            }
-            if start.elapsed() >= within {
-                let register = vf::V2PMAILBOX.name;
-                return Err(BusError::Timeout { register, condition, waited: within, value });
-            }
-            thread::sleep(MAIL_PAUSE);
-        }
-    }
-
-    /// Takes the buffer, which the physical function may hold (§7.10.2.9.1).
-    fn lock(&mut self) -> Result<(), BusError> {
-        let start = Instant::now();
-        loop {
-            self.igb.hw.write(vf::V2PMAILBOX, vf::VFU);
-            let value = self.look();
-            if value & vf::VFU != 0 && value != ALL_ONES {
-                return Ok(());
-            }
-            if start.elapsed() >= MAIL_WAIT {
-                let (register, condition) = (vf::V2PMAILBOX.name, "VFU");
-                return Err(BusError::Timeout { register, condition, waited: MAIL_WAIT, value });
-            }
-            thread::sleep(MAIL_PAUSE);
-        }
-    }
-
-    fn ask_for_reset(&mut self) -> Result<MacAddr, BusError> {
-        let hw = &self.igb.hw;
-        self.lock()?;
-        self.seen &= !(vf::PFSTS | vf::PFACK);
-        hw.write(vf::VMBMEM, VF_RESET);
-        hw.write(vf::V2PMAILBOX, vf::REQ);
-        self.wait(vf::PFACK, "PFACK to the reset message", MAIL_WAIT)?;
-        self.wait(vf::PFSTS, "PFSTS, the answer to the reset message", MAIL_WAIT)?;
-        self.lock()?;
-        let words = [0, 1, 2].map(|i| hw.read(vf::VMBMEM.nth(i, 4)));
-        hw.write(vf::V2PMAILBOX, vf::ACK);
-        if words[0] != VF_RESET | MESSAGE_ACK {
-            return Err(BusError::Unsupported(format!(
-                "the physical function of {} refused the reset ({:#010x}): it gives its virtual \
-                 functions no address; `ip link set DEV vf N mac …` does",
-                hw.function().address(),
-                words[0]
-            )));
-        }
-        let [a, b, c, d] = words[1].to_le_bytes();
-        let [e, f, ..] = words[2].to_le_bytes();
-        Ok(MacAddr([a, b, c, d, e, f]))
-    }
-}
+/// Vector of everything but the queue.
+const MAIL_VECTOR: u32 = 1;
 
 impl Igb {
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        // Plain data, whole after every statement.
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Brings a virtual function from any state to ready for its queue; gives its address.
-    pub(super) fn bring_up_virtual(&self) -> Result<MacAddr, BusError> {
+    pub(super) fn bring_up_virtual(&self) -> Result<MacAddr, DeviceError> {
         let hw = &self.hw;
         if hw.is_gone() {
-            return Err(BusError::Gone);
+            return Err(device_error(BusError::Gone));
         }
         hw.write(EIMC, u32::MAX);
         hw.write(EICR, u32::MAX);
-        let mut mailbox = Mailbox { igb: self, seen: 0 };
-        hw.write(CTRL, ctrl::RST);
-        thread::sleep(RESET_PAUSE);
-        // A physical function that is up has said so before, and may not say it again: then the
-        // mail shows whether it listens.
-        match mailbox.wait(vf::RSTD, "RSTD", READY_WAIT) {
-            Ok(()) | Err(BusError::Timeout { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        hw.function().set_bus_master(true)?;
-        let mac = mailbox.ask_for_reset()?;
-        hw.write(regs::EIAC, 0);
+        hw.function().set_bus_master(true).map_err(device_error)?;
+        let mut mailbox = self.mailbox();
+        let start = Instant::now();
+        let address = loop {
+            let value = mailbox.advance(hw, Instant::now()).map_err(|refusal| match refusal {
+                Refusal::LongFrames => DeviceError::Mtu {
+                    device: hw.function().address(),
+                    wanted: self.config.mtu,
+                    most: PLAIN_MTU,
+                    why: "it is a virtual function, whose physical function refuses longer frames",
+                },
+                Refusal::NoAddress(_) | Refusal::OtherAddress(_) => device_error(refusal.error(hw)),
+            })?;
+            if let (true, Some(address)) = (mailbox.is_up(), mailbox.address()) {
+                break address;
+            }
+            if value == ALL_ONES && hw.is_gone() {
+                return Err(device_error(BusError::Gone));
+            }
+            if start.elapsed() >= BRING_UP_WAIT {
+                return Err(device_error(BusError::Timeout {
+                    register: vf::V2PMAILBOX.name,
+                    condition: mailbox.awaited(),
+                    waited: BRING_UP_WAIT,
+                    value,
+                }));
+            }
+            thread::sleep(BRING_UP_PAUSE);
+        };
         self.init_virtual_interrupts();
-        Ok(mac)
+        Ok(address)
+    }
+
+    /// Goes on with the mail, and says whether the queue may be used.
+    pub(super) fn stand(&self) -> Result<Standing, BusError> {
+        let mut mailbox = self.mailbox();
+        let before = mailbox.is_up();
+        match mailbox.advance(&self.hw, Instant::now()) {
+            Err(refusal) if !refusal.may_pass() => return Err(refusal.error(&self.hw)),
+            Ok(_) | Err(_) => {}
+        }
+        match (before, mailbox.is_up()) {
+            (_, false) => Ok(Standing::Lost),
+            (false, true) => {
+                self.init_virtual_interrupts();
+                Ok(Standing::Working)
+            }
+            (true, true) => Ok(Standing::Working),
+        }
     }
 
     /// §8.14.5: vector 0 for the queue, 1 for mail.
-    fn init_virtual_interrupts(&self) {
+    pub(super) fn init_virtual_interrupts(&self) {
         let hw = &self.hw;
         let queue = regs::IVAR_VALID;
         hw.write(regs::IVAR, queue << 8 | queue);
-        hw.write(regs::IVAR_MISC, regs::IVAR_VALID | 1);
+        hw.write(regs::IVAR_MISC, regs::IVAR_VALID | MAIL_VECTOR);
         hw.write(regs::EIAC, 0b11);
         hw.write(regs::EIAM, 0b11);
         self.moderate(0, self.config.interrupt_interval_us);
+        hw.write(EIMS, 1 << MAIL_VECTOR);
     }
 }

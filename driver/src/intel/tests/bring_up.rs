@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bus::Function;
-use crate::device::{DeviceError, LinkState, MacAddr};
+use crate::device::{LinkState, MacAddr};
 use crate::intel::{FlowControl, Support, model};
 use crate::model::Access;
 
@@ -22,7 +22,7 @@ fn position(record: &[Access], wanted: impl Fn(&Access) -> bool) -> usize {
 
 #[test]
 fn bring_up_follows_the_data_sheet() {
-    let rig = Rig::new(small(1));
+    let rig = Rig::new(Kind::I82576, small(1));
     let record = rig.model.take_record();
     let written = |at: u32, bits: u32| {
         position(
@@ -47,8 +47,7 @@ fn bring_up_follows_the_data_sheet() {
     rig.end();
 }
 
-#[test]
-fn a_device_that_does_not_answer_names_the_register() {
+fn a_device_that_does_not_answer_names_the_register(kind: Kind) {
     type Break = fn(&mut crate::model::Faults);
     let breaks: [(Break, &str); 3] = [
         (|faults| faults.reset_never_ends = true, "register CTRL did not show RST cleared"),
@@ -56,16 +55,42 @@ fn a_device_that_does_not_answer_names_the_register() {
         (|faults| faults.gone = true, "the device is gone"),
     ];
     for (fault, said) in breaks {
-        let model = IgbModel::new(MAC).unwrap();
+        let model = NicModel::new(kind, MAC).unwrap();
         model.set_faults(fault);
         let error = open(Arc::new(model.clone()), small(1)).unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
 }
 
-#[test]
-fn a_device_that_does_not_stop_its_dma_is_reset_all_the_same() {
-    let model = IgbModel::new(MAC).unwrap();
+fn the_phy_is_taken_and_given_back(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
+    // A driver that was killed while it had the PHY.
+    model.strand_semaphores();
+    let nic = open(Arc::new(model.clone()), small(1)).unwrap();
+    assert!(model.semaphores_are_free());
+    nic.set_flow_control(crate::intel::FlowControl::Full).unwrap();
+    assert!(nic.poll_link().is_some_and(|link| link.up) && model.semaphores_are_free());
+    assert_eq!(model.violations(), Vec::<String>::new());
+
+    // Firmware that does not let go of it.
+    model.set_faults(|faults| faults.phy_is_held = true);
+    let error = nic.set_flow_control(crate::intel::FlowControl::Off).unwrap_err().to_string();
+    let named = match kind {
+        Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+            "register SW_FW_SYNC did not show a free PHY"
+        }
+        Kind::I82574 => "register EXTCNF_CTRL did not show MDIO_SW_OWNERSHIP",
+    };
+    assert!(error.contains(named), "{error}");
+    drop(nic);
+    let error = open(Arc::new(model.clone()), small(1)).unwrap_err().to_string();
+    assert!(error.contains(named), "{error}");
+    assert_eq!(model.violations(), Vec::<String>::new());
+    assert!(model.semaphores_are_free());
+}
+
+fn a_device_that_does_not_stop_its_dma_is_reset_all_the_same(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     model.set_faults(|faults| faults.master_never_stops = true);
     let nic = open(Arc::new(model.clone()), small(1)).unwrap();
     assert_eq!(model.resets(), 1);
@@ -74,7 +99,7 @@ fn a_device_that_does_not_stop_its_dma_is_reset_all_the_same() {
 
 #[test]
 fn a_queue_that_does_not_turn_on_leaves_nothing_behind() {
-    let model = IgbModel::new(MAC).unwrap();
+    let model = NicModel::new(Kind::I82576, MAC).unwrap();
     let nic = open(Arc::new(model.clone()), small(1)).unwrap();
     model.set_faults(|faults| faults.queues_never_start = true);
     let pool = pool(128);
@@ -85,9 +110,8 @@ fn a_queue_that_does_not_turn_on_leaves_nothing_behind() {
     assert_eq!(queue.rx_burst(&mut RxBurst::new(), 8).unwrap(), 0);
 }
 
-#[test]
-fn what_a_killed_process_left_running_is_taken_over() {
-    let model = IgbModel::new(MAC).unwrap();
+fn what_a_killed_process_left_running_is_taken_over(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     let nic = open(Arc::new(model.clone()), small(1)).unwrap();
     let old_pool = pool(128);
     let mut old = nic.queue(QueueId(0)).unwrap().open();
@@ -110,9 +134,8 @@ fn what_a_killed_process_left_running_is_taken_over() {
     assert_eq!(old_pool.audit().posted, 63, "the dead process's slots are its own");
 }
 
-#[test]
-fn a_stopped_queue_is_quiet_under_load() {
-    let mut rig = Rig::new(small(1));
+fn a_stopped_queue_is_quiet_under_load(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.receive(&tcp(1, b"before"));
     assert_eq!(rig.receive().len(), 1);
     rig.burst.clear();
@@ -127,25 +150,31 @@ fn a_stopped_queue_is_quiet_under_load() {
     rig.end();
 }
 
-#[test]
-fn a_dropped_device_masks_disables_and_leaves_the_bus() {
-    let rig = Rig::new(small(2));
+fn a_dropped_device_masks_disables_and_leaves_the_bus(kind: Kind) {
+    let rig = Rig::new(kind, small(2));
     let model = rig.model.clone();
     // Dropped in the middle of everything, as by a panic.
     drop(rig);
     assert_eq!(model.mapped_regions(), 0);
-    assert_eq!(model.peek(0x1524), 0, "EIMS");
+    let (mask, receive_off, transmit_off) = match kind {
+        Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+            let off = |at: u32| model.peek(at) & ENABLE == 0;
+            (0x1524, off(RXDCTL), off(0x3828))
+        }
+        // A ring without descriptors is at rest.
+        Kind::I82574 => (0x00d0, model.peek(RDLEN) == 0, model.peek(0x3808) == 0),
+    };
+    assert_eq!(model.peek(mask), 0, "EIMS or IMS");
+    assert!(receive_off && transmit_off);
     assert_eq!(model.peek(RCTL) & RXEN, 0);
     assert_eq!(model.peek(CTRL) & 1 << 2, 1 << 2, "GIO master disable");
-    assert_eq!(model.peek(RXDCTL) & ENABLE | model.peek(0x3828) & ENABLE, 0);
     let accesses = model.dma_accesses();
     model.receive(&tcp(1, b"late"));
     assert_eq!(model.dma_accesses(), accesses);
 }
 
-#[test]
-fn starts_and_stops_in_a_row() {
-    let model = IgbModel::new(MAC).unwrap();
+fn starts_and_stops_in_a_row(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     let pool = pool(128);
     for round in 0..20 {
         let nic = open(Arc::new(model.clone()), small(1)).unwrap();
@@ -160,9 +189,8 @@ fn starts_and_stops_in_a_row() {
     assert_eq!(model.violations(), Vec::<String>::new());
 }
 
-#[test]
-fn link_changes_are_told_and_interrupt() {
-    let rig = Rig::new(small(1));
+fn link_changes_are_told_and_interrupt(kind: Kind) {
+    let rig = Rig::new(kind, small(1));
     let fd = rig.nic.link_event_fd().unwrap();
     assert_eq!(rig.nic.poll_link(), Some(LinkState { up: true, speed_mbps: Some(1000) }));
     assert_eq!(rig.nic.poll_link(), None);
@@ -175,11 +203,10 @@ fn link_changes_are_told_and_interrupt() {
     rig.end();
 }
 
-#[test]
-fn every_vector_can_be_fired_while_no_queue_runs() {
-    let model = IgbModel::new(MAC).unwrap();
+fn every_vector_can_be_fired_while_no_queue_runs(kind: Kind) {
+    let model = NicModel::new(kind, MAC).unwrap();
     let nic = open(Arc::new(model.clone()), small(2)).unwrap();
-    assert_eq!(nic.test_vectors().unwrap(), vec![true; 10]);
+    assert_eq!(nic.test_vectors().unwrap(), vec![true; usize::from(kind.vectors())]);
     // The device works as before: the link's interrupt and the queues' arrive.
     let fd = nic.link_event_fd().unwrap();
     nic.poll_link();
@@ -193,34 +220,16 @@ fn every_vector_can_be_fired_while_no_queue_runs() {
     assert_eq!(model.violations(), Vec::<String>::new());
 }
 
-#[test]
-fn a_frame_that_is_sent_from_nowhere_is_caught() {
-    let mut rig = Rig::new(NicConfig { send_unmapped: true, ..small(1) });
+fn a_frame_that_is_sent_from_nowhere_is_caught(kind: Kind) {
+    let mut rig = Rig::new(kind, NicConfig { send_unmapped: true, ..small(1) });
     rig.push(&[&tcp(1, b"nowhere")], TxFrame::default());
     rig.send();
     let violations = rig.model.violations();
     assert_eq!(violations.len(), 1, "{violations:?}");
 }
 
-#[test]
-fn pause_frames_are_used_when_both_sides_offer_them() {
-    const RFCE: u32 = 1 << 27;
-    const TFCE: u32 = 1 << 28;
-    let rig = Rig::new(small(1));
-    rig.nic.poll_link();
-    assert_eq!(rig.model.peek(CTRL) & (RFCE | TFCE), 0);
-    rig.nic.set_flow_control(FlowControl::Full).unwrap();
-    rig.model.set_cable(false);
-    rig.nic.poll_link();
-    rig.model.set_cable(true);
-    rig.nic.poll_link();
-    assert_eq!(rig.model.peek(CTRL) & (RFCE | TFCE), RFCE | TFCE);
-    rig.end();
-}
-
-#[test]
-fn filters_let_in_what_was_asked_for() {
-    let rig = Rig::new(small(1));
+fn filters_let_in_what_was_asked_for(kind: Kind) {
+    let rig = Rig::new(kind, small(1));
     let registers = rig.model.registers();
     let to = |mac: [u8; 6]| {
         let mut frame = tcp(1, b"x");
@@ -245,9 +254,8 @@ fn filters_let_in_what_was_asked_for() {
     rig.end();
 }
 
-#[test]
-fn statistics_add_up_over_readings() {
-    let mut rig = Rig::new(small(1));
+fn statistics_add_up_over_readings(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     let named = |rig: &Rig, name: &str| {
         rig.nic.statistics().into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     };
@@ -267,7 +275,7 @@ fn statistics_add_up_over_readings() {
 #[test]
 fn what_does_not_fit_the_device_is_refused_with_a_reason() {
     let refused = |config: NicConfig| {
-        let model = IgbModel::new(MAC).unwrap();
+        let model = NicModel::new(Kind::I82576, MAC).unwrap();
         open(Arc::new(model), config).unwrap_err().to_string()
     };
     assert!(refused(NicConfig::new(17)).contains("1 to 16 queues, not 17"));
@@ -276,26 +284,9 @@ fn what_does_not_fit_the_device_is_refused_with_a_reason() {
     assert!(refused(NicConfig { mtu: 9217, ..small(1) }).contains("not 9217"));
     assert!(refused(NicConfig { rss_table: [1; 128], ..small(1) }).contains("does not exist"));
     assert!(model(0x8086, 0x10d3).is_some() && model(0x1af4, 0x10c9).is_none());
-    let rig = Rig::new(small(1));
+    let rig = Rig::new(Kind::I82576, small(1));
     assert!(rig.nic.queue(QueueId(0)).is_err() && rig.nic.queue(QueueId(1)).is_err());
     rig.end();
-}
-
-#[test]
-fn a_virtual_function_takes_no_jumbo_frames_and_says_so() {
-    use crate::intel::igb;
-    let open_virtual = |mtu| {
-        let model = Arc::new(IgbModel::new(MAC).unwrap());
-        let config = NicConfig { mtu, ..small(1) };
-        igb::open(model, igb::Chip::Virtual, Support::Emulated, config).unwrap_err()
-    };
-    for mtu in [1501, 9000] {
-        let error = open_virtual(mtu);
-        let told = matches!(error, DeviceError::Mtu { wanted, most: 1500, .. } if wanted == mtu);
-        assert!(told, "{error}");
-    }
-    // The model has no mailbox; up to there 1,500 bytes come.
-    assert!(open_virtual(1500).to_string().contains("V2PMAILBOX"));
 }
 
 #[test]
@@ -309,7 +300,7 @@ fn the_registers_hold_what_was_configured() {
         mtu: 9000,
         ..small(2)
     };
-    let rig = Rig::new(config);
+    let rig = Rig::new(Kind::I82576, config);
     let peek = |at| rig.model.peek(at);
     // Values as the data sheet has the fields, not by the driver's own constants.
     assert_eq!(peek(CTRL_EXT) & 1 << 28, 1 << 28, "DRV_LOAD: firmware leaves the device alone");
@@ -329,9 +320,32 @@ fn the_registers_hold_what_was_configured() {
 }
 
 #[test]
+fn an_82575_has_causes_where_its_successors_have_vectors() {
+    let rig = Rig::new(Kind::I82575, NicConfig { interrupt_interval_us: 10, ..small(4) });
+    let peek = |at| rig.model.peek(at);
+    assert_eq!(peek(0x0018) & 0x8100_0001, 0x8100_0001, "PBA_CLR, EIAME, IRCA");
+    for queue in 0..4 {
+        assert_eq!(peek(0x1600 + 4 * queue), 0x101 << queue, "MSIXBM {queue}");
+        assert_eq!(peek(0x1680 + 4 * queue), 40 << 16 | 40, "EITR {queue}");
+    }
+    // The link came up during bring-up, and its cause masks itself until it is acknowledged.
+    assert!(rig.nic.poll_link().is_some());
+    assert_eq!((peek(0x1610), peek(0x1524)), (1 << 31, 1 << 31), "the link");
+    // Queues 0 to 3 in turn, in the two highest bits of each entry.
+    assert_eq!(peek(0x5c00), 0xc080_4000);
+    assert_eq!(rig.nic.support(), Support::Untested);
+    rig.end();
+}
+
+#[test]
 fn what_the_driver_has_no_code_for_is_known_and_not_driven() {
     use crate::drivers::support;
-    for (device, why) in [(0x10a7, "interrupts"), (0x10e6, "copper"), (0x105f, "copper")] {
+    for (device, why) in [
+        (0x10a9, "copper"),
+        (0x10e6, "copper"),
+        (0x1f41, "depends on the board"),
+        (0x105f, "copper"),
+    ] {
         let known = support((0x8086, device)).unwrap();
         let reason = known.reason.unwrap_or("none");
         assert!(known.driver.is_none() && reason.contains(why), "{device:#x}: {reason}");
@@ -339,7 +353,7 @@ fn what_the_driver_has_no_code_for_is_known_and_not_driven() {
     }
     for model in crate::intel::models() {
         assert_eq!(crate::intel::undriven(0x8086, model.device), None, "{model:?}");
-        let media = ["fibre", "serdes", "SGMII", "backplane", "82575"];
+        let media = ["fibre", "serdes", "SGMII", "backplane"];
         assert!(!media.iter().any(|medium| model.name.contains(medium)), "{model:?}");
     }
 }
@@ -351,5 +365,26 @@ fn every_device_id_is_listed_once() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count);
-    assert_eq!(IgbModel::new(MAC).unwrap().id(), (0x8086, 0x10c9));
+    for kind in [Kind::I82575, Kind::I82576, Kind::I82574, Kind::Virtual] {
+        let (vendor, device) = NicModel::new(kind, MAC).unwrap().id();
+        assert_eq!(
+            model(vendor, device).map(|model| model.name.starts_with(kind.name())),
+            Some(true)
+        );
+    }
 }
+
+on_every_kind!(
+    the_phy_is_taken_and_given_back,
+    a_device_that_does_not_answer_names_the_register,
+    a_device_that_does_not_stop_its_dma_is_reset_all_the_same,
+    what_a_killed_process_left_running_is_taken_over,
+    a_stopped_queue_is_quiet_under_load,
+    a_dropped_device_masks_disables_and_leaves_the_bus,
+    starts_and_stops_in_a_row,
+    link_changes_are_told_and_interrupt,
+    every_vector_can_be_fired_while_no_queue_runs,
+    a_frame_that_is_sent_from_nowhere_is_caught,
+    filters_let_in_what_was_asked_for,
+    statistics_add_up_over_readings,
+);

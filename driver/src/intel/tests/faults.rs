@@ -7,8 +7,8 @@ use crate::device::{Arm, QueueError};
 use crate::model::RxFault;
 
 /// Frames that a broken device reports, then whole ones.
-fn broken(fault: RxFault, frames: u16) -> (Rig, Vec<Vec<u8>>) {
-    let mut rig = Rig::new(small(1));
+fn broken(kind: Kind, fault: RxFault, frames: u16) -> (Rig, Vec<Vec<u8>>) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.rx = fault);
     (0..frames).for_each(|port| rig.model.receive(&tcp(port, &[1; 50])));
     let received = rig.receive();
@@ -16,12 +16,11 @@ fn broken(fault: RxFault, frames: u16) -> (Rig, Vec<Vec<u8>>) {
     (rig, received)
 }
 
-#[test]
-fn bogus_lengths_are_counted_and_dropped() {
+fn bogus_lengths_are_counted_and_dropped(kind: Kind) {
     for fault in
         [RxFault::NoLength, RxFault::Length(2049), RxFault::Length(u16::MAX), RxFault::Length(13)]
     {
-        let (mut rig, received) = broken(fault, 5);
+        let (mut rig, received) = broken(kind, fault, 5);
         assert_eq!((received.len(), rig.queues[0].counters().rx_malformed), (0, 5), "{fault:?}");
         rig.model.receive(&tcp(1, &[2; 50]));
         assert_eq!(rig.receive(), [tcp(1, &[2; 50])], "{fault:?}");
@@ -29,18 +28,16 @@ fn bogus_lengths_are_counted_and_dropped() {
     }
 }
 
-#[test]
-fn a_damaged_frame_is_dropped() {
-    let (mut rig, received) = broken(RxFault::Damaged, 3);
+fn a_damaged_frame_is_dropped(kind: Kind) {
+    let (mut rig, received) = broken(kind, RxFault::Damaged, 3);
     assert_eq!((received.len(), rig.queues[0].counters().rx_malformed), (0, 3));
     rig.model.receive(&tcp(1, &[2; 50]));
     assert_eq!(rig.receive().len(), 1);
     rig.end();
 }
 
-#[test]
-fn a_frame_without_end_is_given_up_and_holds_no_memory() {
-    let (mut rig, received) = broken(RxFault::NoEnd, 60);
+fn a_frame_without_end_is_given_up_and_holds_no_memory(kind: Kind) {
+    let (mut rig, received) = broken(kind, RxFault::NoEnd, 60);
     assert_eq!((received.len(), rig.queues[0].counters().rx_malformed), (0, 1));
     assert_eq!(rig.pools[0].audit().held, 0);
     // Its end, as it seems, goes with it; then frames are whole again.
@@ -50,9 +47,8 @@ fn a_frame_without_end_is_given_up_and_holds_no_memory() {
     rig.end();
 }
 
-#[test]
-fn a_report_in_another_descriptor_is_not_believed_out_of_turn() {
-    let (rig, received) = broken(RxFault::WrongDescriptor, 1);
+fn a_report_in_another_descriptor_is_not_believed_out_of_turn(kind: Kind) {
+    let (rig, received) = broken(kind, RxFault::WrongDescriptor, 1);
     assert_eq!(received.len(), 0);
     // The slot whose turn it is stays the device's, and the report is not believed as long as that
     // is so: nothing is handed up, lost or used twice.
@@ -60,18 +56,16 @@ fn a_report_in_another_descriptor_is_not_believed_out_of_turn() {
     rig.end();
 }
 
-#[test]
-fn a_frame_in_the_wrong_queue_is_that_queues() {
-    let mut rig = Rig::new(NicConfig { rss_table: [0; 128], ..small(2) });
+fn a_frame_in_the_wrong_queue_is_that_queues(kind: Kind) {
+    let mut rig = Rig::new(kind, NicConfig { rss_table: [0; 128], ..small(2) });
     rig.model.set_faults(|faults| faults.rx = RxFault::WrongQueue);
     rig.model.receive(&tcp(1, b"astray"));
     assert_eq!((rig.receive_on(0).len(), rig.receive_on(1).len()), (0, 1));
     rig.end();
 }
 
-#[test]
-fn lost_reports_are_made_good_by_the_next() {
-    let mut rig = Rig::new(small(1));
+fn lost_reports_are_made_good_by_the_next(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.lost_reports = 1);
     rig.push(&[&tcp(1, b"one")], TxFrame::default());
     rig.send();
@@ -82,10 +76,9 @@ fn lost_reports_are_made_good_by_the_next() {
     rig.end();
 }
 
-#[test]
-fn any_number_of_reports_lost_in_a_row_stops_nothing() {
+fn any_number_of_reports_lost_in_a_row_stops_nothing(kind: Kind) {
     for lost in [2, 3, 20] {
-        let mut rig = Rig::new(small(1));
+        let mut rig = Rig::new(kind, small(1));
         rig.model.set_faults(|faults| faults.lost_reports = lost);
         for port in 0..100 {
             rig.push(&[&tcp(port, b"x")], TxFrame::default());
@@ -101,9 +94,8 @@ fn any_number_of_reports_lost_in_a_row_stops_nothing() {
     }
 }
 
-#[test]
-fn a_quiet_sender_whose_reports_got_lost_has_its_memory_back_before_it_sleeps() {
-    let mut rig = Rig::new(small(1));
+fn a_quiet_sender_whose_reports_got_lost_has_its_memory_back_before_it_sleeps(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.lost_reports = 2);
     for port in 0..3 {
         rig.push(&[&tcp(port, b"x")], TxFrame::default());
@@ -115,9 +107,8 @@ fn a_quiet_sender_whose_reports_got_lost_has_its_memory_back_before_it_sleeps() 
     rig.end();
 }
 
-#[test]
-fn a_device_that_reports_nothing_for_seconds_is_counted() {
-    let mut rig = Rig::new(small(1));
+fn a_device_that_reports_nothing_for_seconds_is_counted(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.lost_reports = u32::MAX);
     rig.push(&[&tcp(1, b"x")], TxFrame::default());
     rig.send();
@@ -133,9 +124,8 @@ fn a_device_that_reports_nothing_for_seconds_is_counted() {
     rig.end();
 }
 
-#[test]
-fn a_device_that_never_reports_fills_its_ring_and_no_more() {
-    let mut rig = Rig::new(small(1));
+fn a_device_that_never_reports_fills_its_ring_and_no_more(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.lost_reports = u32::MAX);
     for port in 0..100 {
         rig.push(&[&tcp(port, b"x")], TxFrame::default());
@@ -146,9 +136,8 @@ fn a_device_that_never_reports_fills_its_ring_and_no_more() {
     rig.end();
 }
 
-#[test]
-fn a_device_that_is_gone_is_told_and_stops_at_once() {
-    let mut rig = Rig::new(small(1));
+fn a_device_that_is_gone_is_told_and_stops_at_once(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.push(&[&tcp(1, b"in flight")], TxFrame::default());
     rig.model.set_faults(|faults| (faults.hold_transmit, faults.gone) = (true, true));
     rig.send();
@@ -163,9 +152,8 @@ fn a_device_that_is_gone_is_told_and_stops_at_once() {
     assert!(started.elapsed() < std::time::Duration::from_secs(1));
 }
 
-#[test]
-fn an_armed_queue_notices_that_its_device_is_gone() {
-    let mut rig = Rig::new(small(1));
+fn an_armed_queue_notices_that_its_device_is_gone(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     rig.model.set_faults(|faults| faults.gone = true);
     assert_eq!(rig.queues[0].arm(), crate::device::Arm::Ready);
     assert!(matches!(rig.queues[0].rx_burst(&mut RxBurst::new(), 1), Err(QueueError::Gone(_))));
@@ -174,7 +162,7 @@ fn an_armed_queue_notices_that_its_device_is_gone() {
 
 #[test]
 fn a_queue_that_does_not_stop_is_cut_off_from_memory() {
-    let mut rig = Rig::new(small(2));
+    let mut rig = Rig::new(Kind::I82576, small(2));
     rig.model.set_faults(|faults| faults.queues_never_stop = true);
     rig.queues[0].stop();
     let accesses = rig.model.dma_accesses();
@@ -188,10 +176,9 @@ fn a_queue_that_does_not_stop_is_cut_off_from_memory() {
     rig.end();
 }
 
-#[test]
-fn the_model_sees_dma_to_memory_that_is_not_the_devices() {
+fn the_model_sees_dma_to_memory_that_is_not_the_devices(kind: Kind) {
     use crate::bus::Function;
-    let rig = Rig::new(small(1));
+    let rig = Rig::new(kind, small(1));
     // RDBAL moved while the queue is on, which is a violation of its own.
     rig.model.registers().write(0x2800, 0x1000);
     rig.model.receive(&tcp(1, b"astray"));
@@ -199,3 +186,19 @@ fn the_model_sees_dma_to_memory_that_is_not_the_devices() {
     assert!(violations[0].contains("programmed while it was on"), "{violations:?}");
     assert!(violations[1].contains("not mapped"), "{violations:?}");
 }
+
+on_every_kind!(
+    bogus_lengths_are_counted_and_dropped,
+    a_damaged_frame_is_dropped,
+    a_frame_without_end_is_given_up_and_holds_no_memory,
+    a_report_in_another_descriptor_is_not_believed_out_of_turn,
+    a_frame_in_the_wrong_queue_is_that_queues,
+    lost_reports_are_made_good_by_the_next,
+    any_number_of_reports_lost_in_a_row_stops_nothing,
+    a_quiet_sender_whose_reports_got_lost_has_its_memory_back_before_it_sleeps,
+    a_device_that_reports_nothing_for_seconds_is_counted,
+    a_device_that_never_reports_fills_its_ring_and_no_more,
+    a_device_that_is_gone_is_told_and_stops_at_once,
+    an_armed_queue_notices_that_its_device_is_gone,
+    the_model_sees_dma_to_memory_that_is_not_the_devices,
+);

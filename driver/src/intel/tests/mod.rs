@@ -1,24 +1,43 @@
-//! The igb driver against the register model: every test ends with a device that has nothing to
-//! complain about and a pool that has all of its slots.
+//! Both drivers against their register models: every test ends with a device that has nothing to
+//! complain about and a pool that has all of its slots. What both families can is tested with both
+//! (`on_every_kind`).
+
+/// Makes a test of each of these functions for every kind of device.
+macro_rules! on_every_kind {
+    ($($name:ident),+ $(,)?) => {
+        mod i82575 {
+            $(#[test] fn $name() { super::$name(crate::model::Kind::I82575) })+
+        }
+        mod i82576 {
+            $(#[test] fn $name() { super::$name(crate::model::Kind::I82576) })+
+        }
+        mod i82574 {
+            $(#[test] fn $name() { super::$name(crate::model::Kind::I82574) })+
+        }
+    };
+}
 
 mod bring_up;
+mod e1000e;
 mod faults;
 mod flow_control;
 mod receive;
+mod settings;
 mod transmit;
+mod virtual_function;
 
 use std::sync::Arc;
 
 use super::{Nic, NicConfig, open};
 use crate::device::{Features, Queue, QueueId, RxBurst, TxBurst, TxChecksum, TxFrame};
 use crate::mem::{PacketSlice, Pool, PoolConfig};
-use crate::model::IgbModel;
+use crate::model::{Kind, NicModel};
 
 const MAC: crate::device::MacAddr = crate::device::MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
 /// A model, the device on it, its queues started with a pool each.
 struct Rig {
-    model: IgbModel,
+    model: NicModel,
     nic: Arc<dyn Nic>,
     queues: Vec<Box<dyn Queue>>,
     pools: Vec<Pool>,
@@ -35,12 +54,12 @@ fn small(queues: u16) -> NicConfig {
 }
 
 impl Rig {
-    fn new(config: NicConfig) -> Rig {
-        Rig::with_slots(config, 256)
+    fn new(kind: Kind, config: NicConfig) -> Rig {
+        Rig::with_slots(kind, config, 256)
     }
 
-    fn with_slots(config: NicConfig, slots: u32) -> Rig {
-        let model = IgbModel::new(MAC).unwrap();
+    fn with_slots(kind: Kind, config: NicConfig, slots: u32) -> Rig {
+        let model = NicModel::new(kind, MAC).unwrap();
         let queues = config.queues;
         let nic = open(Arc::new(model.clone()), config).unwrap();
         let mut rig = Rig {
@@ -72,21 +91,24 @@ impl Rig {
         burst.frames().iter().map(|frame| join(burst.segments(frame))).collect()
     }
 
-    fn slice(&self, bytes: &[u8]) -> PacketSlice {
-        self.pools[0].copy_from(bytes).unwrap().freeze()
+    /// Puts a frame of these segments into the burst for queue 0.
+    fn push(&mut self, segments: &[&[u8]], meta: TxFrame) {
+        self.push_on(0, segments, meta);
     }
 
-    /// Puts a frame of these segments into the burst.
-    fn push(&mut self, segments: &[&[u8]], meta: TxFrame) {
+    fn push_on(&mut self, queue: usize, segments: &[&[u8]], meta: TxFrame) {
         for bytes in segments {
-            let slice = self.slice(bytes);
-            self.tx.push_segment(slice);
+            self.tx.push_segment(self.pools[queue].copy_from(bytes).unwrap().freeze());
         }
         self.tx.finish_frame(meta);
     }
 
     fn send(&mut self) -> usize {
-        self.queues[0].tx_burst(&mut self.tx).unwrap()
+        self.send_on(0)
+    }
+
+    fn send_on(&mut self, queue: usize) -> usize {
+        self.queues[queue].tx_burst(&mut self.tx).unwrap()
     }
 
     /// Stops everything and looks at what is left.

@@ -6,9 +6,8 @@ use super::*;
 use crate::device::{Arm, RxChecksum};
 use crate::sys;
 
-#[test]
-fn frames_arrive_whole_and_in_order_over_many_rounds_of_the_ring() {
-    let mut rig = Rig::new(small(1));
+fn frames_arrive_whole_and_in_order_over_many_rounds_of_the_ring(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     let mut next = 0u32;
     for burst in [1, 5, 31, 32, 33, 63, 2, 60, 63, 63, 7] {
         let frames: Vec<_> =
@@ -24,9 +23,8 @@ fn frames_arrive_whole_and_in_order_over_many_rounds_of_the_ring() {
     rig.end();
 }
 
-#[test]
-fn a_burst_is_no_longer_than_asked_for() {
-    let mut rig = Rig::new(small(1));
+fn a_burst_is_no_longer_than_asked_for(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     (0..20).for_each(|port| rig.model.receive(&tcp(port, b"")));
     let mut counts = Vec::new();
     for _ in 0..4 {
@@ -37,9 +35,8 @@ fn a_burst_is_no_longer_than_asked_for() {
     rig.end();
 }
 
-#[test]
-fn a_jumbo_frame_spans_slots_also_when_it_comes_in_parts() {
-    let mut rig = Rig::new(NicConfig { mtu: 9000, ..small(1) });
+fn a_jumbo_frame_spans_slots_also_when_it_comes_in_parts(kind: Kind) {
+    let mut rig = Rig::new(kind, NicConfig { mtu: 9000, ..small(1) });
     for len in [1994, 1995, 2000, 4042, 8946] {
         let frame = tcp(1, &(0..len).map(|i| i as u8).collect::<Vec<_>>());
         rig.model.receive(&frame);
@@ -50,9 +47,8 @@ fn a_jumbo_frame_spans_slots_also_when_it_comes_in_parts() {
     rig.end();
 }
 
-#[test]
-fn a_full_ring_loses_frames_and_goes_on() {
-    let mut rig = Rig::new(small(1));
+fn a_full_ring_loses_frames_and_goes_on(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     (0..100).for_each(|port| rig.model.receive(&tcp(port, b"")));
     // One descriptor stays empty.
     assert_eq!(rig.receive().len() + rig.receive().len(), 63);
@@ -70,9 +66,8 @@ fn a_full_ring_loses_frames_and_goes_on() {
     rig.end();
 }
 
-#[test]
-fn an_empty_pool_leaves_descriptors_empty_and_is_counted() {
-    let mut rig = Rig::with_slots(small(1), 40);
+fn an_empty_pool_leaves_descriptors_empty_and_is_counted(kind: Kind) {
+    let mut rig = Rig::with_slots(kind, small(1), 40);
     assert_eq!(rig.pools[0].audit().posted, 40);
     let mut held = Vec::new();
     for port in 0..40 {
@@ -95,9 +90,8 @@ fn an_empty_pool_leaves_descriptors_empty_and_is_counted() {
     rig.end();
 }
 
-#[test]
-fn checksums_are_judged_by_the_device() {
-    let mut rig = Rig::new(small(1));
+fn checksums_are_judged_by_the_device(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     let (good, mut bad) = (tcp(1, &[1; 100]), tcp(1, &[1; 100]));
     bad[100] ^= 1;
     let mut arp = vec![0xff; 60];
@@ -109,11 +103,11 @@ fn checksums_are_judged_by_the_device() {
     rig.end();
 }
 
-#[test]
-fn flows_spread_over_queues_as_the_device_tells() {
-    let mut rig = Rig::new(small(4));
+fn flows_spread_over_queues_as_the_device_tells(kind: Kind) {
+    let mut rig = Rig::new(kind, small(kind.queues().min(4)));
+    let last = rig.queues.len() - 1;
     let steering = rig.nic.steering().unwrap();
-    let mut counts = [0; 4];
+    let mut counts = vec![0; rig.queues.len()];
     for port in 1000..1064 {
         rig.model.receive(&tcp(port, b"flow"));
         let remote = SocketAddr::new(IpAddr::from([10, 0, 0, 2]), port);
@@ -126,21 +120,20 @@ fn flows_spread_over_queues_as_the_device_tells() {
         counts[queue] += 1;
     }
     assert!(counts.iter().all(|count| *count >= 8), "{counts:?}");
-    // A table of one's own: everything to queue 3.
-    rig.nic.set_rss_table(&[3; 128]).unwrap();
+    // A table of one's own: everything to the last queue.
+    rig.nic.set_rss_table(&[last as u8; 128]).unwrap();
     (0..20).for_each(|port| rig.model.receive(&tcp(port, b"")));
-    assert_eq!(rig.receive_on(3).len(), 20);
+    assert_eq!(rig.receive_on(last).len(), 20);
     // Its flows go to a queue that runs when it stops.
     rig.burst.clear();
-    rig.queues[3].stop();
+    rig.queues[last].stop();
     rig.model.receive(&tcp(1, b""));
     assert_eq!(rig.receive_on(0).len(), 1);
     rig.end();
 }
 
-#[test]
-fn tags_are_stripped_told_and_filtered() {
-    let mut rig = Rig::new(NicConfig { vlan: true, ..small(1) });
+fn tags_are_stripped_told_and_filtered(kind: Kind) {
+    let mut rig = Rig::new(kind, NicConfig { vlan: true, ..small(1) });
     let untagged = tcp(1, &[3; 50]);
     let tagged = |vlan: u16| {
         let mut frame = untagged.clone();
@@ -161,9 +154,8 @@ fn tags_are_stripped_told_and_filtered() {
     rig.end();
 }
 
-#[test]
-fn a_sleeping_queue_is_woken_and_none_is_slept_over() {
-    let mut rig = Rig::new(small(1));
+fn a_sleeping_queue_is_woken_and_none_is_slept_over(kind: Kind) {
+    let mut rig = Rig::new(kind, small(1));
     for round in 0..3 {
         let Arm::Sleep { fd: Some(fd), until_ns: Some(_) } = rig.queues[0].arm() else {
             panic!("round {round}: there is nothing yet")
@@ -184,10 +176,35 @@ fn a_sleeping_queue_is_woken_and_none_is_slept_over() {
     rig.end();
 }
 
-#[test]
-fn no_register_is_read_while_frames_flow() {
+fn a_sleeping_engine_wakes_for_the_link_and_looks_after_it(kind: Kind) {
+    const CTRL: u32 = 0x0000;
+    const RFCE: u32 = 1 << 27;
+    let flow_control = crate::intel::FlowControl::Full;
+    let mut rig = Rig::new(kind, NicConfig { flow_control, ..small(1) });
+    // Nobody else asks about the link.
+    let pauses = |rig: &Rig| rig.model.peek(CTRL) & RFCE != 0;
+    assert!(!pauses(&rig), "not before the link was looked at");
+    for round in 0..3 {
+        let Arm::Sleep { fd: Some(fd), .. } = rig.queues[0].arm() else { panic!("round {round}") };
+        assert!(pauses(&rig), "round {round}");
+        for up in [false, true] {
+            assert_eq!(sys::poll_readable(&[fd], Some(0)).unwrap(), 0, "round {round}, {up}");
+            rig.model.set_cable(up);
+            assert_eq!(sys::poll_readable(&[fd], Some(0)).unwrap(), 1, "round {round}, {up}");
+            rig.queues[0].disarm();
+            rig.queues[0].arm();
+        }
+        rig.queues[0].disarm();
+    }
+    // What happened is told once to whoever asks.
+    assert!(rig.nic.poll_link().is_some_and(|link| link.up));
+    assert_eq!(rig.nic.poll_link(), None);
+    rig.end();
+}
+
+fn no_register_is_read_while_frames_flow(kind: Kind) {
     use crate::model::Access;
-    let mut rig = Rig::new(small(1));
+    let mut rig = Rig::new(kind, small(1));
     rig.model.take_record();
     (0..64).for_each(|port| rig.model.receive(&tcp(port, b"")));
     rig.receive();
@@ -200,3 +217,17 @@ fn no_register_is_read_while_frames_flow() {
     assert_eq!(record, tails, "one doorbell a burst, nothing else");
     rig.end();
 }
+
+on_every_kind!(
+    frames_arrive_whole_and_in_order_over_many_rounds_of_the_ring,
+    a_burst_is_no_longer_than_asked_for,
+    a_jumbo_frame_spans_slots_also_when_it_comes_in_parts,
+    a_full_ring_loses_frames_and_goes_on,
+    an_empty_pool_leaves_descriptors_empty_and_is_counted,
+    checksums_are_judged_by_the_device,
+    flows_spread_over_queues_as_the_device_tells,
+    tags_are_stripped_told_and_filtered,
+    a_sleeping_queue_is_woken_and_none_is_slept_over,
+    a_sleeping_engine_wakes_for_the_link_and_looks_after_it,
+    no_register_is_read_while_frames_flow,
+);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::addr::Cidr;
 
+/// The prefix of an address that is given without one.
+const PREFIX_DEFAULT: u8 = 24;
+
 /// The value of a setting. Most calls never name it: `set` takes whatever converts into one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -106,7 +109,7 @@ pub enum Kind {
     },
     /// An IPv4 address, or `none`.
     OptionalAddress,
-    /// An IPv4 address with a prefix: `10.0.0.1/24`.
+    /// An IPv4 address with a prefix: `10.0.0.1/8`. Without one it has 24 bits.
     Network,
     /// One of these names.
     Choice(&'static [&'static str]),
@@ -123,7 +126,9 @@ impl fmt::Display for Kind {
                 write!(f, "none, or a time from {min:?} to {max:?}")
             }
             Kind::OptionalAddress => f.write_str("none, or an IPv4 address"),
-            Kind::Network => f.write_str("an IPv4 address with a prefix, like 10.0.0.1/24"),
+            Kind::Network => {
+                f.write_str("an IPv4 address, with its prefix if that is not 24: 10.0.0.1/8")
+            }
             Kind::Choice(names) => write!(f, "one of: {}", names.join(", ")),
         }
     }
@@ -141,9 +146,7 @@ pub(super) fn convert(wanted: Kind, value: &Value) -> Option<Value> {
         (Kind::Switch, Value::Number(number @ 0..=1)) => Some(Value::Switch(*number == 1)),
         // Other projects say 0 where no time is meant.
         (Kind::Time { .. }, Value::Number(0)) => Some(Value::Time(Duration::ZERO)),
-        (Kind::Network, Value::Address(addr)) => {
-            Cidr::new(IpAddr::V4(*addr), 24).map(Value::Network)
-        }
+        (Kind::Network, Value::Address(addr)) => network_of(*addr),
         _ => None,
     }
 }
@@ -160,12 +163,20 @@ pub(super) fn parse(wanted: Kind, text: &str) -> Option<Value> {
         Kind::OptionalTime { .. } | Kind::OptionalAddress if text == "none" => Some(Value::Unset),
         Kind::Time { .. } | Kind::OptionalTime { .. } => parse_time(text).map(Value::Time),
         Kind::OptionalAddress => text.parse().ok().map(Value::Address),
-        Kind::Network => {
-            let cidr: Cidr = text.parse().ok()?;
-            cidr.addr().is_ipv4().then_some(Value::Network(cidr))
-        }
+        Kind::Network => match text.parse::<Ipv4Addr>() {
+            Ok(addr) => network_of(addr),
+            Err(_) => {
+                let cidr: Cidr = text.parse().ok()?;
+                cidr.addr().is_ipv4().then_some(Value::Network(cidr))
+            }
+        },
         Kind::Choice(names) => names.contains(&text).then(|| Value::Text(text.to_owned())),
     }
+}
+
+/// An address without a prefix has one of [`PREFIX_DEFAULT`].
+fn network_of(addr: Ipv4Addr) -> Option<Value> {
+    Cidr::new(IpAddr::V4(addr), PREFIX_DEFAULT).map(Value::Network)
 }
 
 fn parse_bytes(text: &str) -> Option<i128> {

@@ -448,7 +448,7 @@ impl CongestionControl for Bbr {
         self.cwnd = self.cwnd.min(self.marked_cwnd);
     }
 
-    fn on_recovered(&mut self, _now: Instant, _in_flight: u32, _mss: u32) {
+    fn on_recovered(&mut self, _now: Instant, _in_flight: u32, _resent: u32, _mss: u32) {
         self.end_repair();
     }
 

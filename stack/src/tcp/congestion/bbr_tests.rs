@@ -118,7 +118,7 @@ impl Link {
         let Some(seen) = self.rate.finish(self.now, round, None) else { return };
         if self.recovering.is_some_and(|until| self.rate.delivered() >= until) {
             self.recovering = None;
-            self.bbr.on_recovered(self.now, self.in_flight, MSS);
+            self.bbr.on_recovered(self.now, self.in_flight, 0, MSS);
         }
         self.bbr.on_delivery(&PathSample {
             now: self.now,

@@ -20,7 +20,7 @@
 
 use super::hystart::{Growth, HyStart};
 use super::newreno::may_grow;
-use super::{AckSample, CWND_MAX, CongestionControl, reduced};
+use super::{AckSample, CWND_MAX, CongestionControl, Validation, reduced};
 use crate::time::Instant;
 
 /// §4.6: tenths that a reduction leaves.
@@ -58,6 +58,7 @@ pub(crate) struct Cubic {
     /// When the last ACK in congestion avoidance came.
     last_ack: Instant,
     start: HyStart,
+    validation: Validation,
 }
 
 /// What is kept of it while a connection is at rest: the windows. A new stage of congestion
@@ -68,6 +69,7 @@ pub(crate) struct CubicAtRest {
     ssthresh: u32,
     w_max: f32,
     cwnd_prior: f32,
+    over_s: u32,
     /// The first slow start is over.
     started: bool,
 }
@@ -76,14 +78,15 @@ impl Cubic {
     /// The part that outlasts a rest.
     pub(super) fn to_rest(self) -> CubicAtRest {
         let Curve { ssthresh, w_max, cwnd_prior, .. } = self.now;
-        let started = self.start.is_over();
-        CubicAtRest { cwnd: self.cwnd(), ssthresh, w_max, cwnd_prior, started }
+        let (started, over_s) = (self.start.is_over(), self.validation.to_rest());
+        CubicAtRest { cwnd: self.cwnd(), ssthresh, w_max, cwnd_prior, over_s, started }
     }
 
     /// Goes on after a rest.
-    pub(super) fn from_rest(rest: CubicAtRest) -> Cubic {
-        let CubicAtRest { cwnd, ssthresh, w_max, cwnd_prior, started } = rest;
-        let mut cubic = Cubic::new(cwnd);
+    pub(super) fn from_rest(rest: CubicAtRest, initial_window: u32) -> Cubic {
+        let CubicAtRest { cwnd, ssthresh, w_max, cwnd_prior, over_s, started } = rest;
+        let validation = Validation::from_rest(initial_window, over_s);
+        let mut cubic = Cubic { validation, ..Cubic::new(cwnd) };
         cubic.now = Curve { ssthresh, w_max, cwnd_prior, ..cubic.now };
         cubic.prior = cubic.now;
         if started {
@@ -102,12 +105,14 @@ impl Cubic {
             k_s: 0.0,
             w_est: 0.0,
         };
-        Cubic { now, prior: now, last_ack: Instant::ZERO, start: HyStart::new() }
+        let validation = Validation::new(initial_window, Instant::ZERO);
+        Cubic { now, prior: now, last_ack: Instant::ZERO, start: HyStart::new(), validation }
     }
 
     /// Takes over from another controller.
-    pub(super) fn continue_at(&mut self, ssthresh: u32) {
+    pub(super) fn continue_at(&mut self, ssthresh: u32, validation: Validation) {
         self.now.ssthresh = ssthresh;
+        self.validation = validation;
         self.prior = self.now;
         if ssthresh < CWND_MAX {
             self.start.stop();
@@ -126,11 +131,14 @@ impl Cubic {
     }
 
     /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
-    /// congestion avoidance it moves the epoch, in slow start half of the window grows.
+    /// congestion avoidance it moves the epoch, in slow start half of the window grows; and its
+    /// validation may take note.
     #[inline]
-    pub(super) fn heeds(&self, in_flight: u32) -> bool {
+    pub(super) fn heeds(&self, now: Instant, in_flight: u32, piped: u32) -> bool {
         let cwnd = self.now.cwnd;
-        cwnd >= f64::from(self.now.ssthresh) || cwnd < f64::from(2 * in_flight + 1)
+        cwnd >= f64::from(self.now.ssthresh)
+            || cwnd < f64::from(2 * in_flight + 1)
+            || self.validation.heeds(now, piped)
     }
 
     /// Sending begins again after a short time with nothing in flight.
@@ -144,15 +152,16 @@ impl Cubic {
 
     fn congestion_avoidance(&mut self, ack: &AckSample) {
         let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
+        let used = ack.window_limited && self.validation.is_validated(self.cwnd());
         let curve = &mut self.now;
         if curve.epoch == Instant::FAR_FUTURE {
             curve.begin_epoch(ack.now, mss);
-        } else if !ack.window_limited {
+        } else if !used {
             // §5.8: time in which the window was not used does not count.
             curve.epoch += ack.now - self.last_ack;
         }
         self.last_ack = ack.now;
-        if !ack.window_limited {
+        if !used {
             return;
         }
         let t = (ack.now - curve.epoch).as_secs_f64();
@@ -171,10 +180,19 @@ impl Cubic {
         curve.cwnd = curve.cwnd.min(f64::from(CWND_MAX));
     }
 
+    /// RFC 7661 §4.4.3: nobody knows any more whether the path takes so much. The curve goes on from
+    /// what is left.
+    fn give_back(&mut self) {
+        let (cwnd, ssthresh) = self.validation.reduced(self.cwnd(), self.now.ssthresh);
+        self.now.ssthresh = ssthresh;
+        (self.now.cwnd, self.now.epoch) = (f64::from(cwnd), Instant::FAR_FUTURE);
+    }
+
     /// §4.6: what a loss and a mark have in common.
     fn reduce(&mut self, in_flight: u32, mss: u32) {
         self.prior = self.now;
         self.start.stop();
+        let in_flight = self.validation.on_loss(in_flight, self.cwnd());
         let curve = &mut self.now;
         // §4.7: a flow that is reduced before it came back gives way to new ones.
         let early = curve.cwnd < f64::from(curve.w_max);
@@ -215,9 +233,13 @@ impl CongestionControl for Cubic {
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
-        if self.cwnd() >= self.now.ssthresh {
+        let cwnd = self.cwnd();
+        if self.validation.on_ack(ack, cwnd) {
+            self.give_back();
+        }
+        if cwnd >= self.now.ssthresh {
             self.congestion_avoidance(ack);
-        } else if may_grow(ack, self.cwnd(), self.now.ssthresh) {
+        } else if may_grow(ack, cwnd, self.now.ssthresh) && self.validation.is_validated(cwnd) {
             self.slow_start(ack);
         }
     }
@@ -229,9 +251,13 @@ impl CongestionControl for Cubic {
 
     fn on_mark(&mut self, now: Instant, in_flight: u32, mss: u32) {
         self.on_loss(now, in_flight, mss);
+        let _ = self.validation.on_recovered(0);
     }
 
-    fn on_recovered(&mut self, _now: Instant, in_flight: u32, mss: u32) {
+    fn on_recovered(&mut self, _now: Instant, in_flight: u32, resent: u32, mss: u32) {
+        if let Some(used) = self.validation.on_recovered(resent) {
+            self.now.ssthresh = reduced(used, BETA_TENTHS, mss);
+        }
         // RFC 6582 §3.2, full acknowledgment, option 1: no burst when little is in flight.
         self.now.cwnd = f64::from(self.now.ssthresh.min(in_flight.max(mss) + mss));
     }
@@ -242,6 +268,7 @@ impl CongestionControl for Cubic {
             self.reduce(in_flight, mss);
         }
         // §4.8.
+        self.validation.restart();
         let curve = &mut self.now;
         (curve.cwnd, curve.w_max, curve.epoch) = (f64::from(mss), 0.0, Instant::FAR_FUTURE);
     }
@@ -249,12 +276,20 @@ impl CongestionControl for Cubic {
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
         if let Some(window) = restart_window {
             self.now.cwnd = self.now.cwnd.min(f64::from(window));
+            self.validation.restart();
         }
         self.resume(now);
     }
 
+    fn on_long_idle(&mut self, now: Instant) {
+        if self.validation.on_idle(now) {
+            self.give_back();
+        }
+    }
+
     fn undo(&mut self) {
         // §4.9.1: all that the reduction changed; what had been reached since is kept.
+        self.validation.restart();
         let reached = self.now;
         self.now = self.prior;
         self.now.cwnd = self.now.cwnd.max(reached.cwnd);

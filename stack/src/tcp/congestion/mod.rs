@@ -15,6 +15,7 @@ mod cubic;
 mod hystart;
 mod max_filter;
 mod newreno;
+mod validation;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub use algorithm::{Algorithm, UnknownAlgorithm};
 use bbr::Bbr;
 use cubic::{Cubic, CubicAtRest};
 use newreno::NewReno;
+use validation::Validation;
 
 /// No window that TCP can advertise is larger (RFC 7323 §2.3).
 const CWND_MAX: u32 = 1 << 30;
@@ -52,10 +54,13 @@ pub(crate) struct AckSample {
     pub(crate) srtt: Duration,
     /// Bytes in flight before it.
     pub(crate) in_flight: u32,
+    /// Bytes that were delivered within the round trip that it ends (RFC 7661 §4.2, a sample of
+    /// pipeACK).
+    pub(crate) piped: u32,
     /// Payload of a full segment.
     pub(crate) mss: u32,
-    /// The window, not the application or the peer, held sending back. RFC 5681 §4.1 and RFC 7661:
-    /// a window that is not used must not grow.
+    /// The window, not the application or the peer, held sending back: one that is not used must not
+    /// grow.
     pub(crate) window_limited: bool,
     /// Data sent before a timeout is still being repaired.
     pub(crate) after_timeout: bool,
@@ -83,8 +88,8 @@ pub(crate) trait CongestionControl {
     /// The peer has echoed a congestion mark (RFC 3168 §6.1.2): as a loss, without anything lost.
     fn on_mark(&mut self, now: Instant, in_flight: u32, mss: u32);
 
-    /// Fast recovery has ended with `in_flight` bytes left.
-    fn on_recovered(&mut self, now: Instant, in_flight: u32, mss: u32);
+    /// Fast recovery has ended with `in_flight` bytes left; `resent` bytes had been lost.
+    fn on_recovered(&mut self, now: Instant, in_flight: u32, resent: u32, mss: u32);
 
     /// The retransmission timer expired; `first` unless this data had been retransmitted before.
     fn on_rto(&mut self, now: Instant, in_flight: u32, mss: u32, first: bool);
@@ -92,6 +97,9 @@ pub(crate) trait CongestionControl {
     /// Sending begins again with nothing in flight. `restart_window` is given if that lasted for
     /// more than a retransmission timeout (RFC 5681 §4.1).
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>);
+
+    /// The same after so long a time, if the window is to stay what it was.
+    fn on_long_idle(&mut self, _now: Instant) {}
 
     /// The last loss or timeout was none: takes back what it did (RFC 4015 §3.2).
     fn undo(&mut self);
@@ -126,7 +134,7 @@ pub(crate) enum Controller {
 /// What is kept of a controller while its connection is at rest.
 #[derive(Clone, Debug)]
 pub(crate) enum ControllerAtRest {
-    NewReno { cwnd: u32, ssthresh: u32 },
+    NewReno { cwnd: u32, ssthresh: u32, over_s: u32 },
     Cubic(CubicAtRest),
     Bbr(Box<Bbr>),
 }
@@ -155,23 +163,24 @@ impl Controller {
     /// The part that outlasts a rest.
     pub(crate) fn to_rest(&self) -> ControllerAtRest {
         match self {
-            Controller::NewReno(c) => {
-                ControllerAtRest::NewReno { cwnd: c.cwnd(), ssthresh: c.ssthresh() }
-            }
+            Controller::NewReno(c) => c.to_rest(),
             Controller::Cubic(c) => ControllerAtRest::Cubic(c.to_rest()),
             Controller::Bbr(c) => ControllerAtRest::Bbr(c.clone()),
         }
     }
 
     /// Goes on after a rest.
-    pub(crate) fn from_rest(rest: ControllerAtRest) -> Controller {
+    pub(crate) fn from_rest(rest: ControllerAtRest, initial_window: u32) -> Controller {
         match rest {
-            ControllerAtRest::NewReno { cwnd, ssthresh } => {
+            ControllerAtRest::NewReno { cwnd, ssthresh, over_s } => {
+                let validation = Validation::from_rest(initial_window, over_s);
                 let mut c = NewReno::new(cwnd);
-                c.continue_at(ssthresh);
+                c.continue_at(ssthresh, validation);
                 Controller::NewReno(c)
             }
-            ControllerAtRest::Cubic(rest) => Controller::Cubic(Cubic::from_rest(rest)),
+            ControllerAtRest::Cubic(rest) => {
+                Controller::Cubic(Cubic::from_rest(rest, initial_window))
+            }
             ControllerAtRest::Bbr(c) => Controller::Bbr(c),
         }
     }
@@ -196,12 +205,11 @@ impl Controller {
     /// False if the ACK of `in_flight` bytes, which are all that was in flight, leaves the window as
     /// it is and nothing to be remembered: it is not used enough to grow. `limited`: it was full.
     #[inline]
-    pub(crate) fn heeds(&self, in_flight: u32, limited: bool) -> bool {
+    pub(crate) fn heeds(&self, now: Instant, in_flight: u32, piped: u32, limited: bool) -> bool {
         limited
             || match self {
-                Controller::NewReno(c) => 2 * in_flight >= c.cwnd(),
-                Controller::Cubic(c) => c.heeds(in_flight),
-                Controller::Bbr(_) => true,
+                Controller::Cubic(c) => c.heeds(now, in_flight, piped),
+                Controller::NewReno(_) | Controller::Bbr(_) => true,
             }
     }
 
@@ -217,15 +225,16 @@ impl Controller {
 
     /// Another algorithm goes on from here. Windows are kept, so that a change in the middle of a
     /// transfer is no burst; what one has learnt of the path in its own terms is not another's.
-    pub(crate) fn switch_to(&mut self, algorithm: Algorithm) {
+    pub(crate) fn switch_to(&mut self, algorithm: Algorithm, initial_window: u32, now: Instant) {
         if algorithm == self.algorithm() {
             return;
         }
         let (cwnd, ssthresh) = (self.cwnd(), self.ssthresh());
         *self = Controller::new(algorithm, cwnd);
+        let validation = Validation::new(initial_window, now);
         match self {
-            Controller::NewReno(c) => c.continue_at(ssthresh),
-            Controller::Cubic(c) => c.continue_at(ssthresh),
+            Controller::NewReno(c) => c.continue_at(ssthresh, validation),
+            Controller::Cubic(c) => c.continue_at(ssthresh, validation),
             // It finds out by itself whether the pipe is full.
             Controller::Bbr(_) => {}
         }
@@ -257,8 +266,8 @@ impl CongestionControl for Controller {
         each!(self, c => c.on_mark(now, in_flight, mss));
     }
 
-    fn on_recovered(&mut self, now: Instant, in_flight: u32, mss: u32) {
-        each!(self, c => c.on_recovered(now, in_flight, mss));
+    fn on_recovered(&mut self, now: Instant, in_flight: u32, resent: u32, mss: u32) {
+        each!(self, c => c.on_recovered(now, in_flight, resent, mss));
     }
 
     fn on_rto(&mut self, now: Instant, in_flight: u32, mss: u32, first: bool) {
@@ -267,6 +276,10 @@ impl CongestionControl for Controller {
 
     fn on_idle(&mut self, now: Instant, restart_window: Option<u32>) {
         each!(self, c => c.on_idle(now, restart_window));
+    }
+
+    fn on_long_idle(&mut self, now: Instant) {
+        each!(self, c => c.on_long_idle(now));
     }
 
     fn undo(&mut self) {

@@ -6,7 +6,10 @@
 //! what MSS / RTT · sqrt(3/2 / p) allows (M. Mathis et al., "The Macroscopic Behavior of the TCP
 //! Congestion Avoidance Algorithm").
 
-use super::{ABC_LIMIT_SEGMENTS, AckSample, CWND_MAX, CongestionControl, reduced};
+use super::{
+    ABC_LIMIT_SEGMENTS, AckSample, CWND_MAX, CongestionControl, ControllerAtRest, Validation,
+    reduced,
+};
 use crate::time::Instant;
 
 /// RFC 5681 equation 4: tenths that a reduction leaves.
@@ -20,6 +23,7 @@ pub(crate) struct NewReno {
     acked: u32,
     /// Window and threshold before the last reduction.
     prior: (u32, u32),
+    validation: Validation,
 }
 
 impl NewReno {
@@ -30,12 +34,20 @@ impl NewReno {
             ssthresh: CWND_MAX,
             acked: 0,
             prior: (initial_window, CWND_MAX),
+            validation: Validation::new(initial_window, Instant::ZERO),
         }
     }
 
+    /// The part that outlasts a rest.
+    pub(super) fn to_rest(self) -> ControllerAtRest {
+        let NewReno { cwnd, ssthresh, validation, .. } = self;
+        ControllerAtRest::NewReno { cwnd, ssthresh, over_s: validation.to_rest() }
+    }
+
     /// Takes over from another controller, or goes on after a rest.
-    pub(super) fn continue_at(&mut self, ssthresh: u32) {
+    pub(super) fn continue_at(&mut self, ssthresh: u32, validation: Validation) {
         self.ssthresh = ssthresh;
+        self.validation = validation;
         self.prior = (self.cwnd, ssthresh);
     }
 }
@@ -50,7 +62,11 @@ impl CongestionControl for NewReno {
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
-        if !may_grow(ack, self.cwnd, self.ssthresh) {
+        if self.validation.on_ack(ack, self.cwnd) {
+            (self.cwnd, self.ssthresh) = self.validation.reduced(self.cwnd, self.ssthresh);
+        }
+        let may_grow = may_grow(ack, self.cwnd, self.ssthresh);
+        if !may_grow || !self.validation.is_validated(self.cwnd) {
             return;
         }
         if self.cwnd < self.ssthresh {
@@ -67,16 +83,21 @@ impl CongestionControl for NewReno {
 
     fn on_loss(&mut self, _now: Instant, in_flight: u32, mss: u32) {
         self.prior = (self.cwnd, self.ssthresh);
-        self.ssthresh = reduced(in_flight, BETA_TENTHS, mss);
+        let used = self.validation.on_loss(in_flight, self.cwnd);
+        self.ssthresh = reduced(used, BETA_TENTHS, mss);
         self.cwnd = self.ssthresh;
         self.acked = 0;
     }
 
     fn on_mark(&mut self, now: Instant, in_flight: u32, mss: u32) {
         self.on_loss(now, in_flight, mss);
+        let _ = self.validation.on_recovered(0);
     }
 
-    fn on_recovered(&mut self, _now: Instant, in_flight: u32, mss: u32) {
+    fn on_recovered(&mut self, _now: Instant, in_flight: u32, resent: u32, mss: u32) {
+        if let Some(used) = self.validation.on_recovered(resent) {
+            self.ssthresh = reduced(used, BETA_TENTHS, mss);
+        }
         // RFC 6582 §3.2, full acknowledgment, option 1: no burst when little is in flight.
         self.cwnd = self.ssthresh.min(in_flight.max(mss) + mss);
     }
@@ -89,13 +110,24 @@ impl CongestionControl for NewReno {
         }
         self.cwnd = mss;
         self.acked = 0;
+        self.validation.restart();
     }
 
     fn on_idle(&mut self, _now: Instant, restart_window: Option<u32>) {
-        self.cwnd = self.cwnd.min(restart_window.unwrap_or(u32::MAX));
+        if let Some(window) = restart_window {
+            self.cwnd = self.cwnd.min(window);
+            self.validation.restart();
+        }
+    }
+
+    fn on_long_idle(&mut self, now: Instant) {
+        if self.validation.on_idle(now) {
+            (self.cwnd, self.ssthresh) = self.validation.reduced(self.cwnd, self.ssthresh);
+        }
     }
 
     fn undo(&mut self) {
+        self.validation.restart();
         // RFC 4015 §3.2: what had been reached since is not taken back.
         self.cwnd = self.cwnd.max(self.prior.0);
         self.ssthresh = self.ssthresh.max(self.prior.1);
@@ -103,7 +135,7 @@ impl CongestionControl for NewReno {
 }
 
 /// Only a window that is used may grow. In slow start, half of it in flight is use enough: the next
-/// ACKs will double it (RFC 7661 §4.2 has the same half).
+/// ACKs will double it.
 pub(super) fn may_grow(ack: &AckSample, cwnd: u32, ssthresh: u32) -> bool {
     let half_used = cwnd < ssthresh && ack.in_flight.saturating_mul(2) >= cwnd;
     ack.window_limited || half_used

@@ -14,6 +14,7 @@ pub(super) fn ack(acked: u32, in_flight: u32) -> AckSample {
         rtt: None,
         srtt: Duration::ZERO,
         in_flight,
+        piped: in_flight,
         mss: MSS,
         window_limited: in_flight > 0,
         after_timeout: false,
@@ -79,7 +80,7 @@ fn a_change_of_controller_keeps_the_window() {
     let mut c = Controller::new(Algorithm::NewReno, 100 * MSS);
     c.on_loss(Instant::ZERO, 100 * MSS, MSS);
     for algorithm in [Algorithm::Cubic, Algorithm::Bbr, Algorithm::NewReno, Algorithm::Cubic] {
-        c.switch_to(algorithm);
+        c.switch_to(algorithm, 10 * MSS, Instant::ZERO);
         assert_eq!((c.algorithm(), c.cwnd()), (algorithm, 50 * MSS));
     }
 }
@@ -89,6 +90,6 @@ fn a_change_to_the_same_controller_changes_nothing() {
     let mut c = Controller::new(Algorithm::Cubic, 100 * MSS);
     c.on_loss(Instant::ZERO, 100 * MSS, MSS);
     let before = format!("{c:?}");
-    c.switch_to(Algorithm::Cubic);
+    c.switch_to(Algorithm::Cubic, 10 * MSS, Instant::ZERO);
     assert_eq!(format!("{c:?}"), before);
 }

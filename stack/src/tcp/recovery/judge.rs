@@ -36,6 +36,8 @@ pub(in crate::tcp) struct Advance {
     pub(in crate::tcp) bytes: u32,
     /// Sequence numbers in flight before it.
     pub(in crate::tcp) in_flight: u32,
+    /// Bytes delivered within the round trip that it ends.
+    pub(in crate::tcp) piped: u32,
     pub(in crate::tcp) rtt: Option<Duration>,
     /// It moved snd.una.
     pub(in crate::tcp) moved: bool,
@@ -176,6 +178,9 @@ impl Tcb {
         if self.is_spurious(h, news, advance) {
             self.undo();
         }
+        if let Phase::Loss(frto) = self.recovery.phase {
+            self.judge_timeout(frto, advance);
+        }
         let f = self.flight();
         let after_timeout = self.recovery.after_timeout();
         match self.recovery.on_ack(now, advance.bytes, &f, &mut self.controller) {
@@ -210,6 +215,7 @@ impl Tcb {
             now,
             rtt: advance.rtt,
             in_flight: advance.in_flight,
+            piped: advance.piped,
             mss: self.mss(),
             window_limited: self.status.contains(Status::CWND_LIMITED) || after_timeout,
             after_timeout,
@@ -276,7 +282,8 @@ impl Tcb {
                 let (ssthresh, mss) = (self.controller.ssthresh(), self.mss());
                 // RFC 9937 §6.2: recovery ends with cwnd = ssthresh.
                 let in_flight = if self.controller.uses_prr() { ssthresh } else { self.pipe() };
-                self.controller.on_recovered(now, in_flight, mss);
+                let resent = self.recovery.resent();
+                self.controller.on_recovered(now, in_flight, resent, mss);
                 self.reopen();
             }
             Phase::Loss(_) if over => {
@@ -332,7 +339,8 @@ impl Tcb {
     /// The time has come at which something not acknowledged counts as lost (RFC 8985 §6.3).
     pub(in crate::tcp) fn reorder_due(&mut self, now: Instant) {
         self.find_losses(now);
-        let advance = Advance { bytes: 0, in_flight: 0, rtt: None, moved: false, echo: false };
+        let advance =
+            Advance { bytes: 0, in_flight: 0, piped: 0, rtt: None, moved: false, echo: false };
         self.move_on(now, 0, false, &advance);
     }
 
@@ -346,7 +354,7 @@ impl Tcb {
         }
         let patience = if self.has_rack() { self.patience() } else { Duration::ZERO };
         self.sendq.records.lose_on_timeout(now, patience);
-        self.recovery.on_timeout(&f, ask && self.has_sack());
+        self.recovery.on_timeout(&f, ask);
         self.pending -= Pending::TAIL;
         self.timers.clear(Timer::Reorder);
         self.timers.clear(Timer::Probe);
@@ -354,11 +362,13 @@ impl Tcb {
 
     // --- was it a loss? --------------------------------------------------------------------------
 
-    /// RFC 5682 §3.1, after the ACK of what a timeout has sent again.
+    /// RFC 5682 §2.1 and §3.1, after the ACK of what a timeout has sent again.
     fn judge_timeout(&mut self, frto: Frto, advance: &Advance) {
         let next = match frto {
             Frto::Off => Frto::Off,
             Frto::Waiting if !advance.moved => Frto::Waiting,
+            // Step 2a without SACK: not even all that was sent again has arrived.
+            Frto::Waiting if !self.has_sack() && !self.recovery.repaired(self.snd.una) => Frto::Off,
             // Step 2b: new data will tell, where there is any.
             Frto::Waiting if self.sendq.unsent() > 0 && self.peer_room() > 0 => Frto::Probing,
             // Step 3a: nothing but what was sent again, or new, has arrived.
@@ -368,10 +378,14 @@ impl Tcb {
     }
 
     fn is_spurious(&mut self, h: &TcpHeader, news: &News, advance: &Advance) -> bool {
-        // RFC 5682 §3.1, step 3b: what was not sent again has arrived.
-        if let Phase::Loss(Frto::Waiting | Frto::Probing) = self.recovery.phase
-            && news.delivery.original.is_some_and(|end| end.before_eq(self.recovery.recover))
-        {
+        // RFC 5682 step 3b: what was not sent again has arrived. Without SACK (§2.1) the ACK of what
+        // was sent again may cover what had arrived behind it before; the one after that tells.
+        let told = match self.recovery.phase {
+            Phase::Loss(Frto::Probing) => true,
+            Phase::Loss(Frto::Waiting) => self.has_sack(),
+            Phase::Loss(Frto::Off) | Phase::Open | Phase::Fast { .. } | Phase::Repair(_) => false,
+        };
+        if told && news.delivery.original.is_some_and(|end| end.before_eq(self.recovery.recover)) {
             return true;
         }
         let recover = self.recovery.recover;
@@ -442,7 +456,7 @@ impl Tcb {
                 let in_flight = self.controller.cwnd();
                 self.controller.on_loss(now, in_flight, mss);
                 let ssthresh = self.controller.ssthresh();
-                self.controller.on_recovered(now, ssthresh, mss);
+                self.controller.on_recovered(now, ssthresh, 0, mss);
             }
         }
         twice

@@ -53,7 +53,7 @@ enum Phase {
     Loss(Frto),
 }
 
-/// Was a timeout spurious? (RFC 5682 §3.1)
+/// Was a timeout spurious? (RFC 5682 §3.1, and §2.1 without SACK)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frto {
     /// It was not, or nobody asks.
@@ -217,6 +217,16 @@ impl Recovery {
         }
     }
 
+    /// What this recovery has sent again lies below `una`.
+    fn repaired(&self, una: SeqNum) -> bool {
+        self.episode.is_none_or(|e| una.after_eq(e.first + e.unexplained))
+    }
+
+    /// Bytes that this recovery has sent again, and not for nothing as far as is known.
+    fn resent(&self) -> u32 {
+        self.episode.map_or(0, |e| e.unexplained)
+    }
+
     /// What had been sent when recovery began.
     pub(crate) fn recovery_point(&self) -> SeqNum {
         self.recover
@@ -252,8 +262,13 @@ impl Recovery {
                 *window = window.saturating_add(f.mss).min(1 << 30);
                 false
             }
-            // Duplicates of what was sent again needlessly say nothing; with SACK its blocks do.
-            Phase::Loss(_) | Phase::Repair(_) => false,
+            // Duplicates of what was sent again needlessly say nothing; with SACK its blocks do. But
+            // they settle that the timeout was for a loss (RFC 5682 §2.1, steps 2a and 3a).
+            Phase::Loss(frto) => {
+                *frto = Frto::Off;
+                false
+            }
+            Phase::Repair(_) => false,
             Phase::Open => {
                 self.dup_acks = self.dup_acks.saturating_add(1);
                 if self.dup_acks < DUP_ACK_THRESHOLD || !f.una.after(self.recover) {
@@ -303,12 +318,13 @@ impl Recovery {
             Phase::Fast { window, partial_seen } => {
                 if f.una.after_eq(self.recover) {
                     // RFC 6582 §3.2 step 3, full acknowledgment.
+                    let resent = self.resent();
                     self.phase = Phase::Open;
                     self.episode = None;
                     // Every segment that was sent again has been asked for by an ACK, so duplicate
                     // ACKs at `recover` itself are no echo of this recovery (RFC 6582 §4.1).
                     self.recover = f.una - 1;
-                    cc.on_recovered(now, f.bytes(), f.mss);
+                    cc.on_recovered(now, f.bytes(), resent, f.mss);
                     return OnAck::Recovered;
                 }
                 // RFC 6582 §3.2 step 3, partial acknowledgment: deflate by what was acknowledged,

@@ -3,7 +3,7 @@
 use super::super::autotune::START_BYTES;
 use super::*;
 
-const LIMIT: u32 = 4 << 20;
+const LIMIT: u32 = 1 << 20;
 
 fn tuned() -> TcpConfig {
     TcpConfig {
@@ -19,7 +19,7 @@ fn tuned() -> TcpConfig {
 /// A connection whose round trip was measured as 20 ms.
 fn measured() -> Trace {
     let mut t = Trace::connecting(tuned());
-    t.tx("S 0 ws 7");
+    t.tx("S 0 ws 5");
     t.now += Duration::from_millis(20);
     t.rx("SA 0 ack 1 win 65535 mss 1460 ws 7");
     t.tx("A 1 ack 1");
@@ -49,7 +49,7 @@ fn a_window_that_limits_doubles_up_to_the_limit() {
     let mut t = measured();
     assert_eq!(t.tcb.recv_buffer_bytes(), START_BYTES);
     let mut at = 1;
-    for _ in 0..20 {
+    for _ in 0..10 {
         window(&mut t, &mut at, 20, Memory::Plenty, true);
     }
     assert_eq!(t.tcb.recv_buffer_bytes(), LIMIT);
@@ -81,7 +81,7 @@ fn a_reader_that_does_not_keep_up_gets_no_more_window() {
 fn scarce_memory_takes_growth_back_but_never_the_right_edge() {
     let mut t = measured();
     let mut at = 1;
-    for _ in 0..20 {
+    for _ in 0..10 {
         window(&mut t, &mut at, 20, Memory::Plenty, true);
     }
     let mut edge = at + t.tcb.info().rcv_wnd_bytes;
@@ -98,13 +98,13 @@ fn scarce_memory_takes_growth_back_but_never_the_right_edge() {
 #[test]
 fn an_explicit_size_is_fixed_from_then_on() {
     let mut t = measured();
-    t.tcb.update_config(|c| (c.recv_buffer_bytes, c.recv_autotune) = (1 << 20, false));
-    assert_eq!(t.tcb.recv_buffer_bytes(), 1 << 20);
+    t.tcb.update_config(|c| (c.recv_buffer_bytes, c.recv_autotune) = (LIMIT / 2, false));
+    assert_eq!(t.tcb.recv_buffer_bytes(), LIMIT / 2);
     let mut at = 1;
     for _ in 0..4 {
         window(&mut t, &mut at, 20, Memory::Plenty, true);
     }
-    assert_eq!(t.tcb.recv_buffer_bytes(), 1 << 20);
+    assert_eq!(t.tcb.recv_buffer_bytes(), LIMIT / 2);
     t.end();
 }
 
@@ -112,8 +112,8 @@ fn an_explicit_size_is_fixed_from_then_on() {
 fn the_send_buffer_holds_two_congestion_windows() {
     let mut t = measured();
     let mut acked = 1;
-    while t.tcb.info().cwnd_bytes < 1 << 20 {
-        let room = t.tcb.write_room().min(1 << 20) as u32;
+    while t.tcb.info().cwnd_bytes < LIMIT / 2 {
+        let room = t.tcb.write_room().min(LIMIT as usize) as u32;
         assert!(room > 0);
         t.write(room);
         t.now += Duration::from_millis(10);

@@ -21,7 +21,7 @@ fn all_options() -> TcpOptions {
 
 #[test]
 fn blocks_are_as_small_as_promised() {
-    assert!(size_of::<Tcb>() <= 1072, "{}", size_of::<Tcb>());
+    assert!(size_of::<Tcb>() <= 1088, "{}", size_of::<Tcb>());
     assert_eq!(size_of::<HalfOpen>(), 56);
     assert_eq!(size_of::<TimeWait>(), 32);
 }
@@ -96,6 +96,39 @@ fn a_passive_open_hands_everything_over() {
     assert_eq!((info.snd_wnd_bytes, info.srtt), (800, Some(Duration::from_millis(30))));
     t.tx("A 1 ack 11 ts 1080/80");
     t.end();
+}
+
+#[test]
+fn a_handshake_that_ends_plainly_leaves_what_the_long_way_does() {
+    let (now, later) = (Instant::from_millis(1_000), Instant::from_millis(1_030));
+    for congestion in [Algorithm::NewReno, Algorithm::Cubic, Algorithm::Bbr] {
+        for options in [all_options(), TcpOptions::default()] {
+            let config = Rc::new(TcpConfig { congestion, ..TcpConfig::default() });
+            let half = HalfOpen::new(now, &syn(options), &config, OPEN);
+            let ts = options.timestamps.map(|_| Timestamps { val: 80, ecr: 1_050 });
+            let ack = TcpHeader {
+                seq: IRS + 1,
+                ack: ISS + 1,
+                flags: TcpFlags::ACK,
+                window: 100,
+                options: TcpOptions { timestamps: ts, ..TcpOptions::default() },
+                ..TcpHeader::default()
+            };
+            let text = Text { len: 0, wire_segments: 1, ecn: Ecn::NotEct, memory: Memory::Plenty };
+            let mut tcbs = [half.open(); 2].map(|open| Tcb::new(Rc::clone(&config), open, later));
+            let outcome = half.establish(&mut tcbs[0], later, text.segment(&ack, &mut vec![]));
+            assert_eq!(outcome, Outcome::Continue);
+            tcbs[1] = half.into_tcb(later, config);
+            let _ = tcbs[1].handle_segment(later, text.segment(&ack, &mut vec![]));
+            let of = tcbs.map(|t| {
+                let numbers = (t.state, t.pending, t.status, t.snd, t.rcv, t.poll_at());
+                let path = (t.rtt, t.recovery, &t.controller, t.sendq.records.rate, t.tally);
+                let rest = (t.tcp_info(later), t.ts_recent, t.ts_recent_at, t.last_heard);
+                format!("{numbers:#?} {path:#?} {rest:#?} {:?}", t.readiness())
+            });
+            assert_eq!(of[0], of[1]);
+        }
+    }
 }
 
 #[test]

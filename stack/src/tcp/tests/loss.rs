@@ -96,6 +96,9 @@ fn a_timeout_goes_back_and_sends_again_in_slow_start() {
     assert_eq!((t.tcb.info().cwnd_bytes, t.tcb.info().ssthresh_bytes), (MSS, 5 * MSS));
     t.tx(&format!("A 1:{} ack 1", at(1)));
     t.quiet();
+    // RFC 5682 §2.1, step 2a: it was no late ACK.
+    t.rx("A 1 ack 1");
+    t.quiet();
     t.rx(&format!("A 1 ack {}", at(1)));
     t.tx(&format!("A {}:{} ack 1", at(1), at(3)));
     t.quiet();
@@ -280,6 +283,7 @@ fn retransmissions_are_cut_by_the_limits_of_the_device() {
     t.limits.max_pieces = 1;
     t.wait_for_timer();
     t.tx(&format!("A 1:{} ack 1", at(1)));
+    t.rx("A 1 ack 1");
     t.rx(&format!("A 1 ack {}", at(1)));
     // From 1461 on the first slot has 588 bytes left.
     t.tx("A 1461:2049 ack 1");

@@ -1,4 +1,4 @@
-//! The short way of an ACK leaves a connection as the long one does. A segment with URG, which means
+//! The short ways of ACKs and FINs leave a connection as the long one does. A segment with URG, which means
 //! nothing (RFC 6093 §4), is never taken for an expected one: it goes the long way.
 
 use proptest::prelude::*;
@@ -20,6 +20,14 @@ enum Event {
     },
     /// The peer has the second and not the first.
     Sack,
+    /// The peer ends its direction, and acknowledges nothing more, everything, or less than before.
+    Fin {
+        acks: u8,
+    },
+    /// Our direction ends behind what is queued; the application lets go as well.
+    Shut {
+        close: bool,
+    },
     Wait(u64),
 }
 
@@ -33,6 +41,8 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Ack { records, short: short == 0, text, echo: echo == 0 }
         }),
         1 => Just(Event::Sack),
+        1 => (0u8..3).prop_map(|acks| Event::Fin { acks }),
+        1 => any::<bool>().prop_map(|close| Event::Shut { close }),
         6 => (1u64..3_000_000).prop_map(Event::Wait),
         1 => (1u64..3_000_000_000).prop_map(Event::Wait),
     ]
@@ -50,9 +60,19 @@ impl Side {
         let t = &mut self.trace;
         match event {
             Event::Write(n) => {
-                if t.tcb.write_room() >= n as usize {
+                if t.tcb.state().can_write() && t.tcb.write_room() >= n as usize {
                     t.write(n);
                 }
+            }
+            Event::Fin { acks } => {
+                let (una, nxt) = (t.tcb.snd.una, t.tcb.snd.nxt);
+                let upto = [una, nxt, una - 1][usize::from(acks)];
+                let ack = upto.get().wrapping_sub(t.iss);
+                let _ = t.rx_outcome(&format!("F{} {} ack {ack}", self.flags, self.received));
+            }
+            Event::Shut { close } => {
+                let now = t.now;
+                let _ = if close { Ok(t.tcb.close(now)) } else { t.tcb.shutdown_write(now) };
             }
             Event::Send => drop(t.drain()),
             Event::Ack { records, short, text, echo } => {
@@ -62,14 +82,14 @@ impl Side {
                 let (from, to) = (self.received, self.received + text);
                 self.received = to;
                 let echo = if echo { "E" } else { "" };
-                t.rx(&format!("{}{echo} {from}:{to} ack {ack}", self.flags));
+                let _ = t.rx_outcome(&format!("{}{echo} {from}:{to} ack {ack}", self.flags));
             }
             Event::Sack => {
                 let Some(second) = t.tcb.sendq.records.iter().nth(1) else { return };
                 let [from, to] = [second.start, second.end()].map(|s| s.get().wrapping_sub(t.iss));
                 let una = t.tcb.snd.una.get().wrapping_sub(t.iss);
                 let seq = self.received;
-                t.rx(&format!("{} {seq} ack {una} sack {from}-{to}", self.flags));
+                let _ = t.rx_outcome(&format!("{} {seq} ack {una} sack {from}-{to}", self.flags));
             }
             Event::Wait(us) => {
                 t.now += Duration::from_micros(us);
@@ -100,7 +120,7 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_short_way_of_an_ack_is_the_long_one(
+    fn the_short_way_of_an_ack_or_fin_is_the_long_one(
         events in proptest::collection::vec(event(), 1..100),
         congestion in algorithm(),
         sack: bool,

@@ -197,7 +197,7 @@ fn a_peer_that_shrinks_its_window_is_not_given_up() {
     t.rx("A 1 ack 1 win 0");
     for _ in 0..6 {
         t.wait_for_timer();
-        t.tx("A 1:1461 ack 1");
+        t.tx("A 1:2 ack 1");
         t.rx("A 1 ack 1 win 0");
     }
     t.rx("A 1 ack 2921 win 9000");

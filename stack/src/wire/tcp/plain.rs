@@ -122,6 +122,58 @@ impl PlainTcp {
     }
 }
 
+/// Bytes of the header of a SYN with the usual options.
+const SYN_LEN: usize = LEN + 20;
+
+/// What stands in front of their values: the MSS; SACK permitted and timestamps; a NOP and the window
+/// scale.
+const SYN_MSS: u32 = 0x0204_0000;
+const SYN_CLOCK: u32 = 0x0402_080a;
+const SYN_SCALE: u32 = 0x0103_0300;
+
+impl TcpHeader {
+    /// As [`PlainTcp::emit_summed`], with these ports, for a SYN that has the four options that nearly
+    /// every one has: the same as [`TcpHeader::emit`] writes. `None`, and nothing written, for others.
+    ///
+    /// # Panics
+    /// If `out` is too short.
+    #[inline]
+    pub fn emit_usual_syn(
+        &self,
+        (src_port, dst_port): (u16, u16),
+        out: &mut [u8],
+        sum: &mut Checksum,
+    ) -> Option<usize> {
+        let &TcpOptions { timestamps, mss, window_scale, sack_permitted, fast_open, .. } =
+            &self.options;
+        let (Some(clock), Some(mss), Some(shift)) = (timestamps, mss, window_scale) else {
+            return None;
+        };
+        let usual = self.flags.contains(TcpFlags::SYN) && sack_permitted && fast_open.is_none();
+        if !usual || !self.options.sack.is_empty() {
+            return None;
+        }
+        let out: &mut [u8; SYN_LEN] = out.first_chunk_mut().expect("room for the header");
+        let words = [
+            u32::from(src_port) << 16 | u32::from(dst_port),
+            self.seq,
+            self.ack,
+            (SYN_LEN as u32) << 26 | u32::from(self.flags.bits()) << 16 | u32::from(self.window),
+            u32::from(self.urgent),
+            SYN_MSS | u32::from(mss),
+            SYN_CLOCK,
+            clock.val,
+            clock.ecr,
+            SYN_SCALE | u32::from(shift),
+        ];
+        for (at, word) in words.into_iter().enumerate() {
+            put_u32(out, 4 * at, word);
+            sum.add_u32(word);
+        }
+        Some(SYN_LEN)
+    }
+}
+
 impl From<PlainTcp> for TcpHeader {
     fn from(plain: PlainTcp) -> TcpHeader {
         TcpHeader {

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use barewire_driver::PciSpec;
 use barewire_driver::pci::PciAddress;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -64,16 +65,18 @@ pub(crate) enum NicCommand {
         address: PciAddress,
     },
     /// Tell everything that is known of a card. One that is bound and idle is opened for a moment
-    /// to read its address and its link.
+    /// to read its address, its link, and what the settings given have made of it.
     Info {
-        /// Where it is, such as 0000:01:00.0.
-        address: PciAddress,
+        /// Where it is, such as 0000:01:00.0, with settings behind it if need be.
+        card: PciSpec,
     },
+    /// List what can be set behind a card's address, as in `--device pci:0000:01:00.0,vlan=5`.
+    Settings,
     /// Print the hardware's counters: the kernel's while the kernel has the card, else those of the
-    /// card itself over a short time in which it receives.
+    /// card itself and of a queue over a short time in which it receives.
     Stats {
-        /// Where it is, such as 0000:01:00.0.
-        address: PciAddress,
+        /// Where it is, such as 0000:01:00.0, with settings behind it if need be.
+        card: PciSpec,
         /// For how long it receives.
         #[arg(long, default_value_t = Seconds(1.0))]
         seconds: Seconds,
@@ -93,7 +96,8 @@ pub(crate) enum NicCommand {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DeviceArgs {
     /// The device: `tap:NAME` makes a tap interface, or takes an existing one; `pci:ADDRESS` drives a
-    /// card that `barewire nic bind` has taken from the kernel.
+    /// card that `barewire nic bind` has taken from the kernel. Settings follow the address, as in
+    /// `pci:0000:01:00.0,vlan=5`; `barewire nic settings` lists them.
     #[arg(long, value_name = "KIND:NAME")]
     pub(crate) device: String,
     /// Our address and the length of the network's prefix.
@@ -366,6 +370,14 @@ mod tests {
         assert_eq!((address.to_string().as_str(), take_in_use), ("0000:01:00.0", false));
         let error = parse("barewire nic unbind eth0").unwrap_err();
         assert!(error.contains("`eth0` is not a PCI address"), "{error}");
+        let Ok(Command::Nic(NicCommand::Info { card })) =
+            parse("barewire nic info 01:00.0,vlan=5,promisc")
+        else {
+            panic!("nic info")
+        };
+        assert_eq!(card.to_string(), "0000:01:00.0,promisc,vlan=5");
+        let error = parse("barewire nic stats 01:00.0,vlan=0").unwrap_err();
+        assert!(error.contains("write it as `vlan=5`"), "{error}");
         assert!(matches!(parse("barewire doctor"), Ok(Command::Doctor)));
     }
 

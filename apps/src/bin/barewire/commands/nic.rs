@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use barewire_driver::drivers;
 use barewire_driver::pci::{self, Bound, Config, PciAddress, PciFunction, System};
+use barewire_driver::settings::SETTINGS;
+use barewire_driver::{PciSpec, drivers};
 
 use super::{nic_device, stats};
 use crate::cli::NicCommand;
@@ -24,18 +25,19 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
                 None => format!("{address} is free; the kernel has no driver for it"),
             }]
         }
-        NicCommand::Info { address } => {
-            let card = pci::find(&system, address)?;
+        NicCommand::Info { card: spec } => {
+            let card = pci::find_card(&system, spec.address)?;
             let mut lines = described(&system, &card);
-            lines.extend(config_lines(&system, address));
+            lines.extend(config_lines(&system, spec.address));
             if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
-                lines.extend(nic_device::info_lines(address));
+                lines.extend(nic_device::info_lines(&spec)?);
             }
             lines
         }
-        NicCommand::Stats { address, seconds } => {
-            let card = pci::find(&system, address)?;
-            return stats(&system, &card, seconds.duration());
+        NicCommand::Settings => settings_lines(),
+        NicCommand::Stats { card: spec, seconds } => {
+            let card = pci::find_card(&system, spec.address)?;
+            return stats(&system, &card, &spec, seconds.duration());
         }
         NicCommand::Test { address, unmapped_dma: true } => {
             nic_device::send_unmapped(address)?;
@@ -54,9 +56,14 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// The hardware's counters, from whoever has the card.
-fn stats(system: &System, card: &PciFunction, time: Duration) -> anyhow::Result<ExitCode> {
+fn stats(
+    system: &System,
+    card: &PciFunction,
+    spec: &PciSpec,
+    time: Duration,
+) -> anyhow::Result<ExitCode> {
     if card.is_bound() {
-        for (name, value) in nic_device::statistics(card.address, time)? {
+        for (name, value) in nic_device::statistics(spec, time)? {
             stats::print_one(name, value)?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -81,6 +88,12 @@ fn kernel_counters(dir: &Path) -> Vec<(String, u64)> {
         .collect();
     counters.sort();
     counters
+}
+
+/// What can be set behind a card's address.
+fn settings_lines() -> Vec<String> {
+    let width = SETTINGS.iter().map(|(write, _)| write.chars().count()).max().unwrap_or(0);
+    SETTINGS.iter().map(|(write, what)| format!("{write:width$}  {what}")).collect()
 }
 
 /// What happened, and what is left to do.
@@ -228,6 +241,16 @@ mod tests {
         assert!(lines[5].starts_with("in use       eth0 carries"), "{lines:?}");
         let unknown = config_lines(&system, "01:00.0".parse().unwrap());
         assert!(unknown[0].contains("run it as root"), "{unknown:?}");
+    }
+
+    #[test]
+    fn settings_are_listed_one_a_line() {
+        let lines = settings_lines();
+        assert_eq!(lines.len(), SETTINGS.len());
+        let vlan = lines.iter().find(|line| line.starts_with("vlan=5 ")).unwrap();
+        assert!(vlan.ends_with(
+            "  be on this VLAN: tag what is sent, take what has its tag and nothing else"
+        ));
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use barewire_driver::intel::{self, Nic, NicConfig};
+use barewire_driver::intel::{self, Nic, NicConfig, PauseFrames};
 use barewire_driver::pci::{PciAddress, System};
 use barewire_driver::vfio::{Access, VfioFunction};
 use barewire_driver::{
-    Device, Features, LinkState, Pool, PoolConfig, Queue, QueueId, RxBurst, TxBurst, TxFrame,
+    Device, Features, LinkState, NicSettings, OpenOptions, PciSpec, Pool, PoolConfig, Queue,
+    QueueId, RxBurst, TxBurst, TxFrame, drivers,
 };
+
+use super::stats;
 
 use crate::output::{self, Advice};
 
@@ -27,29 +30,62 @@ const RECEIVE_STEP: Duration = Duration::from_millis(1);
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const FRAME_LEN: usize = 60;
 
-fn open(address: PciAddress, config: NicConfig) -> anyhow::Result<Arc<dyn Nic>> {
+fn function(address: PciAddress) -> anyhow::Result<Arc<VfioFunction>> {
     let function = VfioFunction::open(&System::default(), address, Access::Auto)
         .map_err(|error| error.on_open(format!("pci:{address}")))?;
-    Ok(intel::open(Arc::new(function), config)?)
+    Ok(Arc::new(function))
 }
 
-/// The card's own address and its link's state.
-pub(super) fn info_lines(address: PciAddress) -> Vec<String> {
-    let nic = match open(address, NicConfig::default()) {
+fn open(address: PciAddress, config: NicConfig) -> anyhow::Result<Arc<dyn Nic>> {
+    Ok(intel::open(function(address)?, config)?)
+}
+
+/// With as many queues as the settings name.
+fn open_set(card: &PciSpec) -> anyhow::Result<Arc<dyn Nic>> {
+    let queues = card.settings.rss_table.iter().max().map_or(1, |last| u16::from(*last) + 1);
+    let options = OpenOptions { queues, ..OpenOptions::default() };
+    Ok(drivers::open_nic(function(card.address)?, &card.settings, &options)?)
+}
+
+/// The card's address, its link's state, and what comes of its settings.
+///
+/// # Errors
+/// When it cannot be set as wanted. A card that cannot be opened is told as far as it is known.
+pub(super) fn info_lines(card: &PciSpec) -> anyhow::Result<Vec<String>> {
+    let usual = card.settings == NicSettings::default();
+    let nic = match open_set(card) {
         Ok(nic) => nic,
-        Err(error) => return vec![format!("{:12} unknown: {error:#}", "link")],
+        Err(error) if usual => return Ok(vec![format!("{:12} unknown: {error:#}", "link")]),
+        Err(error) => return Err(error),
     };
     let link = wait_for_link(&*nic);
-    vec![
+    let mut lines = vec![
         format!("{:12} {}", "MAC", nic.mac()),
         format!("{:12} {}", "link", output::link(link)),
+        format!("{:12} {}", "pause frames", told_pause(nic.pause_frames())),
         format!("{:12} {}", "queues", nic.queues()),
-    ]
+    ];
+    if !usual {
+        let settings = card.settings.to_string();
+        lines.push(format!("{:12} {}", "settings", settings.trim_start_matches(',')));
+    }
+    Ok(lines)
 }
 
+fn told_pause(pause: PauseFrames) -> &'static str {
+    match (pause.obeyed, pause.sent) {
+        (false, false) => "neither obeyed nor sent",
+        (true, false) => "obeyed, not sent",
+        (false, true) => "sent, not obeyed",
+        (true, true) => "obeyed and sent",
+    }
+}
+
+/// Waits until the link is up, and for what both sides have agreed on then.
 fn wait_for_link(nic: &dyn Nic) -> LinkState {
     let end = Instant::now() + LINK_WAIT;
     loop {
+        nic.poll_link();
         let link = nic.link();
         if link.up || Instant::now() >= end {
             return link;
@@ -111,15 +147,16 @@ fn started(nic: &dyn Device, pool: &Pool) -> anyhow::Result<Box<dyn Queue>> {
     Ok(queue)
 }
 
-/// Receives for a while, lets go of what comes, and gives what the hardware has counted.
+/// Receives for a while, lets go of what comes, and gives what the queue and the hardware have
+/// counted.
 ///
 /// # Errors
 /// When the card cannot be opened or started, or is unplugged meanwhile.
 pub(super) fn statistics(
-    address: PciAddress,
+    card: &PciSpec,
     time: Duration,
 ) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    let nic = open(address, NicConfig::default())?;
+    let nic = open_set(card)?;
     wait_for_link(&*nic);
     let pool = small_pool()?;
     let mut queue = started(&*nic, &pool)?;
@@ -132,7 +169,9 @@ pub(super) fn statistics(
         burst.clear();
     }
     queue.stop();
-    Ok(nic.statistics())
+    let mut counters: Vec<_> = stats::by_name(&queue.counters()).into();
+    counters.extend(nic.statistics());
+    Ok(counters)
 }
 
 #[cfg(test)]
@@ -146,9 +185,10 @@ mod tests {
 
     #[test]
     fn a_card_that_is_not_there_has_no_link_to_tell() {
-        let address = "ffff:ff:1f.7".parse().unwrap();
-        let lines = info_lines(address);
+        let address: PciAddress = "ffff:ff:1f.7".parse().unwrap();
+        let lines = info_lines(&address.into()).unwrap();
         assert!(lines[0].starts_with("link         unknown: "), "{lines:?}");
         assert!(test_vectors(address).is_err() && send_unmapped(address).is_err());
+        assert!(info_lines(&"ffff:ff:1f.7,vlan=5".parse().unwrap()).is_err());
     }
 }

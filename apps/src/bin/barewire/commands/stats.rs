@@ -53,19 +53,22 @@ fn counted(engines: &[&EngineStats]) -> Vec<(String, u64)> {
 }
 
 /// The counters of a queue by name; a new one that is not named here does not compile.
-fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
+pub(super) fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 16] {
     let QueueCounters {
         rx_frames,
         rx_bytes,
         tx_frames,
         tx_bytes,
         rx_no_buffer,
+        rx_other_vlan,
         rx_malformed,
         rx_checksum_good,
         rx_checksum_bad,
         tx_errors,
         tx_full,
         tx_stalls,
+        device_losses,
+        tx_lost,
         tx_linearised,
         syscalls,
     } = *counters;
@@ -75,12 +78,15 @@ fn by_name(counters: &QueueCounters) -> [(&'static str, u64); 13] {
         ("tx_frames", tx_frames),
         ("tx_bytes", tx_bytes),
         ("rx_no_buffer", rx_no_buffer),
+        ("rx_other_vlan", rx_other_vlan),
         ("rx_malformed", rx_malformed),
         ("rx_checksum_good", rx_checksum_good),
         ("rx_checksum_bad", rx_checksum_bad),
         ("tx_errors", tx_errors),
         ("tx_full", tx_full),
         ("tx_stalls", tx_stalls),
+        ("device_losses", device_losses),
+        ("tx_lost", tx_lost),
         ("tx_linearised", tx_linearised),
         ("syscalls", syscalls),
     ]

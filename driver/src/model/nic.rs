@@ -1,19 +1,19 @@
-//! An 82576 by its data sheet: registers with side effects, interrupts, links, and faults on demand.
+//! A NIC by its data sheet: registers with side effects, links, and faults on demand.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::context::Context;
+use super::mailbox::Mail;
 use super::memory::Memory;
-use super::registers::{self as reg, File, Ring, queue};
-use super::transmit::Context;
+use super::phy::Phy;
+use super::registers::{self as reg, File, Kind, Ring, ext, first, queue, vf};
+use super::transmit::Gathering;
 use crate::bus::{BusError, DmaMapping, Function, Registers};
 use crate::device::MacAddr;
 use crate::mem::Region;
 use crate::sys::EventFd;
-
-/// MSI-X vectors of an 82576 in the emulated machine.
-const VECTORS: u16 = 10;
 
 /// Most entries of the record of register accesses, and of violations.
 const RECORD_LEN: usize = 8192;
@@ -67,13 +67,15 @@ pub struct Faults {
     pub queues_never_stop: bool,
     /// The PHY does not answer.
     pub phy_is_silent: bool,
+    /// The firmware has the PHY, and does not let go of it.
+    pub phy_is_held: bool,
     /// Every register reads all ones, and no interrupt comes.
     pub gone: bool,
     /// To received frames.
     pub rx: RxFault,
     /// As many reports of sent frames get lost.
     pub lost_reports: u32,
-    /// Descriptors to send wait until [`IgbModel::run_transmit`].
+    /// Descriptors to send wait until [`NicModel::run_transmit`].
     pub hold_transmit: bool,
     /// Sent frames are finished without being looked at: for benchmarks.
     pub discard_sent: bool,
@@ -81,15 +83,21 @@ pub struct Faults {
 
 #[derive(Debug)]
 pub(super) struct State {
+    pub(super) kind: Kind,
     pub(super) file: File,
     pub(super) faults: Faults,
     pub(super) memory: Memory,
-    mac: MacAddr,
+    pub(super) mac: MacAddr,
+    /// Of a virtual function.
+    pub(super) mail: Mail,
     cable: bool,
-    phy: [u16; 32],
+    pub(super) phy: Phy,
     pub(super) bus_master: bool,
-    enabled_vectors: u16,
-    pub(super) contexts: [Context; reg::QUEUES as usize],
+    pub(super) enabled_vectors: u16,
+    /// By queue; an 82574 has one context for both.
+    pub(super) contexts: [Context; reg::MOST_QUEUES as usize],
+    /// By queue: the frame that is being gathered.
+    pub(super) gathering: [Gathering; reg::MOST_QUEUES as usize],
     /// Frames on their way to the wire.
     pub(super) outgoing: VecDeque<Vec<u8>>,
     record: Vec<Access>,
@@ -100,45 +108,49 @@ pub(super) struct State {
 }
 
 struct Shared {
+    kind: Kind,
     state: Mutex<State>,
     events: Vec<EventFd>,
     peer: Mutex<Weak<Shared>>,
     sent: Mutex<Vec<Vec<u8>>>,
 }
 
-/// An 82576 in software. Cloning gives a second handle to the same device.
+/// A NIC in software. Cloning gives a second handle to the same device.
 #[derive(Clone)]
-pub struct IgbModel(Arc<Shared>);
+pub struct NicModel(Arc<Shared>);
 
-impl std::fmt::Debug for IgbModel {
+impl std::fmt::Debug for NicModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("IgbModel")
+        f.write_str("NicModel")
     }
 }
 
 /// Joins two models: what one sends the other receives.
-pub fn wire(a: &IgbModel, b: &IgbModel) {
+pub fn wire(a: &NicModel, b: &NicModel) {
     for (from, to) in [(a, b), (b, a)] {
         *from.0.peer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&to.0);
     }
 }
 
-impl IgbModel {
-    /// A device with this address in its EEPROM and a cable in its socket.
+impl NicModel {
+    /// A device of this kind with this address in its EEPROM and a cable in its socket.
     ///
     /// # Errors
     /// What the kernel answers when descriptors run out.
-    pub fn new(mac: MacAddr) -> std::io::Result<IgbModel> {
+    pub fn new(kind: Kind, mac: MacAddr) -> std::io::Result<NicModel> {
         let mut state = State {
-            file: File::new(),
+            kind,
+            file: File::new(kind),
             faults: Faults::default(),
             memory: Memory::default(),
             mac,
+            mail: Mail::default(),
             cable: true,
-            phy: [0; 32],
+            phy: Phy::default(),
             bus_master: false,
             enabled_vectors: 0,
             contexts: Default::default(),
+            gathering: Default::default(),
             outgoing: VecDeque::new(),
             record: Vec::new(),
             violations: Vec::new(),
@@ -146,8 +158,9 @@ impl IgbModel {
             resets: 0,
         };
         state.power_on();
-        let events = (0..VECTORS).map(|_| EventFd::new()).collect::<Result<_, _>>()?;
-        Ok(IgbModel(Arc::new(Shared {
+        let events = (0..kind.vectors()).map(|_| EventFd::new()).collect::<Result<_, _>>()?;
+        Ok(NicModel(Arc::new(Shared {
+            kind,
             state: Mutex::new(state),
             events,
             peer: Mutex::default(),
@@ -190,7 +203,7 @@ impl IgbModel {
     pub fn run_transmit(&self) {
         let vectors = {
             let mut state = self.state();
-            (0..reg::QUEUES).fold(0, |vectors, queue| vectors | state.transmit(queue))
+            (0..state.kind.queues()).fold(0, |vectors, queue| vectors | state.transmit(queue))
         };
         self.deliver();
         self.signal(vectors);
@@ -226,6 +239,49 @@ impl IgbModel {
         self.state().resets
     }
 
+    /// Writes these words to a receive descriptor, whoever it belongs to.
+    pub fn scribble_receive(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Rx(queue), index, words);
+    }
+
+    /// The same to a transmit descriptor.
+    pub fn scribble_transmit(&self, queue: u16, index: u32, words: [u64; 2]) {
+        self.state().scribble(Ring::Tx(queue), index, words);
+    }
+
+    /// Leaves the PHY's semaphores taken, as a driver does that is killed while it uses the PHY.
+    pub fn strand_semaphores(&self) {
+        self.state().strand_semaphores();
+    }
+
+    /// True if nobody has the PHY.
+    pub fn semaphores_are_free(&self) -> bool {
+        self.state().semaphores_are_free()
+    }
+
+    /// Changes what the physical function of a virtual one does.
+    pub fn set_mail(&self, change: impl FnOnce(&mut Mail)) {
+        change(&mut self.state().mail);
+    }
+
+    /// The physical function begins its reset, which takes everything of the virtual one with it.
+    pub fn begin_physical_reset(&self) {
+        let mut state = self.state();
+        state.power_on();
+        state.mail.begin_reset();
+    }
+
+    /// The physical function is up again.
+    pub fn end_physical_reset(&self) {
+        self.state().mail.end_reset();
+    }
+
+    /// The physical function says something on its own account: with or without CTS.
+    pub fn greet(&self, clear_to_send: bool) {
+        let vectors = self.state().greet(clear_to_send);
+        self.signal(vectors);
+    }
+
     /// The value of a register, without side effects.
     pub fn peek(&self, offset: u32) -> u32 {
         self.state().file.get(offset)
@@ -245,7 +301,7 @@ impl IgbModel {
             let Some(frame) = self.state().outgoing.pop_front() else { return };
             let peer = self.0.peer.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
             match peer {
-                Some(peer) => IgbModel(peer).receive(&frame),
+                Some(peer) => NicModel(peer).receive(&frame),
                 None => {
                     let mut sent = self.0.sent.lock().unwrap_or_else(PoisonError::into_inner);
                     if sent.len() < SENT_LEN {
@@ -257,16 +313,21 @@ impl IgbModel {
     }
 }
 
-impl Registers for IgbModel {
+impl Registers for NicModel {
     fn read(&self, offset: u32) -> u32 {
         let mut state = self.state();
         if state.faults.gone || offset >= reg::BAR_LEN || !offset.is_multiple_of(4) {
             return u32::MAX;
         }
         state.note(Access::Read(offset));
+        if let Some(value) = state.read_semaphore(offset) {
+            return value;
+        }
         match offset {
             reg::STATUS => state.status(),
-            reg::ICR => std::mem::take(&mut *state.file_word(reg::ICR)),
+            vf::V2PMAILBOX if state.kind == Kind::Virtual => state.read_mailbox(),
+            // Reading clears, whatever is masked.
+            reg::ICR => std::mem::take(state.file.word_mut(reg::ICR)),
             _ => state.file.read(offset),
         }
     }
@@ -285,13 +346,13 @@ impl Registers for IgbModel {
     }
 }
 
-impl Function for IgbModel {
+impl Function for NicModel {
     fn id(&self) -> (u16, u16) {
-        (0x8086, 0x10c9)
+        (0x8086, self.0.kind.device_id())
     }
 
     fn address(&self) -> String {
-        "model:82576".into()
+        format!("model:{}", self.0.kind.name())
     }
 
     fn registers(&self) -> Arc<dyn Registers> {
@@ -313,7 +374,7 @@ impl Function for IgbModel {
     }
 
     fn vectors(&self) -> u16 {
-        VECTORS
+        self.0.kind.vectors()
     }
 
     fn enable_vectors(&self, count: u16) -> Result<Vec<RawFd>, BusError> {
@@ -329,20 +390,21 @@ impl Function for IgbModel {
 impl State {
     /// Registers after a reset (§4.3): the EEPROM's address, an idle PHY, everything off.
     fn power_on(&mut self) {
-        let phy = self.phy;
-        self.file = File::new();
+        self.file = File::new(self.kind);
         self.contexts = Default::default();
+        self.gathering = Default::default();
         self.outgoing.clear();
         let [a, b, c, d, e, f] = self.mac.0;
         self.file.set(reg::RAL, u32::from_le_bytes([a, b, c, d]));
         self.file.set(reg::RAH, u32::from(u16::from_le_bytes([e, f])) | 1 << 31);
         self.file.set(reg::EECD, 1 << 9);
         self.file.set(reg::VET, 0x8100);
-        self.phy = phy;
-        // BMCR after power-up: powered down, so that a driver has to wake it.
-        self.phy[0] = 1 << 11;
-        self.phy[4] = 0x01e1;
-        self.phy[5] = 0x0de1;
+        if self.kind == Kind::I82574 {
+            // 20 KiB of the packet buffer for either direction, both queues taking part.
+            self.file.set(ext::PBA, 0x0014_0014);
+            (0..2).for_each(|n| self.file.set(ext::TARC + 0x100 * n, 0x0700_0403));
+        }
+        self.phy.power_on();
     }
 
     fn note(&mut self, access: Access) {
@@ -357,10 +419,6 @@ impl State {
         }
     }
 
-    fn file_word(&mut self, offset: u32) -> &mut u32 {
-        self.file.word_mut(offset)
-    }
-
     /// True if the device may reach memory.
     pub(super) fn may_dma(&self) -> bool {
         self.bus_master && self.file.get(reg::CTRL) & reg::CTRL_MASTER_DISABLE == 0
@@ -368,8 +426,10 @@ impl State {
 
     /// The link is up: cable, PHY awake and negotiating, MAC told to follow it.
     pub(super) fn link_up(&self) -> bool {
-        let negotiating = self.phy[0] & 1 << 12 != 0 && self.phy[0] & 1 << 11 == 0;
-        self.cable && negotiating && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
+        if self.kind == Kind::Virtual {
+            return self.cable;
+        }
+        self.cable && self.phy.negotiates() && self.file.get(reg::CTRL) & reg::CTRL_SLU != 0
     }
 
     fn status(&self) -> u32 {
@@ -386,29 +446,32 @@ impl State {
 
     /// A register write; gives the vectors that it makes the device send.
     fn write(&mut self, offset: u32, value: u32) -> u32 {
-        if let Some((ring, register)) = Ring::of(offset) {
+        if let Some((ring, register)) = self.kind.ring_of(offset) {
             return self.write_ring(ring, register, value);
+        }
+        if self.kind == Kind::I82574 && ext::NOTHING.contains(&offset) {
+            self.violation(format!("an 82574 has no register at {offset:#x}"));
+            return 0;
+        }
+        if self.kind == Kind::I82575 && first::lacks(offset) {
+            self.violation(format!("an 82575 has no register at {offset:#x}"));
+            return 0;
+        }
+        if self.kind == Kind::Virtual && !vf::may_write(offset) {
+            self.violation(format!("a virtual function has no register at {offset:#x}"));
+            return 0;
+        }
+        if self.write_semaphore(offset, value) {
+            return 0;
+        }
+        if let Some(vectors) = self.write_interrupt(offset, value) {
+            return vectors;
         }
         match offset {
             reg::CTRL => self.write_ctrl(value),
+            vf::V2PMAILBOX if self.kind == Kind::Virtual => return self.write_mailbox(value),
             reg::MDIC => return self.write_mdic(value),
             reg::STATUS | reg::EECD => {}
-            reg::IMS => {
-                self.file.set(reg::IMS, self.file.get(reg::IMS) | value);
-                return self.raise_other();
-            }
-            reg::IMC => self.file.set(reg::IMS, self.file.get(reg::IMS) & !value),
-            reg::EIMS => {
-                let raised = !self.file.get(reg::EIMS) & value & self.file.get(reg::EICR);
-                self.file.set(reg::EIMS, self.file.get(reg::EIMS) | value);
-                return self.send_vectors(raised);
-            }
-            reg::EICS => {
-                let bits = (0..32).filter(|bit| value & 1 << bit != 0);
-                return bits.fold(0, |sent, bit| sent | self.raise_vector(bit));
-            }
-            reg::EIMC => self.file.set(reg::EIMS, self.file.get(reg::EIMS) & !value),
-            reg::EICR => self.file.set(reg::EICR, self.file.get(reg::EICR) & !value),
             reg::RCTL => {
                 if value & !self.file.get(reg::RCTL) & reg::UNIT_EN != 0 {
                     self.check_receive_order();
@@ -420,9 +483,22 @@ impl State {
         0
     }
 
+    fn scribble(&mut self, ring: Ring, index: u32, words: [u64; 2]) {
+        let len = self.file.ring_len(ring);
+        if len == 0 {
+            return;
+        }
+        let at = self.file.descriptor_at(ring, index % len);
+        for (word, at) in words.into_iter().zip([at, at + 8]) {
+            if self.memory.write_u64(at, word).is_err() {
+                self.violation(format!("{ring:?} is not mapped"));
+            }
+        }
+    }
+
     /// §4.5.9: the rings are ready before the receive unit is turned on.
     fn check_receive_order(&mut self) {
-        if !(0..reg::QUEUES).any(|n| self.file.enabled(Ring::Rx(n))) {
+        if !(0..self.kind.queues()).any(|n| self.file.enabled(Ring::Rx(n))) {
             self.violation("RCTL.RXEN was set without a receive queue".into());
         }
         if !self.bus_master {
@@ -437,39 +513,16 @@ impl State {
         }
         self.resets += 1;
         self.power_on();
+        self.mail.forget();
         if self.faults.reset_never_ends {
             self.file.set(reg::CTRL, reg::CTRL_RST);
         }
     }
 
-    fn write_mdic(&mut self, value: u32) -> u32 {
-        const READY: u32 = 1 << 28;
-        const ERROR: u32 = 1 << 30;
-        if self.faults.phy_is_silent {
-            self.file.set(reg::MDIC, value & !READY);
-            return 0;
-        }
-        let register = (value >> 16 & 31) as usize;
-        let (phy, operation) = (value >> 21 & 31, value >> 26 & 3);
-        let before = self.link_up();
-        let answer = match (phy, operation) {
-            (1, 2) => value & !0xffff | u32::from(self.phy[register]),
-            (1, 1) => {
-                // Restart and reset end by themselves.
-                let kept = if register == 0 { !(1 << 9 | 1 << 15) } else { !0 };
-                self.phy[register] = value as u16 & kept;
-                value
-            }
-            _ => value | ERROR,
-        };
-        self.file.set(reg::MDIC, answer | READY);
-        if self.link_up() == before { 0 } else { self.raise_link_change() }
-    }
-
     fn write_ring(&mut self, ring: Ring, register: u32, value: u32) -> u32 {
         let programming =
             matches!(register, queue::BASE_LOW | queue::BASE_HIGH | queue::LENGTH | queue::HEAD);
-        if programming && self.file.enabled(ring) {
+        if programming && self.is_working(ring) {
             self.violation(format!("{ring:?} was programmed while it was on"));
         }
         match register {
@@ -491,58 +544,57 @@ impl State {
         0
     }
 
-    fn write_queue_control(&mut self, ring: Ring, value: u32) {
-        const WTHRESH: u32 = 0x1f << 16;
-        if value & WTHRESH > 1 << 16 {
-            self.violation(format!("{ring:?} has a WTHRESH above 1"));
+    /// The device may look at the ring's registers at any moment. On an 82576 the queue's own switch
+    /// decides, on an 82574 the unit's (82574 §4.6.5).
+    fn is_working(&self, ring: Ring) -> bool {
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => self.file.enabled(ring),
+            Kind::I82574 => self.unit_is_on(ring),
         }
-        let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
-        let stuck = on && !was && self.faults.queues_never_start
-            || !on && was && self.faults.queues_never_stop;
-        let value = if stuck { value ^ reg::QUEUE_ENABLE } else { value };
-        self.file.set_ring(ring, queue::CONTROL, value);
     }
 
-    /// §7.3.3.1: causes of queues, by their vectors.
-    pub(super) fn raise_queue(&mut self, ring: Ring) -> u32 {
-        let (n, byte) = match ring {
-            Ring::Rx(n) => (n, 0),
-            Ring::Tx(n) => (n, 1),
+    /// The unit that the ring belongs to is on; a virtual function's are when its physical one has
+    /// admitted it.
+    pub(super) fn unit_is_on(&self, ring: Ring) -> bool {
+        let unit = match ring {
+            Ring::Rx(_) => reg::RCTL,
+            Ring::Tx(_) => reg::TCTL,
         };
-        // §8.8.15: queues 0 to 7 in the low halves of the registers, 8 to 15 in the high ones.
-        let entry =
-            self.file.get(reg::IVAR + u32::from(n % 8) * 4) >> (byte * 8 + n / 8 * 16) & 0xff;
-        if entry & 0x80 == 0 {
-            return 0;
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::I82574 => self.file.get(unit) & reg::UNIT_EN != 0,
+            Kind::Virtual => self.mail.admitted,
         }
-        self.raise_vector(entry & 0x1f)
     }
 
-    fn raise_vector(&mut self, vector: u32) -> u32 {
-        let bit = 1 << vector;
-        let already = self.file.get(reg::EICR) & bit != 0;
-        self.file.set(reg::EICR, self.file.get(reg::EICR) | bit);
-        if already { 0 } else { self.send_vectors(bit & self.file.get(reg::EIMS)) }
-    }
-
-    fn raise_link_change(&mut self) -> u32 {
-        self.file.set(reg::ICR, self.file.get(reg::ICR) | reg::ICR_LSC);
-        self.raise_other()
-    }
-
-    fn raise_other(&mut self) -> u32 {
-        let pending = self.file.get(reg::ICR) & self.file.get(reg::IMS) != 0;
-        let entry = self.file.get(reg::IVAR_MISC) >> 8 & 0xff;
-        if pending && entry & 0x80 != 0 { self.raise_vector(entry & 0x1f) } else { 0 }
-    }
-
-    /// Sends vectors and clears their causes (EIAC).
-    fn send_vectors(&mut self, bits: u32) -> u32 {
-        if self.file.get(reg::GPIE) & reg::GPIE_MSIX == 0 {
-            return 0;
+    fn write_queue_control(&mut self, ring: Ring, value: u32) {
+        // More loses single write-backs of an 82576 (specification update), and makes an 82574 go by
+        // the threshold instead of by RS (82574 §7.2.10.1).
+        let most = match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => 1,
+            Kind::I82574 => 0,
+        };
+        if value >> 16 & 0x1f > most {
+            self.violation(format!("{ring:?} has a WTHRESH above {most}"));
         }
-        let cleared = bits & self.file.get(reg::EIAC);
-        self.file.set(reg::EICR, self.file.get(reg::EICR) & !cleared);
-        bits & ((1 << self.enabled_vectors) - 1)
+        let mut value = value;
+        match self.kind {
+            Kind::I82575 | Kind::I82576 | Kind::Virtual => {
+                let (on, was) = (value & reg::QUEUE_ENABLE != 0, self.file.enabled(ring));
+                let stuck = on && !was && self.faults.queues_never_start
+                    || !on && was && self.faults.queues_never_stop;
+                value ^= if stuck { reg::QUEUE_ENABLE } else { 0 };
+            }
+            // 82574 §10.2.6.6: a bit that has to be set, and thresholds that count descriptors.
+            Kind::I82574 => {
+                let needed = match ring {
+                    Ring::Rx(_) => ext::DCTL_GRAN,
+                    Ring::Tx(_) => ext::DCTL_GRAN | ext::TXDCTL_COUNT_DESC,
+                };
+                if value & needed != needed {
+                    self.violation(format!("{ring:?} is controlled by {value:#x}"));
+                }
+            }
+        }
+        self.file.set_ring(ring, queue::CONTROL, value);
     }
 }
