@@ -154,13 +154,14 @@ impl RxBurst {
     }
 
     /// Ends a frame made of all segments pushed since the last one; `meta`'s `first`, `count` and
-    /// `len` are filled in here.
+    /// `len` are filled in here. Gives its length.
     #[inline]
-    pub fn finish_frame(&mut self, meta: RxFrame) {
+    pub fn finish_frame(&mut self, meta: RxFrame) -> u32 {
         let (first, count) = (self.whole_segments, self.segments.len() - self.whole_segments);
         let len = frame_len(&self.segments, count);
         self.whole_segments = self.segments.len();
         self.frames.push(RxFrame { first: first as u32, count: count as u16, len, ..meta });
+        len
     }
 
     /// Where a ring appends segments that are each a frame of its own, before it says so with
@@ -255,6 +256,17 @@ impl RxBurst {
         for frame in self.frames.drain(..) {
             take(&frame, Segments { left: usize::from(frame.count), from: &mut segments });
         }
+    }
+
+    /// Takes the only frame out, if there is one and it is one segment: nothing has to be kept of
+    /// what lies behind it.
+    #[inline]
+    pub fn take_only(&mut self) -> Option<(RxFrame, PacketSlice)> {
+        if self.frames.len() != 1 || self.segments.len() != 1 || self.whole_segments != 1 {
+            return None;
+        }
+        self.whole_segments = 0;
+        Some((self.frames.pop()?, self.segments.pop()?))
     }
 
     /// The frames.
@@ -409,6 +421,19 @@ impl TxBurst {
         self.frames.push(TxFrame { count: count as u16, len, ..meta });
     }
 
+    /// Adds a frame of one segment, as [`TxBurst::push_segment`] and [`TxBurst::finish_frame`] do.
+    #[inline]
+    pub fn push_single(&mut self, segment: PacketSlice, meta: TxFrame) {
+        debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
+        let len = segment.len() as u32;
+        self.segments.push(segment);
+        self.whole_segments = self.segments.len();
+        if meta.is_plain() && self.simple_frames == self.frames.len() {
+            self.simple_frames += 1;
+        }
+        self.frames.push(TxFrame { count: 1, len, ..meta });
+    }
+
     /// Has a VLAN tag inserted into each frame that no queue has taken yet.
     pub fn tag(&mut self, tag: u16) {
         for frame in &mut self.frames[self.taken_frames..] {
@@ -461,20 +486,42 @@ impl TxBurst {
         }
     }
 
+    /// Bytes of all frames, if each is one segment, to be sent as it is and of a length in `fits`.
+    #[inline]
+    pub(crate) fn simple_bytes(&self, fits: std::ops::RangeInclusive<u32>) -> Option<u64> {
+        if self.simple_frames != self.frames.len() || self.taken_frames > 0 {
+            return None;
+        }
+        let mut bytes = 0;
+        for frame in &self.frames {
+            if !fits.contains(&frame.len) {
+                return None;
+            }
+            bytes += u64::from(frame.len);
+        }
+        Some(bytes)
+    }
+
     /// Gives all frames away as frames received, of which nothing is known: for a wire in memory,
     /// between two hosts of one thread. `to` is to be empty; the segments change hands in one piece.
+    #[inline]
     pub fn move_to(&mut self, to: &mut RxBurst) {
         self.clear_taken();
-        self.abandon_frame();
-        to.clear();
+        if self.segments.len() > self.whole_segments {
+            self.abandon_frame();
+        }
+        if !to.segments.is_empty() || !to.frames.is_empty() {
+            to.clear();
+        }
         std::mem::swap(&mut self.segments, &mut to.segments);
         to.whole_segments = std::mem::take(&mut self.whole_segments);
         self.simple_frames = 0;
         let mut first = 0;
-        for &TxFrame { count, len, .. } in &self.frames {
-            to.frames.push(RxFrame { first, count, len, ..RxFrame::default() });
+        to.frames.extend(self.frames.iter().map(|&TxFrame { count, len, .. }| {
+            let frame = RxFrame { first, count, len, ..RxFrame::default() };
             first += u32::from(count);
-        }
+            frame
+        }));
         self.frames.clear();
     }
 

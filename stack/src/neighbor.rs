@@ -144,6 +144,8 @@ pub struct Cache<P> {
     oldest: Option<u32>,
     newest: Option<u32>,
     queued: usize,
+    /// Counts up whenever a lookup may answer otherwise, or mark something, that did not before.
+    changes: u32,
     /// Kept for its memory.
     fired: Vec<u32>,
     counters: NeighborCounters,
@@ -161,6 +163,7 @@ impl<P> Cache<P> {
             oldest: None,
             newest: None,
             queued: 0,
+            changes: 0,
             fired: Vec::new(),
             counters: NeighborCounters::default(),
         }
@@ -179,6 +182,14 @@ impl<P> Cache<P> {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// As long as it stays the same, an address that [`Cache::lookup_at`] has found need not be looked
+    /// up again: that would give the same, and mark as used what is marked already. The order of
+    /// use is then that of the last lookups.
+    #[inline]
+    pub fn changes(&self) -> u32 {
+        self.changes
     }
 
     /// Packets that wait.
@@ -276,6 +287,7 @@ impl<P> Cache<P> {
             return;
         }
         let deadline = now + self.config.reachable;
+        self.changes = self.changes.wrapping_add(1);
         let Some(&index) = self.by_ip.get(&ip) else {
             if !for_us {
                 self.counters.unsolicited_ignored += 1;
@@ -368,6 +380,7 @@ impl<P> Cache<P> {
 
     fn expire(&mut self, now: Instant, index: u32, failed: &mut Vec<(IpAddr, Vec<P>)>) {
         let config = self.config;
+        self.changes = self.changes.wrapping_add(1);
         let entry = &mut self.entries[index as usize];
         match &mut entry.state {
             State::Incomplete { tries, waiting } => {
@@ -426,6 +439,7 @@ impl<P> Cache<P> {
     }
 
     fn insert(&mut self, deadline: Instant, ip: IpAddr, state: State<P>) -> u32 {
+        self.changes = self.changes.wrapping_add(1);
         let vacant = self.entries.vacant_entry();
         let index = vacant.key() as u32;
         let timer = self.timers.insert(deadline, index);

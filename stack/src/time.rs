@@ -41,8 +41,15 @@ impl Instant {
     }
 
     /// Nanoseconds passed since `earlier`, or zero if that is later.
+    #[inline]
     pub(crate) const fn nanos_since(self, earlier: Instant) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// `ns` nanoseconds later.
+    #[inline]
+    pub(crate) const fn after_nanos(self, ns: u64) -> Instant {
+        Instant(self.0.saturating_add(ns))
     }
 
     /// Time passed since `earlier`, or zero if that is later.

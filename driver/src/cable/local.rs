@@ -41,12 +41,15 @@ pub fn local(config: CableConfig) -> Result<(LocalQueue, LocalQueue), DeviceErro
 /// Frames on their way in one direction, in batches that change hands whole.
 #[derive(Default)]
 struct Lane {
-    /// None is empty.
+    /// What is received next; empty if nothing is on its way.
+    next: RxBurst,
+    /// What comes behind it. None is empty.
     batches: VecDeque<RxBurst>,
     /// Empty bursts, whose memory is used again.
     spare: Vec<RxBurst>,
-    /// Frames in all batches.
+    /// Frames in all batches, and their bytes.
     frames: usize,
+    bytes: u64,
     /// Features granted to the receiver, and its pool while it is started.
     granted: Features,
     pool: Option<Pool>,
@@ -71,18 +74,25 @@ impl Lane {
         if !self.takes_untouched() || !(1..=room.min(BURST_FRAMES)).contains(&count) {
             return None;
         }
-        let mut bytes = 0;
-        for (frame, segments) in burst.iter() {
-            if !offload::untouched(frame, segments, link) {
-                return None;
-            }
-            bytes += u64::from(frame.len);
-        }
-        let mut batch = self.spare.pop().unwrap_or_default();
-        burst.move_to(&mut batch);
-        self.batches.push_back(batch);
+        let bytes = untouched_bytes(burst, link)?;
+        burst.move_to(self.vacant());
         self.frames += count;
+        self.bytes += bytes;
         Some(bytes)
+    }
+
+    /// The same where nothing is on its way and each frame is one segment, to be sent as it is; gives
+    /// their number and their bytes.
+    #[inline(always)]
+    fn take_simple(&mut self, burst: &mut TxBurst, config: &CableConfig) -> Option<(usize, u64)> {
+        let (count, most) = (burst.len(), BURST_FRAMES.min(config.ring_len));
+        if self.frames > 0 || count > most || !self.takes_untouched() {
+            return None;
+        }
+        let bytes = burst.simple_bytes(offload::untouched_lens(config.mtu))?;
+        burst.move_to(&mut self.next);
+        (self.frames, self.bytes) = (count, bytes);
+        Some((count, bytes))
     }
 
     /// Takes up to `room` frames from the front over that go as they are: no segment is counted up
@@ -107,43 +117,79 @@ impl Lane {
     /// Adds a frame of these segments.
     #[inline]
     fn push(&mut self, segments: impl Iterator<Item = PacketSlice>, meta: RxFrame) {
-        if self.batches.back().is_none_or(|last| last.len() >= BURST_FRAMES) {
-            self.batches.push_back(self.spare.pop().unwrap_or_default());
-        }
-        let Some(batch) = self.batches.back_mut() else { return };
+        let last = self.batches.back().unwrap_or(&self.next);
+        let batch = if last.len() >= BURST_FRAMES {
+            self.vacant()
+        } else {
+            self.batches.back_mut().unwrap_or(&mut self.next)
+        };
         for segment in segments {
             batch.push_segment(segment);
         }
-        batch.finish_frame(meta);
+        self.bytes += u64::from(batch.finish_frame(meta));
         self.frames += 1;
     }
 
-    /// Moves up to `max` frames, of one batch at most, to the end of `burst`; says how many.
-    fn take(&mut self, burst: &mut RxBurst, max: usize) -> usize {
-        let Some(mut batch) = self.batches.pop_front() else { return 0 };
-        let before = burst.len();
-        if before == 0 && batch.len() <= max {
-            std::mem::swap(burst, &mut batch);
-        } else {
-            let mut rest = self.spare.pop().unwrap_or_default();
-            batch.drain(|frame, segments| {
-                let to = if burst.len() - before < max { &mut *burst } else { &mut rest };
-                for segment in segments {
-                    to.push_segment(segment);
-                }
-                to.finish_frame(*frame);
-            });
-            if rest.is_empty() {
-                self.spare.push(rest);
-            } else {
-                self.batches.push_front(rest);
-            }
+    /// An empty burst at the end of the line, to be filled.
+    #[inline]
+    fn vacant(&mut self) -> &mut RxBurst {
+        if self.frames == 0 { &mut self.next } else { self.vacant_behind() }
+    }
+
+    fn vacant_behind(&mut self) -> &mut RxBurst {
+        self.batches.push_back_mut(self.spare.pop().unwrap_or_default())
+    }
+
+    /// Moves all frames to `burst`, which is empty, if they are one batch of at most `max`; gives
+    /// their number and their bytes.
+    #[inline]
+    fn take_whole_batch(&mut self, burst: &mut RxBurst, max: usize) -> Option<(usize, u64)> {
+        let count = self.frames;
+        if self.next.len() != count || count > max || !burst.is_empty() {
+            return None;
         }
-        // What came back is empty: the receiver's burst, or one that has been drained.
-        self.spare.push(batch);
-        let taken = burst.len() - before;
-        self.frames -= taken;
-        taken
+        // What comes back is empty, and its memory is used again.
+        std::mem::swap(burst, &mut self.next);
+        self.frames = 0;
+        Some((count, std::mem::take(&mut self.bytes)))
+    }
+
+    /// Moves up to `max` frames, of one batch at most, to the end of `burst`; says how many, and how
+    /// many bytes.
+    fn take_some(&mut self, burst: &mut RxBurst, max: usize) -> (usize, u64) {
+        let before = burst.len();
+        if before == 0 && self.next.len() <= max {
+            std::mem::swap(burst, &mut self.next);
+        } else {
+            self.take_part(burst, max);
+        }
+        self.advance();
+        let taken = &burst.frames()[before..];
+        let bytes = taken.iter().map(|frame| u64::from(frame.len)).sum();
+        self.frames -= taken.len();
+        self.bytes -= bytes;
+        (taken.len(), bytes)
+    }
+
+    fn take_part(&mut self, burst: &mut RxBurst, max: usize) {
+        let (before, mut rest) = (burst.len(), self.spare.pop().unwrap_or_default());
+        self.next.drain(|frame, segments| {
+            let to = if burst.len() - before < max { &mut *burst } else { &mut rest };
+            for segment in segments {
+                to.push_segment(segment);
+            }
+            to.finish_frame(*frame);
+        });
+        self.spare.push(std::mem::replace(&mut self.next, rest));
+    }
+
+    /// Moves the line up if nothing is left at its front.
+    fn advance(&mut self) {
+        if self.next.is_empty()
+            && let Some(batch) = self.batches.pop_front()
+        {
+            self.spare.push(std::mem::replace(&mut self.next, batch));
+        }
     }
 
     fn accept(&mut self, wire: &WireFrame<'_>, hash: Option<u32>) {
@@ -170,6 +216,18 @@ impl Lane {
     }
 }
 
+/// Bytes of all frames of a burst, if they go as they are.
+fn untouched_bytes(burst: &TxBurst, link: Link) -> Option<u64> {
+    let mut bytes = 0;
+    for (frame, segments) in burst.iter() {
+        if !offload::untouched(frame, segments, link) {
+            return None;
+        }
+        bytes += u64::from(frame.len);
+    }
+    Some(bytes)
+}
+
 /// One end of a cable within a thread; see [`local`].
 pub struct LocalQueue {
     config: CableConfig,
@@ -181,39 +239,10 @@ pub struct LocalQueue {
     counters: QueueCounters,
 }
 
-impl Queue for LocalQueue {
-    fn capabilities(&self) -> Capabilities {
-        self.config.capabilities()
-    }
-
-    fn start(&mut self, pool: &Pool, wanted: Features) -> Result<Features, DeviceError> {
-        self.granted = self.config.grant(wanted);
-        self.started = true;
-        let mut inbound = self.inbound.borrow_mut();
-        inbound.granted = self.granted;
-        inbound.pool = Some(pool.clone());
-        Ok(self.granted)
-    }
-
-    fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
-        let before = burst.len();
-        let mut inbound = self.inbound.borrow_mut();
-        let mut count = 0;
-        while inbound.frames > 0 && count < max {
-            let taken = inbound.take(burst, max - count);
-            debug_assert!(taken > 0, "frames lie in batches");
-            count += taken;
-        }
-        self.counters.rx_bytes +=
-            burst.frames()[before..].iter().map(|frame| u64::from(frame.len)).sum::<u64>();
-        self.counters.rx_frames += count as u64;
-        Ok(count)
-    }
-
-    fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
-        if !self.started {
-            return Ok(0);
-        }
+impl LocalQueue {
+    /// Sends as much of a burst as the ring has room for, whatever its frames are.
+    #[inline(never)]
+    fn send_some(&mut self, burst: &mut TxBurst) -> usize {
         let mut outbound = self.outbound.borrow_mut();
         let link = Link { sender: self.granted, receiver: outbound.granted, mtu: self.config.mtu };
         let room = self.config.ring_len.saturating_sub(outbound.frames);
@@ -221,7 +250,7 @@ impl Queue for LocalQueue {
         if let Some(bytes) = outbound.take_whole(burst, link, room) {
             self.counters.tx_frames += count as u64;
             self.counters.tx_bytes += bytes;
-            return Ok(count);
+            return count;
         }
         let (mut sent, bytes) = outbound.take_untouched(burst, link, room);
         self.counters.tx_frames += sent as u64;
@@ -249,7 +278,55 @@ impl Queue for LocalQueue {
             burst.take_front();
         }
         burst.clear_taken();
-        Ok(sent)
+        sent
+    }
+}
+
+impl Queue for LocalQueue {
+    fn capabilities(&self) -> Capabilities {
+        self.config.capabilities()
+    }
+
+    fn start(&mut self, pool: &Pool, wanted: Features) -> Result<Features, DeviceError> {
+        self.granted = self.config.grant(wanted);
+        self.started = true;
+        let mut inbound = self.inbound.borrow_mut();
+        inbound.granted = self.granted;
+        inbound.pool = Some(pool.clone());
+        Ok(self.granted)
+    }
+
+    fn rx_burst(&mut self, burst: &mut RxBurst, max: usize) -> Result<usize, QueueError> {
+        let mut inbound = self.inbound.borrow_mut();
+        if let Some((count, bytes)) = inbound.take_whole_batch(burst, max) {
+            self.counters.rx_frames += count as u64;
+            self.counters.rx_bytes += bytes;
+            return Ok(count);
+        }
+        let mut count = 0;
+        while inbound.frames > 0 && count < max {
+            let (taken, bytes) = inbound.take_some(burst, max - count);
+            debug_assert!(taken > 0, "frames lie in batches");
+            count += taken;
+            self.counters.rx_bytes += bytes;
+        }
+        self.counters.rx_frames += count as u64;
+        Ok(count)
+    }
+
+    fn tx_burst(&mut self, burst: &mut TxBurst) -> Result<usize, QueueError> {
+        if !self.started {
+            return Ok(0);
+        }
+        let whole = self.outbound.borrow_mut().take_simple(burst, &self.config);
+        match whole {
+            Some((count, bytes)) => {
+                self.counters.tx_frames += count as u64;
+                self.counters.tx_bytes += bytes;
+                Ok(count)
+            }
+            None => Ok(self.send_some(burst)),
+        }
     }
 
     fn tx_room(&self) -> usize {
@@ -281,9 +358,10 @@ impl Queue for LocalQueue {
     fn stop(&mut self) {
         self.started = false;
         let mut inbound = self.inbound.borrow_mut();
+        inbound.next.clear();
         inbound.batches.clear();
         inbound.spare.clear();
-        inbound.frames = 0;
+        (inbound.frames, inbound.bytes) = (0, 0);
         inbound.granted = Features::empty();
         inbound.pool = None;
     }

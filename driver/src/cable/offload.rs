@@ -100,6 +100,12 @@ fn for_pieces(source: &[PacketSlice], from: usize, len: usize, mut f: impl FnMut
     }
 }
 
+/// The lengths of plain frames of one segment that go as they are.
+#[inline]
+pub(super) fn untouched_lens(mtu: u16) -> std::ops::RangeInclusive<u32> {
+    ETHERNET_LEN as u32..=u32::from(mtu) + ETHERNET_LEN as u32
+}
+
 /// True for a frame that [`carry`] would hand over as it is, with nothing known about it.
 #[inline]
 pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> bool {

@@ -140,6 +140,27 @@ impl PacketBuf {
         PacketSlice(self.0)
     }
 
+    /// Makes bytes `at..end` immutable, and gives those from `tail_at` on a second time: a frame, and
+    /// the payload in it.
+    ///
+    /// # Panics
+    /// If the three places are not in this order, or beyond the buffer.
+    #[inline(always)]
+    pub fn freeze_with_tail(
+        self,
+        at: usize,
+        tail_at: usize,
+        end: usize,
+    ) -> (PacketSlice, PacketSlice) {
+        assert!(at <= tail_at && tail_at <= end && end <= self.len(), "not within the buffer");
+        let mut tail = self.0.another();
+        let mut frame = self.0;
+        let off = frame.off;
+        (frame.off, frame.len) = (off + at as u16, (end - at) as u16);
+        (tail.off, tail.len) = (off + tail_at as u16, (end - tail_at) as u16);
+        (PacketSlice(frame), PacketSlice(tail))
+    }
+
     /// Hands the buffer to another thread.
     ///
     /// # Errors

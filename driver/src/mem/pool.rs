@@ -149,7 +149,7 @@ impl Pool {
     }
 
     /// A 256-byte header cell, or `None` (counted) if none is free.
-    #[inline]
+    #[inline(always)]
     pub fn alloc_cell(&self) -> Option<PacketBuf> {
         let inner = self.inner();
         let cell = match inner.take_live(&inner.free_cells) {

@@ -11,10 +11,15 @@ use std::net::Ipv4Addr;
 
 use barewire_driver::device::{Features, TxChecksum};
 use barewire_driver::mem::Checksum;
-use barewire_driver::{MacAddr, TxFrame};
+use barewire_driver::{MacAddr, PacketSlice, TxFrame};
 
-use super::{Egress, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, TcpPath};
+use super::{
+    Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, PathCache, Resolution, TcpPath,
+};
+use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
+use crate::wire::front::{Common, DatagramCommon, DatagramFront, Front, FrontKey};
+use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
 use crate::wire::tcp::{self, PlainTcp, TcpHeader};
@@ -102,6 +107,77 @@ impl Egress {
     }
 }
 
+/// A checksum of TCP on Ethernet that is left to the device.
+const PARTIAL_TCP: TxChecksum = TxChecksum::Partial {
+    start: (ethernet::LEN + PlainIpv4::LEN) as u16,
+    offset: tcp::CHECKSUM_OFFSET as u16,
+};
+
+impl Egress {
+    /// What the headers that a connection keeps have to be made for, if its messages leave through
+    /// `only`; and whether the device completes their checksums.
+    #[inline(always)]
+    pub(crate) fn front_key(&self, only: IfaceId, ttl: u8, tos: u8) -> Option<(FrontKey, bool)> {
+        let iface = self.ifaces.get(usize::from(only.0))?;
+        let (routing, neighbors) = (self.routing_changes, iface.neighbors.changes());
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
+        Some((FrontKey { routing, neighbors, iface: only.0, ttl, tos }, offload))
+    }
+
+    /// Makes the headers that a connection keeps, if it has found its way before: through that
+    /// interface, by Ethernet, to a neighbour whose address is known.
+    #[inline(never)]
+    pub(crate) fn make_front(
+        &mut self,
+        front: &mut Front,
+        key: FrontKey,
+        path: &PathCache,
+        flow: &FlowKey,
+        stamped: bool,
+    ) -> bool {
+        let Some((changes, hop @ Hop::Link { iface, .. })) = path.hop else { return false };
+        if iface.0 != key.iface || changes != self.routing_changes {
+            return false;
+        }
+        let mut place = path.neighbor;
+        let Resolution::Ready(dst_mac) = self.resolve_at(hop, &mut place) else { return false };
+        let Some(config) = self.iface(iface).map(|iface| &iface.config) else { return false };
+        if config.medium != Medium::Ethernet || place != path.neighbor {
+            return false;
+        }
+        let common = Common {
+            src_mac: config.mac,
+            dst_mac,
+            src: flow.local,
+            dst: flow.remote,
+            src_port: flow.local_port,
+            dst_port: flow.remote_port,
+            ttl: key.ttl,
+            tos: Ecn::NotEct.in_tos(key.tos),
+            stamped,
+        };
+        front.make(key, &common);
+        true
+    }
+
+    /// Adds a message's frame to the burst.
+    #[inline(always)]
+    pub(crate) fn push_small(
+        &mut self,
+        only: IfaceId,
+        frame: PacketSlice,
+        headers_len: usize,
+        offload: bool,
+    ) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(only.0)) else { return };
+        self.counters.tcp_segments_sent += 1;
+        self.counters.tx_packets += 1;
+        let checksum = if offload { PARTIAL_TCP } else { TxChecksum::Complete };
+        let header_len = headers_len as u16;
+        iface.burst.push_single(frame, TxFrame { checksum, header_len, ..TxFrame::default() });
+    }
+}
+
 /// What a small UDP datagram needs besides its payload and its link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UdpPath {
@@ -165,6 +241,67 @@ impl Egress {
         self.pool.count_copied(payload.len());
         iface.burst.push_segment(cell.freeze());
         iface.burst.finish_frame(TxFrame { checksum: left, ..TxFrame::default() });
+    }
+}
+
+/// A checksum of UDP on Ethernet that is left to the device.
+const PARTIAL_UDP: TxChecksum = TxChecksum::Partial {
+    start: (ethernet::LEN + PlainIpv4::LEN) as u16,
+    offset: udp::CHECKSUM_OFFSET as u16,
+};
+
+impl Egress {
+    /// What the headers of a socket's small datagrams to one place have in common, on Ethernet.
+    pub(crate) fn datagram_common(
+        &self,
+        iface: IfaceId,
+        dst_mac: MacAddr,
+        path: &UdpPath,
+    ) -> Option<DatagramCommon> {
+        let config = &self.iface(iface)?.config;
+        (config.medium == Medium::Ethernet).then_some(DatagramCommon {
+            src_mac: config.mac,
+            dst_mac,
+            src: path.src,
+            dst: path.dst,
+            src_port: path.src_port,
+            dst_port: path.dst_port,
+            ttl: path.ttl,
+            tos: path.tos,
+            dont_fragment: path.dont_fragment,
+        })
+    }
+
+    /// Sends a datagram of at most [`INLINE_PAYLOAD_BYTES`] with these headers, unless the interface
+    /// has no room for it. If there is no cell for it, it is lost as on a wire, and counted.
+    #[inline(always)]
+    pub(crate) fn emit_datagram_again(
+        &mut self,
+        id: IfaceId,
+        front: &DatagramFront,
+        offload: bool,
+        payload: &[u8],
+    ) -> bool {
+        let Some(iface) = self.iface(id) else { return false };
+        let room = iface.burst.len() < super::DATAGRAM_BACKLOG_FRAMES;
+        if !room || !iface.takes_whole(UdpPath::HEADERS_LEN + payload.len()) {
+            return false;
+        }
+        self.counters.udp_datagrams_sent += 1;
+        let Some(mut cell) = self.data_cell() else { return true };
+        let end = DatagramFront::LEN + payload.len();
+        if let Some(frame) = cell.get_mut(..end) {
+            frame[DatagramFront::LEN..].copy_from_slice(payload);
+            front.write(frame, offload);
+        }
+        cell.truncate(end);
+        self.counters.tx_packets += 1;
+        self.pool.count_copied(payload.len());
+        let checksum = if offload { PARTIAL_UDP } else { TxChecksum::Complete };
+        if let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) {
+            iface.burst.push_single(cell.freeze(), TxFrame { checksum, ..TxFrame::default() });
+        }
+        true
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use crate::tcp::{AtRest, Open, Tcb, TcpConfig};
+use crate::tcp::{AtRest, Open, Readiness, Tcb, TcpConfig};
 use crate::time::Instant;
 
 /// The control block of a connection. Whole, it lies beside the socket table, so that the table is
@@ -22,9 +22,18 @@ pub(crate) enum Block {
 }
 
 impl Block {
-    /// The whole block, for something happens.
+    /// The whole block, for something happens that may be unusual.
     #[inline]
     pub(crate) fn wake(&mut self) -> &mut Tcb {
+        let tcb = self.wake_calm();
+        tcb.stir();
+        tcb
+    }
+
+    /// The whole block, for something happens that leaves a connection calm if it is: reading,
+    /// writing, and sending.
+    #[inline]
+    pub(crate) fn wake_calm(&mut self) -> &mut Tcb {
         loop {
             match self {
                 Block::Whole(tcb) => return tcb,
@@ -39,6 +48,24 @@ impl Block {
         match self {
             Block::Whole(tcb) => Some(tcb),
             Block::AtRest(_) => None,
+        }
+    }
+
+    /// The same, to be changed as [`Block::wake_calm`] says.
+    #[inline(always)]
+    pub(crate) fn whole_calm(&mut self) -> Option<&mut Tcb> {
+        match self {
+            Block::Whole(tcb) => Some(tcb),
+            Block::AtRest(_) => None,
+        }
+    }
+
+    /// What would not block.
+    #[inline(always)]
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self {
+            Block::Whole(tcb) => tcb.readiness(),
+            Block::AtRest(rest) => wake(rest).readiness(),
         }
     }
 

@@ -154,20 +154,24 @@ impl FlowTable {
     }
 
     /// As [`FlowTable::get`], and the same flow is found faster the next time.
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, key: &FlowKey) -> Option<Tag> {
-        self.recent_tag(key).or_else(|| self.find_anew(key))
+        match self.recent_tag(key) {
+            Some(tag) => Some(tag),
+            None => self.find_anew(*key),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn recent_tag(&self, key: &FlowKey) -> Option<Tag> {
         let recent = &self.recent[recent_place(key)];
         let found = recent.tag != NO_TAG && recent.flow.key == *key;
         found.then(|| Tag::from_bits(recent.tag))
     }
 
-    fn find_anew(&mut self, key: &FlowKey) -> Option<Tag> {
-        let flow = self.hashed(key);
+    #[inline(never)]
+    fn find_anew(&mut self, key: FlowKey) -> Option<Tag> {
+        let flow = self.hashed(&key);
         self.look_up(flow)
     }
 

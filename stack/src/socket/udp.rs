@@ -8,10 +8,11 @@ use barewire_driver::PacketSlice;
 
 use crate::error::SocketError;
 use crate::route::Way;
-use crate::socket::SocketKind;
 use crate::socket::listener::Bound;
 use crate::socket::ports::Reuse;
+use crate::socket::{Received, SocketKind};
 use crate::tcp::Readiness;
+use crate::wire::front::DatagramFront;
 use crate::wire::ipv4::DEFAULT_TTL;
 
 /// Bytes of packet memory that an unread queue may pin, by default.
@@ -90,6 +91,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) send_limit_bytes: u32,
     pub(crate) recv_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
+    /// The headers of the last small datagram.
+    pub(crate) front: DatagramFront,
     /// The sequence number of the next echo request.
     pub(crate) next_seq: u16,
     queue: VecDeque<Datagram>,
@@ -118,6 +121,7 @@ impl DatagramSocket {
             send_limit_bytes: DEFAULT_SEND_BYTES,
             recv_timeout: None,
             send_timeout: None,
+            front: DatagramFront::default(),
             next_seq: 1,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -134,6 +138,32 @@ impl DatagramSocket {
         self.queued_bytes += bytes;
         self.queue.push_back(datagram);
         Ok(())
+    }
+
+    /// Queues a datagram in one piece; false if the queue is full.
+    #[inline(always)]
+    pub(crate) fn deliver_whole(&mut self, from: SocketAddr, piece: PacketSlice) -> bool {
+        let bytes = self.queued_bytes + piece.slot_len();
+        if bytes > self.recv_limit_bytes && !self.queue.is_empty() || self.read_closed {
+            return false;
+        }
+        self.queued_bytes = bytes;
+        self.queue.push_back(Datagram::whole(from, piece));
+        true
+    }
+
+    /// Takes the datagram that has waited longest, cut to `out`, if it is in one piece.
+    #[inline(always)]
+    pub(crate) fn read_whole(&mut self, out: &mut [u8]) -> Option<Received> {
+        let datagram = self.queue.front()?;
+        let piece = datagram.first.as_ref().filter(|_| datagram.rest.is_empty())?;
+        let bytes: &[u8] = piece;
+        let len = bytes.len().min(out.len());
+        out[..len].copy_from_slice(&bytes[..len]);
+        let received = Received { len, full_len: datagram.len, from: datagram.from };
+        self.queued_bytes -= piece.slot_len();
+        self.queue.pop_front();
+        Some(received)
     }
 
     pub(crate) fn front(&self) -> Option<&Datagram> {
@@ -156,8 +186,15 @@ impl DatagramSocket {
         ready
     }
 
+    /// It is bound to this address.
+    #[inline]
+    pub(crate) fn is_bound_to(&self, addr: Ipv4Addr) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.addr == Some(addr))
+    }
+
     /// How well the socket fits a datagram from `from` to `to`: `None` not at all, else the number
     /// of addresses that it names.
+    #[inline]
     pub(crate) fn score(&self, to: Ipv4Addr, from: (Ipv4Addr, u16)) -> Option<u8> {
         let addr = self.bound.as_ref()?.addr;
         let local = match addr {

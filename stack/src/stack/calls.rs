@@ -35,13 +35,32 @@ impl Stack {
     /// # Errors
     /// [`SocketError::WouldBlock`] if nothing has come; what ended the connection, once; then as
     /// POSIX has it. [`SocketError::NotConnected`] before `connect`.
+    #[inline]
     pub fn read(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
+        if let Some(Socket::Connection(connection)) =
+            self.sockets.get_held_mut(id.index, id.generation)
+            && let Some(tcb) = connection.tcb.whole_calm()
+            && let Some(len) = tcb.read_small(out)
+        {
+            connection.told -= Readiness::READABLE;
+            if tcb.owes_ack() && !connection.in_tx_list {
+                connection.in_tx_list = true;
+                self.tx_list.push_back(id.index);
+            }
+            self.egress.pool.count_copied(len);
+            return Ok(len);
+        }
+        self.read_any(id, out)
+    }
+
+    #[inline(never)]
+    fn read_any(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
         let Some(Socket::Connection(connection)) =
             self.sockets.get_held_mut(id.index, id.generation)
         else {
             return Err(not_a_stream(self.get(id)));
         };
-        let read = connection.tcb.wake().read(out);
+        let read = connection.tcb.wake_calm().read(out);
         Stack::follow_up_call(&mut self.tx_list, id.index, connection);
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
@@ -80,7 +99,19 @@ impl Stack {
     /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if only
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown,
     /// what ended the connection.
+    #[inline]
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        if let Some(Socket::Connection(connection)) =
+            self.sockets.get_held_mut(id.index, id.generation)
+            && let Some(tcb) = connection.tcb.whole_calm()
+            && tcb.write_small(&self.egress.pool, data)
+        {
+            if !connection.in_tx_list {
+                connection.in_tx_list = true;
+                self.tx_list.push_back(id.index);
+            }
+            return Ok(data.len());
+        }
         self.write_at(id, data, false)
     }
 
@@ -93,7 +124,7 @@ impl Stack {
         self.write_at(id, data, true)
     }
 
-    #[inline]
+    #[inline(never)]
     fn write_at(&mut self, id: SocketId, data: &[u8], more: bool) -> Result<usize, SocketError> {
         let most = self.writable_bytes(id, data.len())?;
         let pool = &self.egress.pool;
@@ -102,7 +133,7 @@ impl Stack {
         else {
             return Err(not_a_stream(self.get(id)));
         };
-        let tcb = connection.tcb.wake();
+        let tcb = connection.tcb.wake_calm();
         tcb.expect_more(more);
         let written = tcb.write(pool, &data[..most]);
         Stack::follow_up_call(&mut self.tx_list, id.index, connection);
@@ -310,6 +341,7 @@ impl Stack {
             Some(Socket::Datagram(socket)) => {
                 if let Some(bound) = socket.bound {
                     let key = (socket.kind, bound.lease.port());
+                    self.sole_receiver = None;
                     if forget(self.datagrams.get_mut(&key), id) {
                         self.datagrams.remove(&key);
                     }

@@ -139,7 +139,21 @@ impl Stack {
     /// does), [`SocketError::MessageTooLong`], [`SocketError::DestinationRequired`],
     /// [`SocketError::NetworkUnreachable`], [`SocketError::PermissionDenied`] for a broadcast
     /// without `SO_BROADCAST`, [`SocketError::NoBuffers`], an error that ICMP reported.
+    #[inline]
     pub fn send_to(
+        &mut self,
+        id: SocketId,
+        data: &[u8],
+        to: Option<SocketAddr>,
+    ) -> Result<usize, SocketError> {
+        if self.send_again(id, data, to) {
+            return Ok(data.len());
+        }
+        self.send_any(id, data, to)
+    }
+
+    #[inline(never)]
+    fn send_any(
         &mut self,
         id: SocketId,
         data: &[u8],
@@ -235,7 +249,20 @@ impl Stack {
     ///
     /// # Errors
     /// [`SocketError::WouldBlock`] if none waits; an error that ICMP reported, once.
+    #[inline]
     pub fn recv_from(&mut self, id: SocketId, out: &mut [u8]) -> Result<Received, SocketError> {
+        if let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
+            && socket.error.is_none()
+            && let Some(received) = socket.read_whole(out)
+        {
+            self.egress.pool.count_copied(received.len);
+            return Ok(received);
+        }
+        self.recv_any(id, out)
+    }
+
+    #[inline(never)]
+    fn recv_any(&mut self, id: SocketId, out: &mut [u8]) -> Result<Received, SocketError> {
         if let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
             && socket.error.is_none()
             && let Some(datagram) = socket.pop()

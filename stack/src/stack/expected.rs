@@ -12,7 +12,7 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use barewire_driver::device::Segments;
@@ -25,7 +25,7 @@ use super::{Socket, Stack};
 use crate::interface::{IfaceId, Interface, Medium};
 use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
-use crate::socket::{SocketId, SocketKind, udp};
+use crate::socket::{SocketId, SocketKind};
 use crate::tcp::{Memory, Text};
 use crate::time::Instant;
 use crate::wire::ipv4::Ecn;
@@ -38,13 +38,142 @@ impl Stack {
     /// Takes received frames in and empties the burst.
     pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
         self.move_clock(now);
-        self.look_into(iface, burst);
-        burst.drain(|frame, mut segments| {
-            if !self.input_expected(iface, &mut segments, frame) {
-                self.input_frame(iface, segments.as_slice(), frame);
-            }
-        });
+        if let Some((frame, piece)) = burst.take_only() {
+            self.input_piece(iface, piece, &frame);
+        } else {
+            self.look_into(iface, burst);
+            self.input_many(iface, burst);
+        }
         self.drain_loopback();
+    }
+
+    #[inline(never)]
+    fn input_many(&mut self, iface: IfaceId, burst: &mut RxBurst) {
+        burst.drain(|frame, mut segments| match segments.as_slice() {
+            [_] => {
+                if let Some(piece) = segments.next() {
+                    self.input_piece(iface, piece, frame);
+                }
+            }
+            _ => self.input_pieces(iface, &mut Pieces::Many(segments), frame),
+        });
+    }
+
+    /// Takes in a frame in one piece.
+    #[inline(always)]
+    fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
+        if let Err(piece) = self.input_calm(iface, piece, meta) {
+            self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
+        }
+    }
+
+    /// Gives the next segment to a connection on which nothing unusual goes on, and a datagram to the
+    /// socket that has its port to itself; gives back what is anything else.
+    #[inline(always)]
+    fn input_calm(
+        &mut self,
+        id: IfaceId,
+        piece: PacketSlice,
+        meta: &RxFrame,
+    ) -> Result<(), PacketSlice> {
+        let frame: &[u8] = &piece;
+        let Some(iface) = self.egress.iface(id) else { return Err(piece) };
+        if iface.config.medium != Medium::Ethernet || meta.gso_bytes != 0 {
+            return Err(piece);
+        }
+        let Some((ip, bytes)) = plain::packet_for(frame, iface.config.mac) else {
+            return Err(piece);
+        };
+        let packet = Plain { ip, bytes, others: &[], checksum: meta.checksum };
+        let start = ethernet::LEN + PlainIpv4::LEN;
+        let end = start + bytes.len();
+        if ip.protocol == protocol::UDP {
+            let Some((socket, from)) = self.find_sole_receiver(iface, &packet) else {
+                return Err(piece);
+            };
+            self.deliver_whole(socket, from, piece, start + UdpHeader::LEN..end);
+            return Ok(());
+        }
+        if ip.protocol != protocol::TCP {
+            return Err(piece);
+        }
+        let Some((Found::Connection(index), header, header_len)) = self.find_flow(&packet) else {
+            return Err(piece);
+        };
+        let text = Text {
+            len: (bytes.len() - header_len) as u32,
+            wire_segments: 1,
+            ecn: Ecn::of_tos(ip.tos),
+            memory: self.memory(),
+        };
+        if !packet.is_right() {
+            return Err(piece);
+        }
+        self.deliver_calm(index, &header, &text, piece, end)
+    }
+
+    /// The same once the connection is found, and the segment is right: it ends at `end`.
+    #[inline(always)]
+    fn deliver_calm(
+        &mut self,
+        index: u32,
+        header: &PlainTcp,
+        text: &Text,
+        mut piece: PacketSlice,
+        end: usize,
+    ) -> Result<(), PacketSlice> {
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return Err(piece);
+        };
+        let Some(tcb) = connection.tcb.whole_calm() else { return Err(piece) };
+        if !tcb.expects(header, text) {
+            return Err(piece);
+        }
+        self.egress.counters.rx_frames += 1;
+        self.egress.counters.tcp_segments_received += 1;
+        piece.truncate(end);
+        piece.advance(end - text.len as usize);
+        tcb.take_expected(self.egress.now, header, text, Some(piece));
+        let id = SocketId { index, generation };
+        let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+        if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
+            self.release_held_back(index);
+        }
+        Ok(())
+    }
+
+    /// As [`Stack::find_receiver`], for a socket that has its port to itself, if it was that of the
+    /// last datagram.
+    #[inline(always)]
+    fn find_sole_receiver(
+        &self,
+        iface: &Interface,
+        packet: &Plain<'_>,
+    ) -> Option<(SocketId, SocketAddr)> {
+        let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
+        let (port, id) = self.sole_receiver?;
+        if port != header.dst_port || usize::from(header.len) != packet.ip.payload_len {
+            return None;
+        }
+        let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation) else {
+            return None;
+        };
+        let (dst, from) = (packet.ip.dst, (packet.ip.src, header.src_port));
+        let usual = self.share.engines == 1
+            && socket.score(dst, from).is_some()
+            && (socket.is_bound_to(dst) || self.egress.owner_of(dst).is_some())
+            && !iface.is_bad_source(from.0)
+            && (header.checksum == 0 || packet.is_right());
+        usual.then(|| (id, SocketAddr::new(IpAddr::V4(from.0), from.1)))
+    }
+
+    /// Takes any other frame in.
+    #[inline(never)]
+    fn input_pieces(&mut self, iface: IfaceId, pieces: &mut Pieces<'_, '_>, meta: &RxFrame) {
+        if !self.input_expected(iface, pieces, meta) {
+            self.input_frame(iface, pieces.as_slice(), meta);
+        }
     }
 
     /// Takes the frame in if it is an expected one; otherwise leaves it as it is and says so.
@@ -52,7 +181,7 @@ impl Stack {
     fn input_expected(
         &mut self,
         id: IfaceId,
-        segments: &mut Segments<'_, '_>,
+        segments: &mut Pieces<'_, '_>,
         meta: &RxFrame,
     ) -> bool {
         let (Some(iface), [first, others @ ..]) = (self.egress.iface(id), segments.as_slice())
@@ -104,7 +233,9 @@ impl Stack {
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
                 let Some((socket, from)) = self.find_receiver(iface, &packet) else { return false };
-                self.deliver_datagram(socket, from, segments, payload);
+                let Some(piece) = segments.next() else { return false };
+                self.remember_receiver(socket);
+                self.deliver_whole(socket, from, piece, payload);
             }
             _ => return false,
         }
@@ -112,7 +243,7 @@ impl Stack {
     }
 
     /// The connection, half open or not, that a segment is for, its header and the length of that.
-    #[inline]
+    #[inline(always)]
     fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
         let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
@@ -218,7 +349,7 @@ impl Stack {
         else {
             return;
         };
-        let tcb = connection.tcb.wake();
+        let tcb = connection.tcb.wake_calm();
         if tcb.expects(header, text) {
             tcb.take_expected(now, header, text, pieces);
             debug_assert_ne!(connection.holder, Holder::Nobody, "an orphan expects nothing");
@@ -267,24 +398,36 @@ impl Stack {
         Some((id, key.remote_addr()))
     }
 
+    /// The next datagram to the socket's port finds it at once, if no other socket has the port.
+    fn remember_receiver(&mut self, id: SocketId) {
+        if let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation)
+            && let Some(bound) = &socket.bound
+        {
+            let port = bound.lease.port();
+            let sockets = self.datagrams.get(&(SocketKind::Udp, port));
+            let sole = sockets.is_some_and(|sockets| sockets[..] == [id]);
+            self.sole_receiver = sole.then_some((port, id));
+        }
+    }
+
     /// Queues the bytes of a frame in one piece at a socket.
-    fn deliver_datagram(
+    #[inline(always)]
+    fn deliver_whole(
         &mut self,
         id: SocketId,
         from: SocketAddr,
-        segments: &mut Segments<'_, '_>,
+        mut piece: PacketSlice,
         bytes: Range<usize>,
     ) {
         self.egress.counters.rx_frames += 1;
         self.egress.counters.udp_datagrams_received += 1;
-        let (Some(mut piece), Some(Socket::Datagram(socket))) =
-            (segments.next(), self.sockets.get_held_mut(id.index, id.generation))
+        let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
         else {
             return;
         };
         piece.truncate(bytes.end);
         piece.advance(bytes.start);
-        if socket.deliver(udp::Datagram::whole(from, piece)).is_err() {
+        if !socket.deliver_whole(from, piece) {
             self.egress.counters.udp_queue_full += 1;
         } else if !std::mem::replace(&mut socket.in_event_list, true) {
             self.events.push_back(id);
@@ -314,7 +457,7 @@ impl Plain<'_> {
     }
 
     /// True if the transport checksum is right, or was found right before.
-    #[inline]
+    #[inline(always)]
     fn is_right(&self) -> bool {
         match self.checksum {
             RxChecksum::Good => true,
@@ -332,10 +475,38 @@ impl Plain<'_> {
     }
 }
 
+/// The pieces of a frame that have not been taken yet.
+enum Pieces<'a, 'b> {
+    One(Option<PacketSlice>),
+    Many(Segments<'a, 'b>),
+}
+
+impl Pieces<'_, '_> {
+    #[inline]
+    fn as_slice(&self) -> &[PacketSlice] {
+        match self {
+            Pieces::One(piece) => piece.as_slice(),
+            Pieces::Many(segments) => segments.as_slice(),
+        }
+    }
+}
+
+impl Iterator for Pieces<'_, '_> {
+    type Item = PacketSlice;
+
+    #[inline]
+    fn next(&mut self) -> Option<PacketSlice> {
+        match self {
+            Pieces::One(piece) => piece.take(),
+            Pieces::Many(segments) => segments.next(),
+        }
+    }
+}
+
 /// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
 fn payload(
-    segments: &mut Segments<'_, '_>,
+    segments: &mut Pieces<'_, '_>,
     range: Range<usize>,
 ) -> impl Iterator<Item = PacketSlice> {
     let first = segments.next().map(|mut first| {

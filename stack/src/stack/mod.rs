@@ -131,6 +131,8 @@ pub struct Stack {
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
     pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
+    /// The last UDP port that a datagram came to and that a single socket is bound to.
+    sole_receiver: Option<(u16, SocketId)>,
     pub(crate) wheel: Wheel,
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
@@ -175,6 +177,7 @@ impl Stack {
             ephemeral: ephemeral_ports,
             listeners: PortMap::default(),
             datagrams: PortMap::default(),
+            sole_receiver: None,
             wheel: Wheel::new(),
             pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
@@ -310,7 +313,17 @@ impl Stack {
     }
 
     /// The next socket whose readiness has grown since it was last told.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
+        let socket = self.events.pop_front()?;
+        match self.tell(socket) {
+            Some(ready) => Some(Event { socket, ready }),
+            None => self.next_event(),
+        }
+    }
+
+    #[cold]
+    fn next_event(&mut self) -> Option<Event> {
         loop {
             let socket = self.events.pop_front()?;
             if let Some(ready) = self.tell(socket) {
@@ -376,7 +389,7 @@ impl Stack {
         let mut rounds = self.tx_list.len();
         while rounds > 0 && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES {
             let Some(index) = self.tx_list.pop_front() else { break };
-            if self.transmit_one(index, iface) {
+            if self.transmit_small(index, iface) || self.transmit_one(index, iface) {
                 rounds = self.tx_list.len();
             } else {
                 rounds -= 1;

@@ -118,6 +118,7 @@ impl Stack {
             Some(Socket::Datagram(socket)) => {
                 let kind = socket.kind;
                 socket.bound = Some(bound);
+                self.sole_receiver = None;
                 self.datagrams.entry((kind, port)).or_default().push(id);
             }
             Some(Socket::Listener(_) | Socket::Connection(_)) | None => {

@@ -60,13 +60,13 @@ impl Stack {
 
     /// The same after a call of the application that cannot make the socket readier, end its
     /// connection or set a timer: nobody needs to be told.
-    #[inline]
+    #[inline(always)]
     pub(super) fn follow_up_call(
         list: &mut VecDeque<u32>,
         index: u32,
         connection: &mut Connection,
     ) {
-        let tcb = connection.tcb.wake();
+        let tcb = connection.tcb.wake_calm();
         connection.told &= tcb.readiness();
         // Whether anything may leave is found out once, when it is its turn.
         if !connection.in_tx_list && tcb.may_want_transmit() {
@@ -117,11 +117,12 @@ impl Stack {
     }
 
     /// Takes the socket out of the list of events; gives its readiness if it still exists.
+    #[inline]
     pub(super) fn tell(&mut self, id: SocketId) -> Option<Readiness> {
         match self.get_mut(id)? {
             Socket::Connection(connection) => {
                 connection.in_event_list = false;
-                connection.told = connection.tcb.look(|tcb| tcb.readiness());
+                connection.told = connection.tcb.readiness();
                 Some(connection.told)
             }
             Socket::Listener(listener) => {
@@ -260,8 +261,34 @@ impl Stack {
         self.share.close_connection(entry.key.local_port);
     }
 
+    /// Sends the small message of a connection on which nothing unusual goes on, if that is all
+    /// that it has to send and its way is known; otherwise does nothing and says false.
+    #[inline(always)]
+    pub(super) fn transmit_small(&mut self, index: u32, only: IfaceId) -> bool {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return false;
+        };
+        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let (ttl, tos) = (connection.ttl, connection.tos);
+        let Some((key, offload)) = self.egress.front_key(only, ttl, tos) else { return false };
+        if !tcb.front.is_for(&key) {
+            let Some(stamped) = tcb.is_stamped() else { return false };
+            let (path, flow) = (&connection.path, &connection.key);
+            if !self.egress.make_front(&mut tcb.front, key, path, flow, stamped) {
+                return false;
+            }
+        }
+        let Some(frame) = tcb.send_small(self.egress.now, offload) else { return false };
+        self.egress.push_small(only, frame, tcb.front.len(), offload);
+        connection.in_tx_list = false;
+        let token = Tag::Connection(index).to_bits();
+        connection.timer.arm(&mut self.wheel, tcb.quiet_until(), token);
+        true
+    }
+
     /// Gives one connection its turn to send through `only`. True if the turn was used up, false
     /// if it belongs to another interface and was kept.
+    #[inline(never)]
     pub(super) fn transmit_one(&mut self, index: u32, only: IfaceId) -> bool {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             return true;
@@ -320,7 +347,7 @@ impl Stack {
             return;
         };
         connection.in_tx_list = false;
-        let tcb = connection.tcb.wake();
+        let tcb = connection.tcb.wake_calm();
         if let Some(mac) = path.mac
             && let Some((header, payload)) = tcb.poll_expected(now, INLINE_PAYLOAD_BYTES)
         {
@@ -358,7 +385,7 @@ impl Stack {
 
 /// What follows a change of a connection that somebody holds. True if a writer may be waiting for
 /// memory that the connection has let go of.
-#[inline]
+#[inline(always)]
 pub(super) fn follow_up_held(
     list: &mut VecDeque<u32>,
     wheel: &mut Wheel,
@@ -369,7 +396,7 @@ pub(super) fn follow_up_held(
 ) -> bool {
     schedule(list, wheel, id.index, connection);
     pace(pacing, id, connection);
-    let ready = connection.tcb.look(|tcb| tcb.readiness());
+    let ready = connection.tcb.readiness();
     if ready != connection.told {
         let grown = !(ready - connection.told).is_empty();
         // What is gone may come again, and is then news.

@@ -2,20 +2,48 @@
 //! and slots.
 //!
 //! ```text
-//!   send_to ─▶ the socket's way to the destination ─▶ one cell ─▶ burst
-//!                 └── unknown, long, or not so simple ──▶ the long way (`datagram`)
+//!   send_to ─▶ the headers of the last one, if they fit ───────────▶ one cell ─▶ burst
+//!                 └─▶ the socket's way to the destination ─▶ headers ──┘
+//!                        └── unknown, long, or not so simple ──▶ the long way (`datagram`)
 //! ```
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Socket, Stack};
-use crate::interface::{DATAGRAM_BACKLOG_FRAMES, Hop, INLINE_PAYLOAD_BYTES, Resolution, UdpPath};
+use crate::interface::{
+    DATAGRAM_BACKLOG_FRAMES, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, UdpPath,
+};
 use crate::socket::{SocketId, SocketKind};
 
 impl Stack {
+    /// Sends `data` where the last small datagram went, with its headers, if nothing has changed and
+    /// nothing stands in its way; false, and nothing is done, otherwise.
+    #[inline(always)]
+    pub(super) fn send_again(&mut self, id: SocketId, data: &[u8], to: Option<SocketAddr>) -> bool {
+        let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
+        else {
+            return false;
+        };
+        let to = match (to, socket.peer) {
+            (Some(SocketAddr::V4(to)), _) => (*to.ip(), to.port()),
+            (None, Some(peer)) => peer,
+            (Some(SocketAddr::V6(_)), _) | (None, None) => return false,
+        };
+        let usual = !socket.write_closed
+            && socket.error.is_none()
+            && data.len() <= INLINE_PAYLOAD_BYTES.min(socket.send_limit_bytes as usize);
+        let Some(iface) = socket.front.iface(to, socket.dont_fragment) else { return false };
+        let iface = IfaceId(iface);
+        match self.egress.front_key(iface, socket.ttl, socket.tos) {
+            Some((key, offload)) if usual && socket.front.is_for(&key) => {
+                self.egress.emit_datagram_again(iface, &socket.front, offload, data)
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// Sends `data` if it is small and nothing stands in its way; false if it is the long way's.
     /// The socket may be sent from, and the destination is no port 0.
-    #[inline]
     pub(super) fn send_small(
         &mut self,
         id: SocketId,
@@ -53,6 +81,11 @@ impl Stack {
         }
         self.egress.emit_small_udp(hop.iface(), mac, &path, data);
         self.egress.counters.udp_datagrams_sent += 1;
+        if let Some(common) = self.egress.datagram_common(hop.iface(), mac, &path)
+            && let Some((key, _)) = self.egress.front_key(hop.iface(), socket.ttl, socket.tos)
+        {
+            socket.front.make(key, &common);
+        }
         true
     }
 }

@@ -281,7 +281,6 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
-    #[inline]
     pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
         let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);
@@ -291,7 +290,7 @@ impl Tcb {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_window(&mut self, seq: SeqNum, ack: SeqNum, window: u32) {
         let before = std::mem::replace(&mut self.snd.wnd, window);
         self.snd.max_wnd = self.snd.max_wnd.max(window);
@@ -304,6 +303,7 @@ impl Tcb {
 
     #[cold]
     fn window_opened(&mut self) {
+        self.stir();
         if self.timers.is_set(Timer::Persist) {
             // If even this is too small, the next poll sets the timer again, from its first value.
             self.timers.clear(Timer::Persist);

@@ -14,13 +14,15 @@ use crate::wire::tcp::TcpHeader;
 
 impl Tcb {
     /// What would not block.
-    #[inline]
+    #[inline(always)]
     pub fn readiness(&self) -> Readiness {
         let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
-        if self.state == State::Established
-            && self.error.is_none()
-            && !self.status.intersects(unusual)
-        {
+        let usual = || {
+            self.state == State::Established
+                && self.error.is_none()
+                && !self.status.intersects(unusual)
+        };
+        if self.calm || usual() {
             let mut ready = Readiness::empty();
             ready.set(Readiness::READABLE, !self.recvq.is_empty());
             ready.set(Readiness::WRITABLE, self.is_roomy());
@@ -29,6 +31,7 @@ impl Tcb {
         self.unusual_readiness()
     }
 
+    #[inline(never)]
     fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
@@ -94,7 +97,8 @@ impl Tcb {
         if room == 0 {
             return Err(SocketError::WouldBlock);
         }
-        match self.sendq.copy_in(pool, &data[..data.len().min(room)]) {
+        let alone = !self.more_to_come && !self.status.contains(Status::CORK);
+        match self.sendq.copy_in(pool, &data[..data.len().min(room)], alone) {
             0 => Err(SocketError::NoBuffers),
             n => Ok(n),
         }
@@ -217,7 +221,8 @@ impl Tcb {
     /// RFC 9293 §3.8.6.2.2: the peer is told of free room when it is worth a segment: half the
     /// buffer, or one segment if the window takes less than that. While it takes more, nobody waits
     /// for the update, and one for two segments is enough.
-    fn after_read(&mut self) {
+    #[inline]
+    pub(super) fn after_read(&mut self) {
         let mss = u32::from(self.rcv.our_mss);
         let waiting = self.rcv.edge.since(self.rcv.nxt) < mss;
         let step = (self.rcv.buffer / 2).min(if waiting { mss } else { 2 * mss });
@@ -253,6 +258,7 @@ impl Tcb {
     }
 
     fn queue_fin(&mut self) {
+        self.stir();
         // RFC 9293 §3.10.4: "In any case, enter FIN-WAIT-1 state."
         self.state = self.state.on_close();
         self.status |= Status::FIN_QUEUED;
@@ -261,6 +267,7 @@ impl Tcb {
     /// The application reads no more: what is queued is dropped, what arrives is acknowledged and
     /// dropped.
     pub fn shutdown_read(&mut self) {
+        self.stir();
         self.status |= Status::READ_SHUT;
         if !self.recvq.is_empty() {
             self.recvq.clear();
@@ -271,6 +278,7 @@ impl Tcb {
     /// The application lets go. What is queued is still sent, then FIN; the connection goes on
     /// without an owner until it is closed or its time is over.
     pub fn close(&mut self, now: Instant) -> Outcome {
+        self.stir();
         self.status |= Status::APP_CLOSED;
         // Nobody will read what waits behind a gap.
         self.assembler = None;

@@ -110,6 +110,12 @@ impl Tcb {
         }
     }
 
+    /// No mark is to be echoed, and no reduction to be told of.
+    #[inline]
+    pub(super) fn ecn_has_nothing_to_tell(&self) -> bool {
+        !self.ecn.echo && !self.ecn.cwr_due
+    }
+
     /// ECE, if this ACK is to echo a mark.
     pub(super) fn ecn_echo(&self) -> TcpFlags {
         if self.ecn.echo { TcpFlags::ECE } else { TcpFlags::empty() }

@@ -7,43 +7,19 @@
 //! [`Tcb::handle_segment`]'s, and whatever else may have to be sent is left to
 //! [`Tcb::poll_transmit`], which is to be asked when [`Tcb::poll_expected`] says `None`.
 
-use barewire_driver::PacketSlice;
-
 use super::delivery::SentAt;
 use super::input::Step;
 use super::recovery::Advance;
-use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
 use super::window::Growth;
-use super::{Memory, Outcome, Text, input};
+use super::{Outcome, Text, input};
 use crate::time::Instant;
 use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
 
-/// A connection with one of these takes no short way in.
-const UNUSUAL: Status = Status::APP_CLOSED.union(Status::READ_SHUT).union(Status::PROBED);
-
 impl Tcb {
-    /// Header prediction: the next data in sequence, or an ACK of data in flight, with nothing else
-    /// going on. Such a segment would pass every check of [`Tcb::handle_segment`].
-    #[inline]
-    pub(crate) fn expects(&self, h: &PlainTcp, text: &Text) -> bool {
-        let (ack, una, nxt) = (SeqNum::new(h.ack), self.snd.una, self.snd.nxt);
-        // ack - una - 1 < nxt - una: after snd.una, and up to snd.nxt.
-        let advances = ack.since(una).wrapping_sub(1) < nxt.since(una);
-        self.state == State::Established
-            && h.flags - TcpFlags::PSH == TcpFlags::ACK
-            && SeqNum::new(h.seq) == self.rcv.nxt
-            && self.has_timestamps_in_order(h)
-            && (advances || (text.len > 0 && ack == una))
-            && !self.status.intersects(UNUSUAL)
-            && self.recovery.is_quiet()
-            && self.sendq.records.sacked() == 0
-            && (text.len == 0 || self.expects_text(text))
-    }
-
     /// Timestamps as agreed on, and no older than the last.
     #[inline]
     fn has_timestamps_in_order(&self, h: &PlainTcp) -> bool {
@@ -52,51 +28,6 @@ impl Tcb {
             Some(ts) => agreed && !input::older(ts.val, self.ts_recent),
             None => !agreed,
         }
-    }
-
-    /// All of the text is new and within the window, nothing waits behind a gap, and there is memory
-    /// to keep it.
-    #[inline]
-    fn expects_text(&self, text: &Text) -> bool {
-        text.len <= self.rcv.edge.since(self.rcv.nxt)
-            && self.assembler.is_none()
-            && self.recvq.pinned() < recvq::pinned_max(self.rcv.buffer)
-            && text.memory != Memory::Exhausted
-    }
-
-    /// Takes an expected segment.
-    #[inline]
-    pub(crate) fn take_expected(
-        &mut self,
-        now: Instant,
-        h: &PlainTcp,
-        text: &Text,
-        payload: impl Iterator<Item = PacketSlice>,
-    ) {
-        self.tally.received(now, text.len, text.wire_segments);
-        self.last_heard = now;
-        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
-        if let Some(ts) = h.timestamps {
-            self.take_timestamp(now, seq, ts);
-        }
-        if ack != self.snd.una && !self.take_plain_ack(now, ack, false) {
-            let news = self.no_news();
-            self.take_new_ack(now, ack, &TcpHeader::from(*h), news);
-        }
-        self.update_window(seq, ack, h.window);
-        if text.len > 0 {
-            self.ecn_arrived(text.ecn, h.flags);
-            self.note_peer_segment(text.len, text.wire_segments);
-            self.status.set(Status::MEMORY_SCARCE, text.memory != Memory::Plenty);
-            for piece in payload {
-                self.recvq.push(piece);
-            }
-            self.rcv.nxt += text.len;
-            self.bytes_received += u64::from(text.len);
-            self.tune_receive(now);
-            self.schedule_ack(now, false);
-        }
-        self.trim_later(now);
     }
 
     /// Takes the ACK of one transmission, sent once, while nothing is missing: as
@@ -127,7 +58,8 @@ impl Tcb {
         let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
         let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
-        self.sendq.records.rate.count(now, record.len, record.last_sent, Some(rtt));
+        let rtt_ns = now.nanos_since(record.last_sent);
+        self.sendq.records.rate.count(now, record.len, record.last_sent, rtt_ns);
         if ack == self.snd.nxt {
             // RFC 6298 §5.2; nothing is left to probe for either.
             self.timers.clear(Timer::Retransmit);
@@ -173,7 +105,7 @@ impl Tcb {
         self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);
         let rate = &mut self.sendq.records.rate;
         let _ = rate.on_send(sent_at, true);
-        rate.count(now, 1, sent_at, Some(rtt));
+        rate.count(now, 1, sent_at, now.nanos_since(sent_at));
         self.note_activity(now);
     }
 
@@ -208,6 +140,7 @@ impl Tcb {
         if !plain {
             return None;
         }
+        self.stir();
         self.tally.received(now, 0, text.wire_segments);
         self.last_heard = now;
         if let Some(ts) = h.timestamps {

@@ -237,10 +237,31 @@ impl Tally {
         self.data_sent_ms = now.as_millis() as u32;
     }
 
+    /// One segment with data leaves.
+    #[inline(always)]
+    pub(super) fn sent_one(&mut self, now: Instant, payload_len: u32) {
+        self.segs_out = self.segs_out.wrapping_add(1);
+        self.data_segs_out = self.data_segs_out.wrapping_add(1);
+        self.bytes_sent += u64::from(payload_len);
+        self.data_sent_ms = now.as_millis() as u32;
+    }
+
+    /// Nothing is to be sent or acknowledged from now on.
+    #[inline]
+    pub(super) fn idle(&mut self, now: Instant) {
+        self.turn_to(now, Activity::Idle);
+    }
+
+    /// Something is, and nothing but its ACK is waited for.
+    #[inline]
+    pub(super) fn busy(&mut self, now: Instant) {
+        self.turn_to(now, Activity::Busy);
+    }
+
     #[inline]
     fn turn_to(&mut self, now: Instant, activity: Activity) {
         if activity != self.activity {
-            let span = (now - self.since).as_nanos() as u64;
+            let span = now.nanos_since(self.since);
             match self.activity {
                 Activity::Idle => {}
                 Activity::Busy => self.busy_ns += span,

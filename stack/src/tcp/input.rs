@@ -54,6 +54,7 @@ impl Tcb {
     /// As [`Tcb::handle_segment`], for a segment that is known to have no short way.
     pub(crate) fn handle_unexpected(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         self.dropped = None;
+        self.stir();
         self.tally.received(now, segment.payload_len, segment.wire_segments);
         match self.state {
             State::Closed | State::Listen => {
@@ -334,6 +335,7 @@ impl Tcb {
 
     /// An ICMP error quotes a segment of ours that began at `seq`.
     pub fn handle_icmp(&mut self, now: Instant, error: IcmpError, seq: u32) -> Outcome {
+        self.stir();
         let seq = SeqNum::new(seq);
         // RFC 5927 §4.1: only what is in flight can have caused it.
         let in_flight = seq.after_eq(self.snd.una) && seq.before(self.snd_max());

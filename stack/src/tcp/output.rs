@@ -244,7 +244,7 @@ impl Tcb {
     /// Small segments without Nagle's algorithm: a network counts packets, whatever is in them, so
     /// there are no more transmissions in flight than the window has segments. What is written
     /// meanwhile leaves together.
-    fn crumbs_fit(&self) -> bool {
+    pub(super) fn crumbs_fit(&self) -> bool {
         let out = self.sendq.records.len() as u64;
         out * u64::from(self.mss()) < u64::from(self.controller.cwnd())
     }

@@ -14,7 +14,7 @@
 //! rate that no link has (§3.2.1 of the draft). A sample is *application limited* if there was a time
 //! between the two when nothing waited to be sent: it shows what was written, not what would fit.
 
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, nanos};
 
 /// What is remembered with each transmission (§3.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -94,7 +94,7 @@ impl Round {
 }
 
 /// The connection's state (§3.1.1).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RateEstimator {
     /// `C.delivered`.
     delivered: u64,
@@ -104,8 +104,21 @@ pub(crate) struct RateEstimator {
     first_sent_at: Instant,
     /// `C.app_limited`: samples are limited until this much is delivered; 0 if they are not.
     app_limited_until: u64,
-    /// The shortest round trip yet: an interval below it is none.
-    min_rtt: Option<Duration>,
+    /// The shortest round trip yet in nanoseconds, `u64::MAX` before there is one: an interval below
+    /// it is none.
+    min_rtt_ns: u64,
+}
+
+impl Default for RateEstimator {
+    fn default() -> RateEstimator {
+        RateEstimator {
+            delivered: 0,
+            delivered_at: Instant::ZERO,
+            first_sent_at: Instant::ZERO,
+            app_limited_until: 0,
+            min_rtt_ns: u64::MAX,
+        }
+    }
 }
 
 /// What is kept of it while a connection is at rest. The round trip is in nanoseconds, and unknown
@@ -119,8 +132,8 @@ pub(crate) struct RateAtRest {
 impl RateEstimator {
     /// The part that outlasts a rest.
     pub(crate) fn to_rest(self) -> RateAtRest {
-        let ns = self.min_rtt.and_then(|rtt| u32::try_from(rtt.as_nanos()).ok());
-        RateAtRest { delivered: self.delivered, min_rtt_ns: ns.unwrap_or(u32::MAX) }
+        let min_rtt_ns = u32::try_from(self.min_rtt_ns).unwrap_or(u32::MAX);
+        RateAtRest { delivered: self.delivered, min_rtt_ns }
     }
 
     /// Goes on after a rest, in which nothing waited to be sent.
@@ -129,7 +142,7 @@ impl RateEstimator {
         let known = min_rtt_ns != u32::MAX;
         let mut estimator = RateEstimator {
             delivered,
-            min_rtt: known.then(|| Duration::from_nanos(min_rtt_ns.into())),
+            min_rtt_ns: if known { min_rtt_ns.into() } else { u64::MAX },
             ..RateEstimator::default()
         };
         estimator.mark_app_limited(0);
@@ -137,6 +150,7 @@ impl RateEstimator {
     }
 
     /// Something is being sent; `idle` if nothing is under way (§3.2, OnPacketSent).
+    #[inline]
     pub(crate) fn on_send(&mut self, now: Instant, idle: bool) -> Stamp {
         if idle {
             (self.first_sent_at, self.delivered_at) = (now, now);
@@ -162,7 +176,7 @@ impl RateEstimator {
 
     /// The shortest round trip yet.
     pub(crate) fn min_rtt(&self) -> Option<Duration> {
-        self.min_rtt
+        (self.min_rtt_ns != u64::MAX).then(|| Duration::from_nanos(self.min_rtt_ns))
     }
 
     /// Bytes delivered since the connection began.
@@ -185,24 +199,15 @@ impl RateEstimator {
     /// As [`RateEstimator::finish`], for nobody who asks how fast it was.
     pub(crate) fn pass(&mut self, now: Instant, round: Round, rtt: Option<Duration>) {
         if let Some((_, sent_at)) = round.newest {
-            self.count(now, round.newly, sent_at, rtt);
+            self.count(now, round.newly, sent_at, rtt.map_or(u64::MAX, nanos));
         }
     }
 
-    /// `newly` bytes are delivered, the newest of which left at `sent_at`.
+    /// `newly` bytes are delivered, the newest of which left at `sent_at`; the round trip is
+    /// `u64::MAX` if none was measured.
     #[inline]
-    pub(crate) fn count(
-        &mut self,
-        now: Instant,
-        newly: u32,
-        sent_at: Instant,
-        rtt: Option<Duration>,
-    ) {
-        if let Some(rtt) = rtt
-            && self.min_rtt.is_none_or(|min| rtt < min)
-        {
-            self.min_rtt = Some(rtt);
-        }
+    pub(crate) fn count(&mut self, now: Instant, newly: u32, sent_at: Instant, rtt_ns: u64) {
+        self.min_rtt_ns = self.min_rtt_ns.min(rtt_ns);
         self.delivered += u64::from(newly);
         self.delivered_at = now;
         if self.app_limited_until != 0 && self.delivered > self.app_limited_until {
@@ -221,11 +226,11 @@ impl RateEstimator {
         rtt: Option<Duration>,
     ) -> Option<Delivered> {
         let (stamp, sent_at) = round.newest?;
-        self.count(now, round.newly, sent_at, rtt);
+        self.count(now, round.newly, sent_at, rtt.map_or(u64::MAX, nanos));
         let send = sent_at - stamp.first_sent_at;
         let ack = now - stamp.delivered_at;
         let interval = send.max(ack);
-        let real = self.min_rtt.is_none_or(|min| interval >= min);
+        let real = self.min_rtt_ns == u64::MAX || nanos(interval) >= self.min_rtt_ns;
         let rate = (real && !interval.is_zero()).then_some(Rate {
             bytes: self.delivered - stamp.delivered,
             interval,

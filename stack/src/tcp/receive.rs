@@ -247,11 +247,12 @@ impl Tcb {
 
     /// Delaying is off.
     pub(super) fn acks_at_once(&self) -> bool {
-        self.config.quick_ack || self.config.delayed_ack.is_zero()
+        self.config.quick_ack || self.ack_delay_ns == 0
     }
 
     /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
     /// more than two full segments, and not at the start, when the peer's window is small.
+    #[inline(always)]
     pub(super) fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
         let unacked = self.rcv.nxt.since(self.rcv.acked);
         let full = 2 * u32::from(self.rcv.peer_segment);
@@ -261,7 +262,7 @@ impl Tcb {
         } else if self.acks_at_once() {
             self.pending |= Pending::ACK;
         } else if !self.timers.is_set(Timer::DelayedAck) {
-            self.timers.set(Timer::DelayedAck, now + self.config.delayed_ack);
+            self.timers.set(Timer::DelayedAck, now.after_nanos(self.ack_delay_ns));
         }
     }
 }

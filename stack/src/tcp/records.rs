@@ -70,6 +70,20 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    #[inline]
+    fn new(start: SeqNum, len: u32, now: Instant, stamp: Stamp) -> Record {
+        Record {
+            start,
+            len,
+            first_sent: now,
+            last_sent: now,
+            retransmissions: 0,
+            untimed: false,
+            fate: Fate::InFlight,
+            stamp,
+        }
+    }
+
     pub(crate) fn end(&self) -> SeqNum {
         self.start + self.len
     }
@@ -190,12 +204,19 @@ impl Records {
 
     /// Remembers the transmission of `len` new sequence numbers. What leaves at the same moment is
     /// one record, as long as its segments can be told apart by counting.
+    #[inline]
     pub(crate) fn sent(&mut self, start: SeqNum, len: u32, mss: u32, now: Instant) {
-        let idle = self.records.is_empty();
-        if idle {
-            self.judged_to = start;
+        if !self.records.is_empty() {
+            return self.sent_behind(start, len, mss, now);
         }
-        let stamp = self.rate.on_send(now, idle);
+        self.judged_to = start;
+        let stamp = self.rate.on_send(now, true);
+        self.records.push_back(Record::new(start, len, now, stamp));
+    }
+
+    #[inline(never)]
+    fn sent_behind(&mut self, start: SeqNum, len: u32, mss: u32, now: Instant) {
+        let stamp = self.rate.on_send(now, false);
         let full = self.records.len() >= RECORDS_MAX;
         if let Some(last) = self.records.back_mut() {
             let same_moment = last.last_sent == now && last.retransmissions == 0;
@@ -208,16 +229,7 @@ impl Records {
                 return;
             }
         }
-        self.records.push_back(Record {
-            start,
-            len,
-            first_sent: now,
-            last_sent: now,
-            retransmissions: 0,
-            untimed: false,
-            fate: Fate::InFlight,
-            stamp,
-        });
+        self.records.push_back(Record::new(start, len, now, stamp));
     }
 
     /// Remembers that `[start, start + len)` was sent again. With `track` the loss of that can be
@@ -311,6 +323,25 @@ impl Records {
         self.records.pop_front();
         self.judged_to = self.judged_to.later(una);
         Some(first)
+    }
+
+    /// Takes the only record off, which is acknowledged, if there is no other and it was sent once
+    /// and at one moment; gives when, and how many bytes, the `bytes` that are left of it included,
+    /// were delivered since. Nothing is lost or reported.
+    #[inline(always)]
+    pub(crate) fn settle_only(&mut self, bytes: u32) -> Option<(Instant, u32)> {
+        let only = self.records.front()?;
+        let plain = self.records.len() == 1
+            && only.fate == Fate::InFlight
+            && only.retransmissions == 0
+            && !only.untimed;
+        if !plain {
+            return None;
+        }
+        let settled = (only.last_sent, self.rate.piped_since(&only.stamp, bytes));
+        self.judged_to = only.end();
+        self.records.clear();
+        Some(settled)
     }
 
     /// Takes everything below `una` off.

@@ -1,10 +1,8 @@
 //! What has arrived in sequence and was not read yet.
 
-use std::collections::VecDeque;
-
 use barewire_driver::PacketSlice;
 
-use super::sendq::empty;
+use super::slices::Slices;
 
 /// Packet memory that may be pinned for each byte of the receive buffer. A slice of one byte keeps
 /// a whole slot from being freed, so bytes alone bound nothing: a peer that sends single bytes
@@ -31,7 +29,7 @@ pub(crate) fn pinned_max(buffer_bytes: u32) -> u64 {
 
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveQueue {
-    slices: VecDeque<PacketSlice>,
+    slices: Slices,
     len: u32,
     /// Sum of the slots that the slices keep from being freed; a slot with several slices in it
     /// counts several times.
@@ -53,14 +51,25 @@ impl ReceiveQueue {
     }
 
     /// Appends a slice; says how many bytes it copied for that.
+    #[inline(always)]
     pub(crate) fn push(&mut self, slice: PacketSlice) -> usize {
+        if self.pinned >= COMPACT_FROM_BYTES || slice.is_empty() {
+            return self.push_compactly(slice);
+        }
+        self.len += slice.len() as u32;
+        self.pinned += slice.slot_len() as u64;
+        self.slices.push_back(slice);
+        0
+    }
+
+    #[inline(never)]
+    fn push_compactly(&mut self, slice: PacketSlice) -> usize {
         let len = slice.len();
         if len == 0 {
             return 0;
         }
         self.len += len as u32;
         if len <= COMPACT_MAX_BYTES
-            && self.pinned >= COMPACT_FROM_BYTES
             && self.slices.back_mut().is_some_and(|last| last.try_append(&slice))
         {
             return len;
@@ -73,7 +82,7 @@ impl ReceiveQueue {
     /// Copies from the front without taking.
     pub(crate) fn peek(&self, out: &mut [u8]) -> usize {
         let mut filled = 0;
-        for slice in &self.slices {
+        for slice in self.slices.iter() {
             if filled == out.len() {
                 break;
             }
@@ -82,6 +91,17 @@ impl ReceiveQueue {
             filled += n;
         }
         filled
+    }
+
+    /// Copies all that there is, if it is one slice and fits.
+    #[inline(always)]
+    pub(crate) fn read_only(&mut self, out: &mut [u8]) -> Option<usize> {
+        let bytes: &[u8] = self.slices.only()?;
+        let len = bytes.len();
+        out.get_mut(..len)?.copy_from_slice(bytes);
+        self.slices.pop_front();
+        (self.len, self.pinned) = (0, 0);
+        Some(len)
     }
 
     /// Copies from the front and lets go of what was copied.
@@ -120,7 +140,7 @@ impl ReceiveQueue {
     /// Drops everything. What memory a short conversation needs stays.
     pub(crate) fn clear(&mut self) {
         let ReceiveQueue { slices, len, pinned } = self;
-        empty(slices);
+        slices.clear();
         (*len, *pinned) = (0, 0);
     }
 

@@ -19,7 +19,8 @@ use super::tcb::{
 };
 use super::timers::Timers;
 use super::{Algorithm, Open, TcpConfig};
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
+use crate::wire::front::Front;
 
 impl Tcb {
     /// Lets go of whatever the block of a connection that is over still holds, except the memory of
@@ -38,6 +39,7 @@ impl Tcb {
         let Tcb {
             state,
             pending,
+            calm,
             status,
             snd,
             rcv,
@@ -60,6 +62,7 @@ impl Tcb {
             assembler,
             timers,
             rtt,
+            ack_delay_ns,
             config,
             ts_recent_at,
             last_sent,
@@ -71,11 +74,12 @@ impl Tcb {
             challenges,
             path,
             fast_open,
+            front,
         } = self;
         let our_mss = announced_mss(open.mss, &with);
         let (iss, mss) = (SeqNum::new(open.iss), MSS_DEFAULT.min(our_mss));
         *controller = Controller::new(with.congestion, u32::from(mss));
-        (*state, *pending) = (State::Closed, Pending::empty());
+        (*state, *pending, *calm) = (State::Closed, Pending::empty(), false);
         *status = mirrored(&with, controller);
         *snd = Send::new(iss, mss, send_start(&with));
         *rcv = Receive::new(&with, our_mss);
@@ -88,6 +92,8 @@ impl Tcb {
         (*assembler, *path, *fast_open) = (None, None, None);
         *timers = Timers::default();
         *rtt = Rtt::new(&with);
+        *ack_delay_ns = nanos(with.delayed_ack);
+        front.forget();
         *config = with;
         (*bytes_acked, *bytes_received) = (0, 0);
         (*retransmissions, *undone) = (0, 0);
@@ -101,6 +107,7 @@ impl Tcb {
         Tcb {
             state: State::Closed,
             pending: Pending::empty(),
+            calm: false,
             status: Status::empty(),
             snd: Send::new(iss, MSS_DEFAULT, 0),
             rcv: Receive::new(&config, MSS_DEFAULT),
@@ -123,6 +130,7 @@ impl Tcb {
             assembler: None,
             timers: Timers::default(),
             rtt: Rtt::new(&config),
+            ack_delay_ns: 0,
             config,
             ts_recent_at: Instant::ZERO,
             last_sent: Instant::ZERO,
@@ -134,6 +142,7 @@ impl Tcb {
             challenges: Challenges::default(),
             path: None,
             fast_open: None,
+            front: Front::default(),
         }
     }
 }

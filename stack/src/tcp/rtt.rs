@@ -87,9 +87,40 @@ impl Rtt {
         self.backoff = 0;
     }
 
+    /// As [`Rtt::sample`], of one of the few samples in a round trip, in nanoseconds.
+    #[inline(always)]
+    pub(crate) fn sample_ns(&mut self, rtt_ns: u64, config: &TcpConfig) {
+        let r = rtt_ns.max(1);
+        if !self.measured {
+            return self.sample(Duration::from_nanos(r), 1, config);
+        }
+        self.rttvar_ns = blend(self.rttvar_ns, self.srtt_ns.abs_diff(r), 4);
+        self.srtt_ns = blend(self.srtt_ns, r, 8);
+        self.update_rto(config);
+        self.backoff = 0;
+    }
+
+    /// There was a measurement, and nothing has expired since.
+    pub(crate) fn is_settled(&self, config: &TcpConfig) -> bool {
+        self.measured && self.backoff == 0 && self.rto_ns <= nanos(config.rto_max)
+    }
+
+    /// The current timeout if the round trip [is settled](Rtt::is_settled).
+    #[inline]
+    pub(crate) fn rto_ns(&self) -> u64 {
+        self.rto_ns
+    }
+
+    /// The smoothed round trip if there was a measurement.
+    #[inline]
+    pub(crate) fn srtt_ns(&self) -> u64 {
+        self.srtt_ns
+    }
+
+    #[inline(always)]
     fn update_rto(&mut self, config: &TcpConfig) {
-        self.rto_ns = (self.srtt_ns + (K * self.rttvar_ns).max(GRANULARITY_NS))
-            .clamp(nanos(config.rto_min), nanos(config.rto_max));
+        let rto_ns = self.srtt_ns + (K * self.rttvar_ns).max(GRANULARITY_NS);
+        self.rto_ns = rto_ns.max(nanos(config.rto_min)).min(nanos(config.rto_max));
     }
 
     /// The part that outlasts a rest.

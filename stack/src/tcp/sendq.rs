@@ -14,9 +14,14 @@
 
 use std::collections::VecDeque;
 
+use barewire_driver::mem::CELL_LEN;
 use barewire_driver::{PacketBuf, PacketSlice, Pool};
 
 use super::records::Records;
+use super::slices::Slices;
+use crate::time::Instant;
+use crate::wire::front::{Front, SMALL_AT};
+use crate::wire::tcp::PlainTcp;
 
 /// A connection may always hold this many chunks, and one more for every
 /// [`BYTES_PER_CHUNK_MIN`] of its send buffer: a bound on queues of tiny owned slices.
@@ -28,6 +33,13 @@ pub(crate) const BYTES_PER_CHUNK_MIN: usize = 256;
 /// Entries that a queue of a connection that is over keeps memory for: the next connection may have
 /// it.
 pub(crate) const KEPT_ENTRIES: usize = 8;
+
+/// The longest message that has a cell of its own. It lies in it behind room for all headers, which
+/// are written there when it leaves, so that the cell is the frame.
+pub(crate) const SMALL_MAX: usize = CELL_LEN - SMALL_AT;
+
+/// One cell in this many at least is left to headers: what waits for its ACK may take long.
+const CELLS_LEFT_PART: usize = 2;
 
 /// A place in the chunks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,17 +55,19 @@ struct Again {
     before: u32,
 }
 
-/// A slot that `write` is still filling; its filled front is not a chunk yet, so that small writes
-/// leave as one piece.
+/// A slot, or a cell, that `write` is still filling; what is filled of it is not a chunk yet, so that
+/// small writes leave as one piece.
 #[derive(Debug)]
 struct OpenSlot {
     buf: PacketBuf,
+    /// Where the bytes begin: 0 in a slot, [`SMALL_AT`] in a cell.
+    start: u16,
     filled: u16,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
-    chunks: VecDeque<PacketSlice>,
+    chunks: Slices,
     open: Option<OpenSlot>,
     cursor: Cursor,
     /// Bytes held, sent or not.
@@ -81,18 +95,24 @@ impl SendQueue {
         self.chunks.len() + usize::from(self.open.is_some())
     }
 
-    /// Copies as much of `data` as slots can be had for.
-    pub(crate) fn copy_in(&mut self, pool: &Pool, data: &[u8]) -> usize {
+    /// Copies as much of `data` as slots can be had for. A small message has a cell if it is `alone`:
+    /// nothing waits before it, and it waits for nothing behind it.
+    pub(crate) fn copy_in(&mut self, pool: &Pool, data: &[u8], alone: bool) -> usize {
+        let small = alone && self.open.is_none() && self.len == self.sent;
+        if small && data.len() <= SMALL_MAX && self.copy_small(pool, data) {
+            return data.len();
+        }
+        self.leave_cell(pool, data.len());
         let mut left = data;
         while !left.is_empty() {
             let Some(open) = self.open_slot(pool) else { break };
-            let at = open.filled as usize;
+            let at = usize::from(open.start + open.filled);
             let n = left.len().min(open.buf.len() - at);
             open.buf[at..at + n].copy_from_slice(&left[..n]);
             open.filled += n as u16;
             left = &left[n..];
             self.len += n as u32;
-            if self.open.as_ref().is_some_and(|o| o.filled as usize == o.buf.len()) {
+            if self.open.as_ref().is_some_and(|o| usize::from(o.start + o.filled) == o.buf.len()) {
                 self.freeze_open();
             }
         }
@@ -101,9 +121,41 @@ impl SendQueue {
         copied
     }
 
+    /// Where more has come than the cell of a message has room for, moves that to a slot: it is to
+    /// leave in one piece with what follows.
+    fn leave_cell(&mut self, pool: &Pool, more: usize) {
+        let Some(OpenSlot { buf, start: start @ 1.., filled }) = &mut self.open else { return };
+        let (at, end) = (usize::from(*start), usize::from(*start + *filled));
+        if end + more > buf.len()
+            && let Some(mut slot) = pool.alloc()
+        {
+            slot[..end - at].copy_from_slice(&buf[at..end]);
+            pool.count_copied(end - at);
+            (*buf, *start) = (slot, 0);
+        }
+    }
+
+    /// Copies a small message into a cell, if there are many left. Nothing is open or waits.
+    #[inline(always)]
+    pub(crate) fn copy_small(&mut self, pool: &Pool, data: &[u8]) -> bool {
+        if pool.free_cells() <= pool.total_cells() / CELLS_LEFT_PART {
+            return false;
+        }
+        let Some(mut buf) = pool.alloc_cell() else { return false };
+        let Some(room) = buf.get_mut(SMALL_AT..SMALL_AT + data.len()) else { return false };
+        room.copy_from_slice(data);
+        let open = OpenSlot { buf, start: SMALL_AT as u16, filled: data.len() as u16 };
+        debug_assert!(self.open.is_none(), "a cell is for what comes alone");
+        // Nothing is dropped: that costs a call only to find it out.
+        std::mem::forget(self.open.replace(open));
+        self.len += data.len() as u32;
+        pool.count_copied(data.len());
+        true
+    }
+
     fn open_slot(&mut self, pool: &Pool) -> Option<&mut OpenSlot> {
         if self.open.is_none() {
-            self.open = Some(OpenSlot { buf: pool.alloc()?, filled: 0 });
+            self.open = Some(OpenSlot { buf: pool.alloc()?, start: 0, filled: 0 });
         }
         self.open.as_mut()
     }
@@ -115,16 +167,19 @@ impl SendQueue {
         self.chunks.push_back(data);
     }
 
-    /// Makes the filled front of the open slot a chunk. The rest stays open.
+    /// Makes what is filled of the open slot a chunk. The rest of a slot stays open; that of a cell
+    /// is not worth it.
     fn freeze_open(&mut self) {
         // In place: taken out and put back, it would be read wider than it was just written, which
         // the processor's store buffer cannot serve.
         let Some(open) = &mut self.open else { return };
         if open.filled > 0 {
-            self.chunks.push_back(open.buf.split_to(open.filled as usize).freeze());
+            let mut piece = open.buf.split_to(usize::from(open.start + open.filled)).freeze();
+            piece.advance(usize::from(open.start));
+            self.chunks.push_back(piece);
             open.filled = 0;
         }
-        if open.buf.is_empty() {
+        if open.start > 0 || open.buf.is_empty() {
             self.open = None;
         }
     }
@@ -144,6 +199,58 @@ impl SendQueue {
         self.cursor = self.gather(self.cursor, n, out);
         self.sent += n;
         n
+    }
+
+    /// How many bytes are unsent, if they are a small message in its cell.
+    #[inline(always)]
+    pub(crate) fn small_len(&self) -> Option<u32> {
+        let small = |open: &&OpenSlot| open.start > 0 && self.cursor.chunk == self.chunks.len();
+        let len = self.open.as_ref().filter(small).map(|open| u32::from(open.filled))?;
+        debug_assert_eq!(len, self.unsent(), "nothing of a cell is sent before the rest");
+        Some(len)
+    }
+
+    /// Counts the small message as sent and gives its frame, with headers like those that are kept in
+    /// `front`.
+    #[inline(always)]
+    pub(crate) fn send_small(
+        &mut self,
+        front: &Front,
+        header: &PlainTcp,
+        offload: bool,
+    ) -> Option<PacketSlice> {
+        let open = self.open.as_mut()?;
+        let len = usize::from(open.filled);
+        front.write(open.buf.first_chunk_mut()?, len, header, offload);
+        let OpenSlot { buf, .. } = self.open.take()?;
+        let at = SMALL_AT - front.len();
+        let (frame, kept) = buf.freeze_with_tail(at, SMALL_AT, SMALL_AT + len);
+        self.chunks.push_back(kept);
+        self.cursor = Cursor { chunk: self.chunks.len(), offset: 0 };
+        self.sent = self.len;
+        Some(frame)
+    }
+
+    /// Lets go of all bytes, for all have been sent, once and in one transmission, and are
+    /// acknowledged; gives when they were sent, and how many bytes were delivered since. `None`, and
+    /// nothing is done, if it was otherwise.
+    #[inline(always)]
+    pub(crate) fn settle_only(&mut self, bytes: u32) -> Option<(Instant, u32)> {
+        if self.sent != self.len {
+            return None;
+        }
+        let settled = self.records.settle_only(bytes)?;
+        if self.chunks.only().is_some() {
+            drop(self.chunks.pop_front());
+        } else {
+            self.chunks.clear();
+        }
+        if self.open.is_some() {
+            self.open = None;
+        }
+        (self.cursor, self.again) = (Cursor::default(), Again::default());
+        (self.len, self.sent) = (0, 0);
+        Some(settled)
     }
 
     /// True if all unsent bytes lie in one piece.
@@ -273,7 +380,7 @@ impl SendQueue {
     /// Drops everything: nothing of it will be sent. What memory a short conversation needs stays.
     pub(crate) fn clear(&mut self) {
         let SendQueue { chunks, open, cursor, len, sent, records, again } = self;
-        empty(chunks);
+        chunks.clear();
         *open = None;
         (*cursor, *again) = (Cursor::default(), Again::default());
         (*len, *sent) = (0, 0);

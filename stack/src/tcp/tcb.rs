@@ -32,7 +32,8 @@ use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
 use super::{DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, nanos};
+use crate::wire::front::Front;
 use crate::wire::tcp::{TcpOptions, Timestamps};
 
 /// RFC 9293 §3.7.1: the segment size of a peer that announces none.
@@ -233,6 +234,8 @@ pub struct Tcb {
     // What every segment and every transmission touches comes first.
     pub(super) state: State,
     pub(super) pending: Pending,
+    /// Nothing unusual goes on: see `calm`.
+    pub(super) calm: bool,
     pub(super) status: Status,
     pub(super) snd: Send,
     pub(super) rcv: Receive,
@@ -271,10 +274,14 @@ pub struct Tcb {
     pub(super) undone: u16,
     pub(super) tally: Tally,
     pub(super) challenges: Challenges,
+    /// How long an ACK may wait, as in the configuration; mirrored for the hot path.
+    pub(super) ack_delay_ns: u64,
     /// What is known of the path's MTU, once anything is.
     pub(super) path: Option<Box<PathMtu>>,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
+    /// The headers of small messages, kept by those who know the way that they take.
+    pub(crate) front: Front,
 }
 
 /// The MSS to announce on a link that takes `our_mss`.
@@ -391,6 +398,7 @@ impl Tcb {
 
     /// Changes settings of a live connection; others that share them keep theirs.
     pub fn update_config(&mut self, f: impl FnOnce(&mut TcpConfig)) {
+        self.stir();
         f(Rc::make_mut(&mut self.config));
         self.mirror_config();
         if let Some(max) = self.config.mss_max {
@@ -412,6 +420,7 @@ impl Tcb {
         let since = self.last_sent;
         self.controller.switch_to(self.config.congestion, self.initial_window(), since);
         self.retune();
+        self.ack_delay_ns = nanos(self.config.delayed_ack);
         self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
         if !self.status.contains(Status::PACED) {
             self.timers.clear(Timer::Pacing);
@@ -547,6 +556,7 @@ impl Tcb {
     /// Ends the connection without a word. What was received can still be read.
     pub(super) fn finish(&mut self) -> Outcome {
         self.state = State::Closed;
+        self.stir();
         self.pending = Pending::empty();
         self.rcv.dup_acks = 0;
         self.drop_unsent();

@@ -22,6 +22,7 @@ impl Tcb {
     }
 
     fn take_timeouts(&mut self, now: Instant) -> Outcome {
+        self.stir();
         // It holds data back; that it is no longer set is all that it does.
         self.timers.take_due(Timer::Pacing, now);
         if self.timers.take_due(Timer::DelayedAck, now) {
@@ -202,9 +203,17 @@ impl Tcb {
 
     /// Has the memory of empty queues given back some time after they emptied, and the connection
     /// looked at whether it can [rest](super::rest). Asking again before that costs a comparison.
+    #[inline(always)]
     pub(super) fn trim_later(&mut self, now: Instant) {
+        if !self.timers.is_set(Timer::Trim) {
+            self.set_trim(now);
+        }
+    }
+
+    #[inline(never)]
+    fn set_trim(&mut self, now: Instant) {
         let slack = || self.sendq.has_slack() || self.recvq.has_slack();
-        if !self.timers.is_set(Timer::Trim) && (self.state == State::Established || slack()) {
+        if self.state == State::Established || slack() {
             self.timers.set(Timer::Trim, now + super::tcb::TRIM_AFTER);
         }
     }

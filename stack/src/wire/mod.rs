@@ -25,6 +25,7 @@ use thiserror::Error;
 
 pub mod arp;
 pub mod ethernet;
+pub(crate) mod front;
 pub mod icmpv4;
 pub mod ipv4;
 pub mod plain;

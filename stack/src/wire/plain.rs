@@ -44,12 +44,12 @@ impl PlainIpv4 {
 
     /// Reads the header at the front of a packet of `packet_len` bytes, of which `first_segment` is
     /// the first piece; `None` if it is not plain, or not right.
-    #[inline]
+    #[inline(always)]
     pub fn parse(first_segment: &[u8], packet_len: usize) -> Option<PlainIpv4> {
         let bytes: &[u8; ipv4::LEN] = first_segment.first_chunk()?;
         let total_len = usize::from(get_u16(bytes, 2));
         let mut sum = Checksum::new();
-        sum.add(bytes);
+        sum.add_header(bytes);
         let plain = bytes[0] == VERSION_IHL
             && get_u16(bytes, 6) & FRAGMENT == 0
             && (ipv4::LEN..=packet_len).contains(&total_len)
@@ -64,7 +64,7 @@ impl PlainIpv4 {
     }
 
     /// Adds the pseudo-header of the transport's checksum (RFC 9293 §3.1, RFC 768).
-    #[inline]
+    #[inline(always)]
     pub fn add_pseudo_header(&self, sum: &mut Checksum) {
         sum.add_u32(self.src.to_bits());
         sum.add_u32(self.dst.to_bits());
@@ -75,7 +75,7 @@ impl PlainIpv4 {
     ///
     /// # Panics
     /// If `out` has fewer than 20 bytes, and in debug builds if the packet is too long for IPv4.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, ttl: u8, dont_fragment: bool, out: &mut [u8]) {
         let total_len = ipv4::LEN + self.payload_len;
         debug_assert!(total_len <= usize::from(u16::MAX), "larger than a datagram");
@@ -97,6 +97,22 @@ impl PlainIpv4 {
         }
     }
 }
+
+/// The plain IPv4 header, and what it says that follows, of an Ethernet frame for `mac` in one piece,
+/// if it is one.
+#[inline(always)]
+pub fn packet_for(frame: &[u8], mac: MacAddr) -> Option<(PlainIpv4, &[u8])> {
+    let head: &[u8; PAYLOAD_AT] = frame.first_chunk()?;
+    let (link, header) = head.split_first_chunk::<{ ethernet::LEN }>()?;
+    if link[..6] != mac.0 || get_u16(link, 12) != ethertype::IPV4 {
+        return None;
+    }
+    let ip = PlainIpv4::parse(header, frame.len() - ethernet::LEN)?;
+    Some((ip, frame.get(PAYLOAD_AT..PAYLOAD_AT + ip.payload_len)?))
+}
+
+/// Where the transport's header begins in an Ethernet frame.
+const PAYLOAD_AT: usize = ethernet::LEN + ipv4::LEN;
 
 /// True if `frame` is an Ethernet frame with an IPv4 packet for `mac`.
 #[inline]

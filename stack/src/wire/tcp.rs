@@ -7,6 +7,7 @@ use super::{WireError, get_u16, get_u32, put_u16, put_u32};
 mod options;
 mod plain;
 
+pub(crate) use options::PADDED_TIMESTAMPS_LEN;
 pub use options::{FastOpenCookie, SackBlocks, TcpOptions, Timestamps};
 pub use plain::PlainTcp;
 
@@ -18,14 +19,14 @@ pub const MAX_LEN: usize = 60;
 pub const CHECKSUM_OFFSET: usize = field::CHECKSUM;
 
 /// Where the fields begin.
-mod field {
+pub(super) mod field {
     pub(super) const SRC_PORT: usize = 0;
     pub(super) const DST_PORT: usize = 2;
-    pub(super) const SEQ: usize = 4;
-    pub(super) const ACK: usize = 8;
+    pub(in crate::wire) const SEQ: usize = 4;
+    pub(in crate::wire) const ACK: usize = 8;
     pub(super) const DATA_OFFSET: usize = 12;
     pub(super) const FLAGS: usize = 13;
-    pub(super) const WINDOW: usize = 14;
+    pub(in crate::wire) const WINDOW: usize = 14;
     pub(super) const CHECKSUM: usize = 16;
     pub(super) const URGENT: usize = 18;
 }

@@ -92,14 +92,32 @@ fn owned_memory_is_not_copied_on_its_way_to_the_peer() {
 }
 
 #[test]
-fn small_payloads_are_copied_behind_their_header_into_one_piece() {
+fn a_small_message_is_copied_once_to_where_its_frame_will_be() {
     let mut pair = plain();
     let listener = pair.listen(80, 1);
     let (client, _server) = pair.connect(listener);
-    let before = pair.host(0).pool.counters().bytes_copied;
-    pair.client().write(client, &[7; 100]).unwrap();
+    for (len, copied) in [(100, 100), (184, 184), (185, 185)] {
+        let before = pair.host(0).pool.counters().bytes_copied;
+        pair.client().write(client, &[7; 185][..len]).unwrap();
+        pair.settle();
+        assert_eq!(pair.host(0).pool.counters().bytes_copied - before, copied, "{len} bytes");
+    }
+}
+
+#[test]
+fn small_writes_of_one_turn_leave_as_one_segment() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let sent = pair.host(0).stack.counters().tcp_segments_sent;
+    for byte in 0..6 {
+        pair.client().write(client, &[byte; 100]).unwrap();
+    }
     pair.settle();
-    assert_eq!(pair.host(0).pool.counters().bytes_copied - before, 200, "in, and inline");
+    assert_eq!(pair.host(0).stack.counters().tcp_segments_sent - sent, 1);
+    let mut got = [0; 700];
+    assert_eq!(pair.server().read(server, &mut got), Ok(600));
+    assert!((0..600).all(|i| usize::from(got[i]) == i / 100));
 }
 
 #[test]

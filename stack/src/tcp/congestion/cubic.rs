@@ -130,6 +130,26 @@ impl Cubic {
         self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
     }
 
+    /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
+    /// congestion avoidance it moves the epoch, in slow start half of the window grows; and its
+    /// validation may take note.
+    #[inline]
+    pub(super) fn heeds(&self, now: Instant, in_flight: u32, piped: u32) -> bool {
+        let cwnd = self.now.cwnd;
+        cwnd >= f64::from(self.now.ssthresh)
+            || cwnd < f64::from(2 * in_flight + 1)
+            || self.validation.heeds(now, piped)
+    }
+
+    /// Sending begins again after a short time with nothing in flight.
+    #[inline]
+    pub(super) fn resume(&mut self, now: Instant) {
+        if self.now.epoch != Instant::FAR_FUTURE {
+            self.now.epoch += now - self.last_ack;
+        }
+        self.last_ack = now;
+    }
+
     fn congestion_avoidance(&mut self, ack: &AckSample) {
         let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
         let used = ack.window_limited && self.validation.is_validated(self.cwnd());
@@ -258,11 +278,7 @@ impl CongestionControl for Cubic {
             self.now.cwnd = self.now.cwnd.min(f64::from(window));
             self.validation.restart();
         }
-        let curve = &mut self.now;
-        if curve.epoch != Instant::FAR_FUTURE {
-            curve.epoch += now - self.last_ack;
-        }
-        self.last_ack = now;
+        self.resume(now);
     }
 
     fn on_long_idle(&mut self, now: Instant) {

@@ -202,6 +202,27 @@ impl Controller {
         }
     }
 
+    /// False if the ACK of `in_flight` bytes, which are all that was in flight, leaves the window as
+    /// it is and nothing to be remembered: it is not used enough to grow. `limited`: it was full.
+    #[inline]
+    pub(crate) fn heeds(&self, now: Instant, in_flight: u32, piped: u32, limited: bool) -> bool {
+        limited
+            || match self {
+                Controller::Cubic(c) => c.heeds(now, in_flight, piped),
+                Controller::NewReno(_) | Controller::Bbr(_) => true,
+            }
+    }
+
+    /// As [`CongestionControl::on_idle`] after a short time.
+    #[inline]
+    pub(crate) fn resume(&mut self, now: Instant) {
+        match self {
+            Controller::NewReno(_) => {}
+            Controller::Cubic(c) => c.resume(now),
+            Controller::Bbr(c) => c.on_idle(now, None),
+        }
+    }
+
     /// Another algorithm goes on from here. Windows are kept, so that a change in the middle of a
     /// transfer is no burst; what one has learnt of the path in its own terms is not another's.
     pub(crate) fn switch_to(&mut self, algorithm: Algorithm, initial_window: u32, now: Instant) {

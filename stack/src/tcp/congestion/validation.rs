@@ -82,6 +82,12 @@ impl Validation {
         over
     }
 
+    /// False if [`Validation::on_ack`] would do nothing at an ACK that tells of `piped`.
+    #[inline]
+    pub(super) fn heeds(&self, now: Instant, piped: u32) -> bool {
+        now >= self.until || piped > self.current
+    }
+
     #[cold]
     fn next_period(&mut self, now: Instant, srtt: Duration, cwnd: u32) -> bool {
         let period = SAMPLING_PERIOD_MIN.max(3 * srtt);

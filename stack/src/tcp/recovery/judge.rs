@@ -196,7 +196,13 @@ impl Tcb {
         }
     }
 
-    fn grow(&mut self, now: Instant, advance: &Advance, after_timeout: bool) {
+    /// RFC 8985 §6.2, of a transmission that was sent once and acknowledged while nothing was missing.
+    #[inline(always)]
+    pub(in crate::tcp) fn note_rack(&mut self, now: Instant, sent: SentAt) {
+        self.recovery.rack.on_original(now, sent);
+    }
+
+    pub(in crate::tcp) fn grow(&mut self, now: Instant, advance: &Advance, after_timeout: bool) {
         if advance.echo {
             // RFC 3168 §6.1.2: no growth by an ACK that echoes a mark.
             return;
@@ -475,6 +481,16 @@ impl Tcb {
         }
         let at = (now + self.probe_timeout()).min(self.timers.get(Timer::Retransmit));
         self.timers.set(Timer::Probe, at);
+    }
+
+    /// As [`Tcb::schedule_probe`], for a calm connection with something in flight.
+    #[inline(always)]
+    pub(in crate::tcp) fn probe_calmly(&mut self, now: Instant) {
+        if !self.has_rack() || self.snd.nxt.since(self.snd.una) >= 2 * self.mss() {
+            return self.schedule_probe(now);
+        }
+        let at = now.after_nanos(2 * self.rtt.srtt_ns() + MAX_ACK_DELAY.as_nanos() as u64);
+        self.timers.set(Timer::Probe, at.min(self.timers.get(Timer::Retransmit)));
     }
 
     /// RFC 8985 §7.2 has no probe in recovery: then what is sent tells what was lost before it. But

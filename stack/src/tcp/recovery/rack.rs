@@ -118,7 +118,7 @@ impl Rack {
     }
 
     /// What left last among what has arrived was sent only once.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_original(&mut self, now: Instant, sent: SentAt) {
         let rtt = now.nanos_since(sent.at);
         if now.nanos_since(self.min_rtt_since) > MIN_RTT_WINDOW_NS {

@@ -5,7 +5,13 @@ use barewire_driver::PoolConfig;
 use proptest::prelude::*;
 
 fn pool() -> Pool {
-    Pool::new(PoolConfig { slots: 512, slot_len: 2048, cells: 1, try_huge: false }).unwrap()
+    Pool::new(PoolConfig { slots: 512, slot_len: 2048, cells: 64, try_huge: false }).unwrap()
+}
+
+fn header() -> PlainTcp {
+    let flags = crate::wire::tcp::TcpFlags::ACK;
+    let (seq, ack, window, timestamps) = (1, 2, 3, None);
+    PlainTcp { src_port: 4, dst_port: 5, seq, ack, flags, window, timestamps }
 }
 
 fn flat(pieces: &[PacketSlice]) -> Vec<u8> {
@@ -14,8 +20,9 @@ fn flat(pieces: &[PacketSlice]) -> Vec<u8> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write(usize),
+    Write(usize, bool),
     Own(usize),
+    SendSmall,
     Send(u32, u16),
     Probe,
     Ack(u32),
@@ -24,7 +31,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0usize..5000).prop_map(Step::Write),
+        (0usize..5000, any::<bool>()).prop_map(|(n, alone)| Step::Write(n, alone)),
+        (1usize..250).prop_map(|n| Step::Write(n, true)),
+        Just(Step::SendSmall),
         (1usize..2000).prop_map(Step::Own),
         (1u32..9000, 1u16..9).prop_map(|(n, p)| Step::Send(n, p)),
         Just(Step::Probe),
@@ -49,10 +58,19 @@ proptest! {
         for step in steps {
             let mut out = vec![];
             match step {
-                Step::Write(n) => {
+                Step::Write(n, alone) => {
                     let data = fresh(n);
-                    prop_assert_eq!(q.copy_in(&pool, &data), n);
+                    prop_assert_eq!(q.copy_in(&pool, &data, alone), n);
                     held.extend(data);
+                }
+                Step::SendSmall => {
+                    if let Some(n) = q.small_len() {
+                        prop_assert_eq!(n as usize, held.len() - sent);
+                        let (front, header) = (Front::default(), header());
+                        let frame = q.send_small(&front, &header, false).unwrap();
+                        prop_assert_eq!(&frame[front.len()..], &held[sent..]);
+                        sent = held.len();
+                    }
                 }
                 Step::Own(n) => {
                     let data = fresh(n);

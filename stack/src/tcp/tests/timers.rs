@@ -95,9 +95,10 @@ fn an_idle_connection_gives_its_queues_memory_back() {
     t.write(5_000);
     t.tx("PA 1:5001 ack 1");
     t.rx("PA 1:11 ack 5001");
-    t.read(10);
+    t.rx("PA 11:21 ack 5001");
+    t.read(20);
     t.wait(40);
-    t.tx("A 5001 ack 11");
+    t.tx("A 5001 ack 21");
     assert!(t.tcb.sendq.has_slack() && t.tcb.recvq.has_slack());
     t.wait(2_000);
     assert!(!t.tcb.sendq.has_slack() && !t.tcb.recvq.has_slack());

@@ -24,7 +24,7 @@ mod option {
 }
 
 /// Bytes of a timestamps option with the two NOPs that align it.
-pub(super) const PADDED_TIMESTAMPS_LEN: usize = 12;
+pub(crate) const PADDED_TIMESTAMPS_LEN: usize = 12;
 
 /// Two NOPs, and kind and length of the timestamps option.
 pub(super) const TIMESTAMPS_FRONT: u32 =

@@ -39,7 +39,7 @@ impl PlainTcp {
     /// Reads the header at the front of a segment of `segment_len` bytes, of which `first_segment`
     /// is the first piece; gives it and its length. `None` if it is not plain, or not right. The
     /// checksum is left to the caller.
-    #[inline]
+    #[inline(always)]
     pub fn parse(first_segment: &[u8], segment_len: usize) -> Option<(PlainTcp, usize)> {
         let bytes: &[u8; LEN] = first_segment.first_chunk()?;
         let word = get_u32(bytes, field::DATA_OFFSET);
@@ -74,7 +74,7 @@ impl PlainTcp {
     }
 
     /// The same header, if it is plain.
-    #[inline]
+    #[inline(always)]
     pub fn of(header: &TcpHeader) -> Option<PlainTcp> {
         let plain = !header.flags.intersects(UNUSUAL) && header.options.sack.is_empty();
         plain.then_some(PlainTcp {
@@ -93,7 +93,7 @@ impl PlainTcp {
     ///
     /// # Panics
     /// If `out` is too short.
-    #[inline]
+    #[inline(always)]
     pub fn emit_summed(&self, out: &mut [u8], sum: &mut Checksum) -> usize {
         let header_len = match self.timestamps {
             None => LEN,

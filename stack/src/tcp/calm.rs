@@ -1,0 +1,346 @@
+//! The shortest way through a connection, for one on which nothing unusual goes on: *calm*.
+//!
+//! ```text
+//!   wake, with_tcb: whatever may disturb ──▶ calm := false
+//!   the next segment or message ──▶ calm? ── no ──▶ looks_calm, once ──▶ the long way if not
+//!                                     └──── yes ──▶ a few comparisons, and the state is updated
+//! ```
+//!
+//! What makes a connection calm is asked once and remembered, for none of it is changed by what is
+//! done here, by reading and writing, and by sending. Whoever reaches the block by another way has
+//! the question asked again ([`Block::wake`](crate::socket::block::Block::wake)). Debug builds ask
+//! every time whether the answer still holds.
+//!
+//! In: text in sequence and ACKs of data in flight (header prediction). Out: a small message, which
+//! lies in its cell behind room for the headers, so that the cell becomes the frame.
+
+use barewire_driver::{PacketSlice, Pool};
+
+use super::congestion::CongestionControl;
+use super::delivery::SentAt;
+use super::recovery::Advance;
+use super::recvq;
+use super::sendq::SMALL_MAX;
+use super::seq::SeqNum;
+use super::state::State;
+use super::tcb::{Pending, Status, Tcb};
+use super::timers::Timer;
+use super::window::Growth;
+use super::{Memory, Text, input};
+use crate::time::{Duration, Instant};
+use crate::wire::ipv4::Ecn;
+use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
+
+/// A connection with one of these is not calm.
+const UNUSUAL: Status = Status::APP_CLOSED
+    .union(Status::READ_SHUT)
+    .union(Status::EOF)
+    .union(Status::PROBED)
+    .union(Status::FIN_QUEUED)
+    .union(Status::FIN_SENT)
+    .union(Status::MEMORY_SCARCE);
+
+/// With one of these a message does not leave by the shortest way.
+const HELD: Status = Status::PACED.union(Status::USER_TIMEOUT).union(Status::CORK);
+
+impl Tcb {
+    /// Something is about to be done that may be unusual.
+    #[inline]
+    pub(crate) fn stir(&mut self) {
+        self.calm = false;
+    }
+
+    /// True if nothing unusual goes on.
+    #[inline(always)]
+    fn is_calm(&mut self) -> bool {
+        debug_assert!(!self.calm || self.looks_calm(), "disturbed unnoticed: {self:?}");
+        self.calm || self.has_calmed()
+    }
+
+    #[inline(never)]
+    fn has_calmed(&mut self) -> bool {
+        self.calm = self.looks_calm();
+        self.calm
+    }
+
+    fn looks_calm(&self) -> bool {
+        let usual = self.state == State::Established
+            && self.status.contains(Status::SYN_ACKED)
+            && !self.status.intersects(UNUSUAL)
+            && (self.pending - Pending::ACK).is_empty();
+        let records = &self.sendq.records;
+        let complete = self.recovery.is_quiet()
+            && (records.sacked(), records.lost()) == (0, 0)
+            && self.assembler.is_none()
+            && self.rcv.dsack.is_none()
+            && self.rcv.dup_acks == 0;
+        let untroubled = (self.retries, self.probes, self.persist_backoff) == (0, 0, 0)
+            && self.rtt.is_settled(&self.config)
+            && self.error.or(self.soft_error).is_none()
+            && self.ecn_has_nothing_to_tell();
+        usual && complete && untroubled && self.fast_open.is_none() && self.path.is_none()
+    }
+
+    // --- in --------------------------------------------------------------------------------------
+
+    /// Header prediction: the next data in sequence, or an ACK of data in flight, and all of it
+    /// fits. Such a segment would pass every check of [`Tcb::handle_segment`].
+    #[inline(always)]
+    pub(crate) fn expects(&mut self, h: &PlainTcp, text: &Text) -> bool {
+        let len = text.len;
+        let stamped = self.status.contains(Status::TIMESTAMPS);
+        let in_order = match h.timestamps {
+            Some(ts) => stamped && !input::older(ts.val, self.ts_recent),
+            None => !stamped,
+        };
+        let (una, nxt) = (self.snd.una.get(), self.snd.nxt.get());
+        // From snd.una up to snd.nxt.
+        let acked = h.ack.wrapping_sub(una);
+        acked <= nxt.wrapping_sub(una)
+            && (acked > 0 || len > 0)
+            && h.flags - TcpFlags::PSH == TcpFlags::ACK
+            && h.seq == self.rcv.nxt.get()
+            && in_order
+            && len <= self.rcv.edge.since(self.rcv.nxt)
+            && self.recvq.pinned() < recvq::pinned_max(self.rcv.buffer)
+            && text.memory == Memory::Plenty
+            && (text.ecn != Ecn::Ce || !self.ecn.agreed)
+            && self.is_calm()
+    }
+
+    /// Takes an expected segment.
+    #[inline(always)]
+    pub(crate) fn take_expected(
+        &mut self,
+        now: Instant,
+        h: &PlainTcp,
+        text: &Text,
+        payload: impl IntoIterator<Item = PacketSlice>,
+    ) {
+        let len = text.len;
+        self.tally.received(now, len, text.wire_segments);
+        self.last_heard = now;
+        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
+        if let Some(ts) = h.timestamps {
+            self.take_timestamp(now, seq, ts);
+        }
+        if ack != self.snd.una && !(ack == self.snd.nxt && self.take_last_ack(now)) {
+            self.take_other_ack(now, ack, *h);
+        }
+        if self.snd.wl1.before_eq(seq) {
+            // It was sent after the last window was: one that acknowledges less has no place here.
+            self.set_window(seq, ack, self.snd.scale.bytes(h.window));
+        } else {
+            self.update_window(seq, ack, h.window);
+        }
+        if len > 0 {
+            self.note_peer_segment(len, text.wire_segments);
+            for piece in payload {
+                self.recvq.push(piece);
+            }
+            self.rcv.nxt += len;
+            self.bytes_received += u64::from(len);
+            self.tune_receive(now);
+            self.schedule_ack(now, false);
+        }
+        self.trim_later(now);
+    }
+
+    /// Takes the ACK of all that was ever written, which left in one transmission, once: as
+    /// [`Tcb::take_plain_ack`]. False, and nothing is done, if it is another.
+    // As with `send_small`, for the sake of registers.
+    #[inline(never)]
+    fn take_last_ack(&mut self, now: Instant) -> bool {
+        let una = self.snd.una;
+        let bytes = self.snd.nxt.get().wrapping_sub(una.get());
+        let two = 2 * self.mss();
+        if bytes > two || self.controller.models_path() {
+            return false;
+        }
+        let Some((sent_at, piped)) = self.sendq.settle_only(bytes) else { return false };
+        self.snd.una = self.snd.nxt;
+        if bytes >= self.mss() {
+            self.path_acked(now, una, bytes);
+        }
+        self.bytes_acked += u64::from(bytes);
+        let rtt_ns = now.nanos_since(sent_at);
+        self.rtt.sample_ns(rtt_ns, &self.config);
+        if self.has_sack() {
+            self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
+        }
+        let limited = self.status.contains(Status::CWND_LIMITED);
+        if self.controller.heeds(now, bytes, piped, limited) {
+            self.grow_calmly(now, bytes, piped, rtt_ns);
+        }
+        self.sendq.records.rate.count(now, bytes, sent_at, rtt_ns);
+        // RFC 6298 §5.2; nothing is left to probe for either.
+        self.timers.clear(Timer::Retransmit);
+        self.timers.clear(Timer::Reorder);
+        self.timers.clear(Timer::Probe);
+        if self.status.contains(Status::USER_TIMEOUT) {
+            self.arm_user_timeout();
+        }
+        self.tally.idle(now);
+        true
+    }
+
+    #[inline(never)]
+    fn grow_calmly(&mut self, now: Instant, bytes: u32, piped: u32, rtt_ns: u64) {
+        let rtt = Some(Duration::from_nanos(rtt_ns));
+        let advance = Advance { bytes, in_flight: bytes, piped, rtt, moved: true, echo: false };
+        self.grow(now, &advance, false);
+    }
+
+    /// Takes the ACK of something else.
+    #[inline(never)]
+    fn take_other_ack(&mut self, now: Instant, ack: SeqNum, h: PlainTcp) {
+        if !self.take_plain_ack(now, ack, false) {
+            self.stir();
+            let news = self.no_news();
+            self.take_new_ack(now, ack, &TcpHeader::from(h), news);
+        }
+    }
+
+    /// As [`Tcb::read`], of all that has arrived, if that is in one piece and the connection was calm
+    /// the last time: neither its end nor an error has to be looked for.
+    #[inline(always)]
+    pub(crate) fn read_small(&mut self, out: &mut [u8]) -> Option<usize> {
+        if !self.calm {
+            return None;
+        }
+        let len = self.recvq.read_only(out)?;
+        self.after_read();
+        Some(len)
+    }
+
+    /// Whether every segment has timestamps, once that is agreed on.
+    #[inline(always)]
+    pub(crate) fn is_stamped(&self) -> Option<bool> {
+        let agreed = self.state == State::Established;
+        agreed.then_some(self.status.contains(Status::TIMESTAMPS))
+    }
+
+    /// An ACK is to be sent, with data or alone.
+    #[inline(always)]
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.pending.contains(Pending::ACK)
+    }
+
+    // --- out -------------------------------------------------------------------------------------
+
+    /// As [`Tcb::write`], of a small message when nothing is queued, if the connection was calm the
+    /// last time. Afterwards it still has room for more, as before; false if nothing was done.
+    #[inline(always)]
+    pub(crate) fn write_small(&mut self, pool: &Pool, data: &[u8]) -> bool {
+        let small = (1..=SMALL_MAX).contains(&data.len())
+            && self.calm
+            && self.sendq.len() == 0
+            && self.snd.buffer >= 2 * SMALL_MAX as u32
+            && !self.status.contains(Status::CORK);
+        if small {
+            self.more_to_come = false;
+        }
+        small && self.sendq.copy_small(pool, data)
+    }
+
+    /// Sends all that is unsent, if it lies in a cell of its own and may leave at once: the frame,
+    /// with the headers that are [kept](Tcb::front). With `offload` the device completes the sum.
+    // A function of its own: what the caller still needs would take the registers away.
+    #[inline(never)]
+    pub(crate) fn send_small(&mut self, now: Instant, offload: bool) -> Option<PacketSlice> {
+        let len = self.sendq.small_len()?;
+        let in_flight = self.snd.nxt.get().wrapping_sub(self.snd.una.get());
+        let idle = in_flight == 0;
+        // With nothing in flight, one segment is within every congestion window.
+        let fits = len <= self.mss()
+            && in_flight + len <= self.snd.wnd
+            && (idle || in_flight + len <= self.controller.cwnd());
+        // Nagle's algorithm, as in `sendable`.
+        let whole = idle
+            || self.snd.small_end.before_eq(self.snd.una)
+            || (self.status.contains(Status::NODELAY) && self.crumbs_fit());
+        let held = self.more_to_come || self.status.intersects(HELD) || self.ecn.agreed;
+        if !fits || !whole || held || !self.is_calm() {
+            return None;
+        }
+        if idle {
+            self.restart_calmly(now);
+        }
+        let seq = self.snd.nxt;
+        self.snd.nxt += len;
+        self.note_small_sent(now, seq, len);
+        let header = self.small_header(now, seq, len);
+        self.sendq.send_small(&self.front, &header, offload)
+    }
+
+    /// As [`Tcb::restart_after_idle`].
+    #[inline(always)]
+    fn restart_calmly(&mut self, now: Instant) {
+        if now.nanos_since(self.last_sent) > self.rtt.rto_ns() {
+            self.restart_after_idle(now);
+        } else {
+            self.controller.resume(now);
+        }
+    }
+
+    /// As [`Tcb::note_sent`] and [`Tcb::note_what_limits`], for all that was unsent.
+    #[inline(always)]
+    fn note_small_sent(&mut self, now: Instant, seq: SeqNum, len: u32) {
+        self.timers.clear(Timer::Cork);
+        let mss = self.mss();
+        if len < mss {
+            self.snd.small_end = self.snd.nxt;
+        }
+        self.sendq.records.sent(seq, len, mss, now);
+        self.last_sent = now;
+        // RFC 6298 §5.1.
+        if !self.timers.is_set(Timer::Retransmit) {
+            self.timers.set(Timer::Retransmit, now.after_nanos(self.rtt.rto_ns()));
+        }
+        self.probe_calmly(now);
+        // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
+        if self.rcv.nxt != self.rcv.acked {
+            self.rcv.quick_acks = 0;
+        }
+        if self.snd.una.after_eq(self.snd.full_at) {
+            self.status -= Status::CWND_LIMITED;
+        }
+    }
+
+    /// As [`Tcb::window_field`]. With an empty queue and the edge not beyond the buffer, an edge that
+    /// does not move is offered as before, rounded up to what the field can say.
+    #[inline(always)]
+    fn window_calmly(&mut self) -> u16 {
+        let (scale, buffer) = (self.rcv.scale, self.rcv.buffer);
+        let current = self.rcv.edge.since(self.rcv.nxt);
+        let growth = buffer.min(scale.bytes(u16::MAX)).saturating_sub(current);
+        let step = (buffer / 2).min(u32::from(self.rcv.our_mss));
+        let field = (current + (scale.bytes(1) - 1)) >> scale.shift();
+        let usual = current <= buffer && growth < step && field <= u32::from(u16::MAX);
+        if !usual || !self.recvq.is_empty() {
+            return self.window_field(Growth::Yes);
+        }
+        self.rcv.edge = self.rcv.nxt + scale.bytes(field as u16);
+        field as u16
+    }
+
+    /// The header of a message that ends what was written, and the note that its ACK was sent.
+    #[inline(always)]
+    fn small_header(&mut self, now: Instant, seq: SeqNum, len: u32) -> PlainTcp {
+        let window = self.window_calmly();
+        self.pending = Pending::empty();
+        self.timers.clear(Timer::DelayedAck);
+        self.rcv.acked = self.rcv.nxt;
+        self.tally.sent_one(now, len);
+        self.tally.busy(now);
+        PlainTcp {
+            src_port: 0,
+            dst_port: 0,
+            seq: seq.get(),
+            ack: self.rcv.nxt.get(),
+            flags: TcpFlags::ACK | TcpFlags::PSH,
+            window,
+            timestamps: self.timestamps(now),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The headers of small messages of a connection, or of datagrams of a socket to one place, kept from
+//! one to the next.
+//!
+//! ```text
+//!   kept     ┄┄┄│ Ethernet │ IPv4 ·· length, sum │ TCP ·· seq, ack, window, sum, timestamps │
+//!   written                     ▲                      ▲     what changes, and its part of the sums
+//! ```
+//!
+//! Most of 66 bytes is the same in all segments of a connection. Copying them and writing what
+//! changes, with sums that begin with those of the rest, takes a third of the time of making them.
+
+use std::net::Ipv4Addr;
+
+use barewire_driver::MacAddr;
+use barewire_driver::mem::{CELL_LEN, Checksum};
+
+use super::ethernet::{self, EthernetHeader, ethertype};
+use super::plain::PlainIpv4;
+use super::tcp::{self, PADDED_TIMESTAMPS_LEN, PlainTcp};
+use super::udp::{self, UdpHeader};
+use super::{protocol, put_u16, put_u32};
+
+/// Where the message lies in its cell: behind room for all headers.
+pub(crate) const SMALL_AT: usize = 72;
+
+/// A whole cell.
+pub(crate) type SmallCell = [u8; CELL_LEN];
+
+/// What kept headers were made of, besides the connection: whoever keeps them compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrontKey {
+    /// How often routing had changed,
+    pub(crate) routing: u32,
+    /// and what is known of neighbours.
+    pub(crate) neighbors: u32,
+    pub(crate) iface: u16,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+}
+
+/// What the headers of one connection have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    pub(crate) src_mac: MacAddr,
+    pub(crate) dst_mac: MacAddr,
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    /// With timestamps.
+    pub(crate) stamped: bool,
+}
+
+/// Kept headers.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    key: Option<FrontKey>,
+    stamped: bool,
+    /// Sums of what stays the same: of the IPv4 header, of TCP's pseudo-header, and of that and
+    /// TCP's header.
+    ip_sum: u16,
+    pseudo_sum: u16,
+    tcp_sum: u16,
+    /// As they lie in a cell, their end at its end.
+    bytes: [u8; SMALL_AT],
+}
+
+impl Default for Front {
+    fn default() -> Front {
+        let (ip_sum, pseudo_sum, tcp_sum) = (0, 0, 0);
+        Front { key: None, stamped: false, ip_sum, pseudo_sum, tcp_sum, bytes: [0; SMALL_AT] }
+    }
+}
+
+impl Front {
+    /// True if the headers are kept that were made for `key`.
+    #[inline(always)]
+    pub(crate) fn is_for(&self, key: &FrontKey) -> bool {
+        self.key.as_ref() == Some(key)
+    }
+
+    /// None are kept.
+    pub(crate) fn forget(&mut self) {
+        self.key = None;
+    }
+
+    /// Makes the headers for `key`.
+    #[inline(never)]
+    pub(crate) fn make(&mut self, key: FrontKey, common: &Common) {
+        let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, stamped } = common;
+        let timestamps = stamped.then(Default::default);
+        let flags = tcp::TcpFlags::ACK | tcp::TcpFlags::PSH;
+        let header = PlainTcp { src_port, dst_port, seq: 0, ack: 0, flags, window: 0, timestamps };
+        self.bytes = [0; SMALL_AT];
+        let tcp_at = tcp_at(stamped);
+        let mut sum = Checksum::new();
+        header.emit_summed(&mut self.bytes[tcp_at..], &mut sum);
+        // A packet without anything, so that lengths can be added.
+        let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len: 0 };
+        let ip_at = tcp_at - PlainIpv4::LEN;
+        let packet = &mut self.bytes[ip_at..];
+        ip.emit(ttl, true, packet);
+        put_u16(packet, IP_TOTAL_LEN, 0);
+        put_u16(packet, IP_CHECKSUM, 0);
+        let mut ip_sum = Checksum::new();
+        ip_sum.add(&packet[..PlainIpv4::LEN]);
+        let mut pseudo = Checksum::new();
+        ip.add_pseudo_header(&mut pseudo);
+        sum.add_u16(pseudo.partial());
+        let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
+        link.emit(&mut self.bytes[ip_at - ethernet::LEN..]);
+        (self.ip_sum, self.pseudo_sum) = (ip_sum.partial(), pseudo.partial());
+        (self.tcp_sum, self.stamped, self.key) = (sum.partial(), stamped, Some(key));
+    }
+
+    /// Bytes of all headers.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        SMALL_AT - tcp_at(self.stamped) + PlainIpv4::LEN + ethernet::LEN
+    }
+
+    /// Writes the headers in front of the message of `len` bytes that lies in the cell at
+    /// [`SMALL_AT`], with the numbers of `header`. With `offload` the device completes the checksum.
+    #[inline(always)]
+    pub(crate) fn write(&self, cell: &mut SmallCell, len: usize, header: &PlainTcp, offload: bool) {
+        debug_assert_eq!(self.stamped, header.timestamps.is_some());
+        if self.stamped {
+            self.patch::<{ tcp_at(true) }>(cell, len, header, offload);
+        } else {
+            self.patch::<{ tcp_at(false) }>(cell, len, header, offload);
+        }
+    }
+
+    #[inline(always)]
+    fn patch<const TCP_AT: usize>(
+        &self,
+        cell: &mut SmallCell,
+        len: usize,
+        header: &PlainTcp,
+        offload: bool,
+    ) {
+        let (front, message) = cell.split_at_mut(SMALL_AT);
+        let front: &mut [u8; SMALL_AT] = front.try_into().expect("a cell is longer");
+        *front = self.bytes;
+        let tcp_len = (SMALL_AT - TCP_AT + len) as u16;
+        let total_len = tcp_len + PlainIpv4::LEN as u16;
+        let mut ip_sum = Checksum::new();
+        ip_sum.add_u16(self.ip_sum);
+        ip_sum.add_u16(total_len);
+        put_u16(front, TCP_AT - PlainIpv4::LEN + IP_TOTAL_LEN, total_len);
+        put_u16(front, TCP_AT - PlainIpv4::LEN + IP_CHECKSUM, ip_sum.finish());
+        put_u32(front, TCP_AT + tcp::field::SEQ, header.seq);
+        put_u32(front, TCP_AT + tcp::field::ACK, header.ack);
+        put_u16(front, TCP_AT + tcp::field::WINDOW, header.window);
+        let mut sum = Checksum::new();
+        sum.add_u16(tcp_len);
+        sum.add_u32(header.seq);
+        sum.add_u32(header.ack);
+        sum.add_u16(header.window);
+        if let Some(clock) = header.timestamps
+            && TCP_AT == tcp_at(true)
+        {
+            put_u32(front, TCP_AT + tcp::LEN + 4, clock.val);
+            put_u32(front, TCP_AT + tcp::LEN + 8, clock.ecr);
+            sum.add_u32(clock.val);
+            sum.add_u32(clock.ecr);
+        }
+        let field = TCP_AT + tcp::CHECKSUM_OFFSET;
+        if offload {
+            let mut pseudo = Checksum::new();
+            pseudo.add_u16(self.pseudo_sum);
+            pseudo.add_u16(tcp_len);
+            put_u16(front, field, pseudo.partial());
+        } else {
+            sum.add_u16(self.tcp_sum);
+            sum.add(&message[..len]);
+            put_u16(front, field, sum.finish());
+        }
+    }
+}
+
+/// What the headers of a socket's datagrams to one place have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DatagramCommon {
+    pub(crate) src_mac: MacAddr,
+    pub(crate) dst_mac: MacAddr,
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) dont_fragment: bool,
+}
+
+/// The headers of the small datagrams that a socket has sent last to one place.
+#[derive(Clone, Debug)]
+pub(crate) struct DatagramFront {
+    key: Option<FrontKey>,
+    to: (Ipv4Addr, u16),
+    dont_fragment: bool,
+    /// Sums of what stays the same: of the IPv4 header, of the pseudo-header, and of that and the
+    /// ports.
+    ip_sum: u16,
+    pseudo_sum: u16,
+    udp_sum: u16,
+    bytes: [u8; DatagramFront::LEN],
+}
+
+impl Default for DatagramFront {
+    fn default() -> DatagramFront {
+        let (ip_sum, pseudo_sum, udp_sum) = (0, 0, 0);
+        let (to, bytes) = ((Ipv4Addr::UNSPECIFIED, 0), [0; DatagramFront::LEN]);
+        DatagramFront { key: None, to, dont_fragment: false, ip_sum, pseudo_sum, udp_sum, bytes }
+    }
+}
+
+impl DatagramFront {
+    /// Bytes of all headers.
+    pub(crate) const LEN: usize = UDP_AT + udp::LEN;
+
+    /// The interface of the headers, if they were made for this destination.
+    #[inline(always)]
+    pub(crate) fn iface(&self, to: (Ipv4Addr, u16), dont_fragment: bool) -> Option<u16> {
+        let fit = self.to == to && self.dont_fragment == dont_fragment;
+        self.key.filter(|_| fit).map(|key| key.iface)
+    }
+
+    /// True if the headers were made for `key`.
+    #[inline(always)]
+    pub(crate) fn is_for(&self, key: &FrontKey) -> bool {
+        self.key.as_ref() == Some(key)
+    }
+
+    /// Makes the headers for `key`.
+    #[inline(never)]
+    pub(crate) fn make(&mut self, key: FrontKey, common: &DatagramCommon) {
+        let &DatagramCommon { src, dst, src_port, dst_port, ttl, tos, dont_fragment, .. } = common;
+        let ip = PlainIpv4 { src, dst, protocol: protocol::UDP, tos, payload_len: 0 };
+        let (link, packet) = self.bytes.split_at_mut(ethernet::LEN);
+        let (dst_mac, src_mac) = (common.dst_mac, common.src_mac);
+        EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 }.emit(link);
+        ip.emit(ttl, dont_fragment, packet);
+        put_u16(packet, IP_TOTAL_LEN, 0);
+        put_u16(packet, IP_CHECKSUM, 0);
+        UdpHeader { src_port, dst_port, len: 0, checksum: 0 }.emit(&mut packet[PlainIpv4::LEN..]);
+        let (mut ip_sum, mut pseudo) = (Checksum::new(), Checksum::new());
+        ip_sum.add(&packet[..PlainIpv4::LEN]);
+        ip.add_pseudo_header(&mut pseudo);
+        let mut sum = pseudo;
+        sum.add(&packet[PlainIpv4::LEN..]);
+        (self.ip_sum, self.pseudo_sum) = (ip_sum.partial(), pseudo.partial());
+        (self.udp_sum, self.key) = (sum.partial(), Some(key));
+        (self.to, self.dont_fragment) = ((dst, dst_port), dont_fragment);
+    }
+
+    /// Writes the headers to the front of a frame, behind which its payload lies already. With
+    /// `offload` the device completes the checksum.
+    ///
+    /// # Panics
+    /// If the frame is shorter than the headers.
+    #[inline(always)]
+    pub(crate) fn write(&self, frame: &mut [u8], offload: bool) {
+        let (front, payload) =
+            frame.split_first_chunk_mut::<{ DatagramFront::LEN }>().expect("room for the headers");
+        *front = self.bytes;
+        let udp_len = (udp::LEN + payload.len()) as u16;
+        let total_len = udp_len + PlainIpv4::LEN as u16;
+        let mut ip_sum = Checksum::new();
+        ip_sum.add_u16(self.ip_sum);
+        ip_sum.add_u16(total_len);
+        put_u16(front, ethernet::LEN + IP_TOTAL_LEN, total_len);
+        put_u16(front, ethernet::LEN + IP_CHECKSUM, ip_sum.finish());
+        put_u16(front, UDP_AT + 4, udp_len);
+        // In the pseudo-header, and in the header.
+        let mut sum = Checksum::new();
+        sum.add_u16(udp_len);
+        let checksum = if offload {
+            sum.add_u16(self.pseudo_sum);
+            sum.partial()
+        } else {
+            sum.add_u16(udp_len);
+            sum.add_u16(self.udp_sum);
+            sum.add(payload);
+            UdpHeader::checksum_of(&sum)
+        };
+        put_u16(front, UDP_AT + udp::CHECKSUM_OFFSET, checksum);
+    }
+}
+
+/// Where UDP's header begins in a frame.
+const UDP_AT: usize = ethernet::LEN + PlainIpv4::LEN;
+
+/// Fields of the IPv4 header.
+const IP_TOTAL_LEN: usize = 2;
+const IP_CHECKSUM: usize = 10;
+
+/// Where TCP's header begins in a cell.
+const fn tcp_at(stamped: bool) -> usize {
+    SMALL_AT - tcp::LEN - if stamped { PADDED_TIMESTAMPS_LEN } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::{TcpFlags, Timestamps};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Kept headers are those that are made anew.
+        #[test]
+        fn what_is_kept_and_changed_is_what_would_be_written(
+            (src, dst, src_port, dst_port) in any::<(u32, u32, u16, u16)>(),
+            (ttl, tos, seq, ack, window) in any::<(u8, u8, u32, u32, u16)>(),
+            clock in proptest::option::of(any::<(u32, u32)>()),
+            message in proptest::collection::vec(any::<u8>(), 1..=CELL_LEN - SMALL_AT),
+            offload: bool,
+        ) {
+            let timestamps = clock.map(|(val, ecr)| Timestamps { val, ecr });
+            let flags = TcpFlags::ACK | TcpFlags::PSH;
+            let header = PlainTcp { src_port, dst_port, seq, ack, flags, window, timestamps };
+            let (src, dst) = (src.into(), dst.into());
+            let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
+            let stamped = timestamps.is_some();
+            let common =
+                Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, stamped };
+            let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
+            let mut front = Front::default();
+            prop_assert!(!front.is_for(&key));
+            front.make(key, &common);
+            prop_assert!(front.is_for(&key));
+            let other = FrontKey { neighbors: 3, ..key };
+            prop_assert!(!front.is_for(&other));
+
+            let mut cell = [0xaa; CELL_LEN];
+            cell[SMALL_AT..SMALL_AT + message.len()].copy_from_slice(&message);
+            front.write(&mut cell, message.len(), &header, offload);
+            let written = &cell[SMALL_AT - front.len()..SMALL_AT + message.len()];
+
+            let mut anew = vec![0; front.len()];
+            let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
+            link.emit(&mut anew);
+            let at = ethernet::LEN + PlainIpv4::LEN;
+            let mut sum = Checksum::new();
+            let tcp_len = header.emit_summed(&mut anew[at..], &mut sum);
+            let payload_len = tcp_len + message.len();
+            let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len };
+            ip.emit(ttl, true, &mut anew[ethernet::LEN..]);
+            let mut pseudo = Checksum::new();
+            ip.add_pseudo_header(&mut pseudo);
+            sum.add_u16(pseudo.partial());
+            sum.add(&message);
+            let sum = if offload { pseudo.partial() } else { sum.finish() };
+            put_u16(&mut anew, at + tcp::CHECKSUM_OFFSET, sum);
+            anew.extend(&message);
+            prop_assert_eq!(written, &anew[..]);
+        }
+
+        #[test]
+        fn a_datagrams_kept_headers_are_those_that_would_be_written(
+            (src, dst, src_port, dst_port) in any::<(u32, u32, u16, u16)>(),
+            (ttl, tos, dont_fragment) in any::<(u8, u8, bool)>(),
+            payload in proptest::collection::vec(any::<u8>(), 0..=128),
+            offload: bool,
+        ) {
+            let (src, dst) = (src.into(), dst.into());
+            let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
+            let common = DatagramCommon {
+                src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, dont_fragment,
+            };
+            let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
+            let mut front = DatagramFront::default();
+            front.make(key, &common);
+            prop_assert_eq!(front.iface((dst, dst_port), dont_fragment), Some(3));
+            prop_assert_eq!(front.iface((dst, dst_port), !dont_fragment), None);
+            let mut frame = vec![0xaa; DatagramFront::LEN];
+            frame.extend(&payload);
+            front.write(&mut frame, offload);
+
+            let len = udp::LEN + payload.len();
+            let ip = PlainIpv4 { src, dst, protocol: protocol::UDP, tos, payload_len: len };
+            let mut anew = vec![0; DatagramFront::LEN];
+            let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
+            link.emit(&mut anew);
+            ip.emit(ttl, dont_fragment, &mut anew[ethernet::LEN..]);
+            let mut sum = Checksum::new();
+            ip.add_pseudo_header(&mut sum);
+            let mut header = UdpHeader { src_port, dst_port, len: len as u16, checksum: 0 };
+            header.checksum = if offload {
+                sum.partial()
+            } else {
+                header.emit(&mut anew[UDP_AT..]);
+                sum.add(&anew[UDP_AT..]);
+                sum.add(&payload);
+                UdpHeader::checksum_of(&sum)
+            };
+            header.emit(&mut anew[UDP_AT..]);
+            anew.extend(&payload);
+            prop_assert_eq!(frame, anew);
+        }
+    }
+}
