@@ -1,13 +1,15 @@
 //! The short way in does what the long way does: the same conversation, once with bursts, which
 //! take it, and once frame by frame, which do not.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use barewire_driver::device::{RxBurst, RxFrame};
 use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
+use barewire_stack::wire::arp::{ArpPacket, Operation};
+use barewire_stack::wire::ethernet::{EthernetHeader, ethertype};
 use barewire_stack::{
-    Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind, Stack,
-    StackConfig, StackCounters,
+    Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind, SocketOption,
+    Stack, StackConfig, StackCounters,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +115,8 @@ impl Talk {
         self.settle();
     }
 
-    fn streams(&mut self) {
+    /// The ends of a new connection.
+    fn connected(&mut self) -> (SocketId, SocketId) {
         let listener = self.stack(1).socket(SocketKind::Tcp, Family::V4).unwrap();
         self.stack(1).bind(listener, addr(1, 80)).unwrap();
         self.stack(1).listen(listener, 4).unwrap();
@@ -122,6 +125,11 @@ impl Talk {
         assert_eq!(opening, Err(SocketError::InProgress));
         self.settle();
         let (server, _) = self.stack(1).accept(listener).unwrap();
+        (client, server)
+    }
+
+    fn streams(&mut self) {
+        let (client, server) = self.connected();
         for len in [1, 64, 128, 129, 1448, 5000, 20_000] {
             let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
             self.send((0, client), server, &bytes);
@@ -183,4 +191,55 @@ fn both_ways_in_lead_to_the_same_conversation() {
         assert_eq!(short, long, "frame {at}");
     }
     assert_eq!(short_counters, long_counters);
+}
+
+/// What host 1 says of itself: that it has another link address now.
+fn moved(to: MacAddr) -> Vec<u8> {
+    let mut frame = vec![0; 60];
+    EthernetHeader { dst: MacAddr::BROADCAST, src: to, ethertype: ethertype::ARP }.emit(&mut frame);
+    let (ours, theirs) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    let arp = ArpPacket {
+        operation: Operation::Request,
+        sender_mac: to,
+        sender_ip: theirs,
+        target_mac: MacAddr::default(),
+        target_ip: ours,
+    };
+    arp.emit(&mut frame[EthernetHeader::LEN..]);
+    frame
+}
+
+#[test]
+fn headers_that_are_kept_follow_what_they_are_made_of() {
+    let mut talk = Talk::new(Way::Short);
+    let (client, server) = talk.connected();
+    let socket = talk.stack(0).socket(SocketKind::Udp, Family::V4).unwrap();
+    talk.stack(0).bind(socket, addr(0, 7)).unwrap();
+    let say = |talk: &mut Talk, tos: u8, ttl: u8, to: MacAddr| {
+        for id in [client, socket] {
+            talk.stack(0).set_option(id, SocketOption::Tos(tos)).unwrap();
+            talk.stack(0).set_option(id, SocketOption::Ttl(ttl)).unwrap();
+        }
+        // The first makes the headers, the second takes those that are kept.
+        for _ in 0..2 {
+            let before = talk.sent.len();
+            assert_eq!(talk.stack(0).write(client, b"a message"), Ok(9));
+            assert_eq!(talk.stack(0).send_to(socket, b"a datagram", Some(addr(1, 9))), Ok(10));
+            talk.settle();
+            let sent = talk.sent[before..].iter().filter(|(host, _)| *host == 0);
+            let is_ip = |frame: &&Vec<u8>| frame[12..14] == ethertype::IPV4.to_be_bytes();
+            let frames: Vec<_> = sent.map(|(_, frame)| frame).filter(is_ip).collect();
+            assert!(frames.len() >= 2);
+            for frame in frames {
+                assert_eq!((&frame[..6], frame[15], frame[22]), (&to.0[..], tos, ttl));
+            }
+        }
+    };
+    say(&mut talk, 0, 64, MacAddr::local(2));
+    say(&mut talk, 0x48, 64, MacAddr::local(2));
+    say(&mut talk, 0x48, 9, MacAddr::local(2));
+    let mut read = [0; 100];
+    assert_eq!(talk.stack(1).read(server, &mut read), Ok(6 * 9));
+    talk.deliver(0, &moved(MacAddr::local(77)));
+    say(&mut talk, 0, 64, MacAddr::local(77));
 }

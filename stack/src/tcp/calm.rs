@@ -128,7 +128,8 @@ impl Tcb {
             self.take_other_ack(now, ack, *h);
         }
         if self.snd.wl1.before_eq(seq) {
-            // It was sent after the last window was: one that acknowledges less has no place here.
+            // Newer than the last window, as `update_window` has it: what comes next in sequence
+            // acknowledges no less than that did.
             self.set_window(seq, ack, self.snd.scale.bytes(h.window));
         } else {
             self.update_window(seq, ack, h.window);

@@ -1,11 +1,11 @@
-//! The short ways through a connection.
+//! The short ways through a connection that is not [calm](super::calm), or is about to end.
 //!
-//! In: text in sequence and ACKs of data in flight, with nothing else going on. Out: a small message
-//! that may leave whole, or an ACK alone. Most segments of a conversation are one of these. Their
-//! headers stay in registers ([`PlainTcp`]), and the payload of a small message is lent instead of
-//! being counted as slices, for it is copied behind the headers anyway. Whatever else may arrive is
-//! [`Tcb::handle_segment`]'s, and whatever else may have to be sent is left to
-//! [`Tcb::poll_transmit`], which is to be asked when [`Tcb::poll_expected`] says `None`.
+//! In: the ACK of one transmission, the ACK that ends a handshake, and FINs and their ACKs. Out: a
+//! small message that may leave whole, or an ACK alone. Their headers stay in registers
+//! ([`PlainTcp`]), and the payload of a small message is lent instead of being counted as slices, for
+//! it is copied behind the headers anyway. Whatever else may arrive is [`Tcb::handle_segment`]'s, and
+//! whatever else may have to be sent is left to [`Tcb::poll_transmit`], which is to be asked when
+//! [`Tcb::poll_expected`] says `None`.
 
 use super::delivery::SentAt;
 use super::input::Step;
