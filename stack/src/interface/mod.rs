@@ -253,6 +253,12 @@ impl Egress {
         Some(IfaceId(at as u16))
     }
 
+    /// The address that a socket is bound to, if packets may come from it: a socket that is bound to a
+    /// broadcast address only receives by it (RFC 1122 §3.2.1.3).
+    pub(crate) fn source_bound(&self, addr: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        addr.filter(|&addr| self.owner_of(addr).is_some())
+    }
+
     /// The first step towards `dst`.
     pub(crate) fn route(&self, dst: Ipv4Addr) -> Option<Hop> {
         if let Some(iface) = self.owner_of(dst) {

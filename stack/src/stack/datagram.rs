@@ -225,10 +225,11 @@ impl Stack {
             Hop::Local { .. } => Some(dst),
             Hop::Link { .. } | Hop::Broadcast { .. } => self.egress.source_for(hop),
         };
-        let socket = self.datagram_socket(id)?;
-        let bound = socket.bound.as_ref().ok_or(SocketError::InvalidInput)?;
+        let bound = self.datagram_socket(id)?.bound.as_ref().ok_or(SocketError::InvalidInput)?;
         let (addr, port) = (bound.addr, bound.lease.port());
-        let src = addr.or(source).ok_or(SocketError::AddrNotAvailable)?;
+        let own = self.egress.source_bound(addr);
+        let socket = self.datagram_socket(id)?;
+        let src = own.or(source).ok_or(SocketError::AddrNotAvailable)?;
         let mut datagram = match socket.kind {
             SocketKind::Ping => {
                 let message = Icmpv4Message::EchoRequest { id: port, seq: socket.next_seq };

@@ -229,7 +229,7 @@ impl Stack {
         }
         let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
         let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
-        let own = bound.and_then(|(addr, _)| addr);
+        let own = self.egress.source_bound(bound.and_then(|(addr, _)| addr));
         // The unspecified address is this host, as in Linux: the address that the socket is bound
         // to, or else that of the loopback interface, which this host does not have.
         let remote = own.filter(|_| remote.is_unspecified()).unwrap_or(remote);

@@ -66,7 +66,7 @@ impl Stack {
             return false;
         };
         let path = UdpPath {
-            src: bound.addr.unwrap_or(way.source),
+            src: self.egress.source_bound(bound.addr).unwrap_or(way.source),
             src_port: bound.lease.port(),
             dst,
             dst_port,

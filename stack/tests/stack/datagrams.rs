@@ -155,6 +155,28 @@ fn broadcasts_must_be_allowed_and_reach_the_others() {
     assert_eq!(pair.client().counters().icmp_received, 0);
 }
 
+/// RFC 1122 §3.2.1.3: a broadcast address is nobody's as a source. Who is bound to one hears what is
+/// sent to it, and speaks as the host.
+#[test]
+fn who_is_bound_to_a_broadcast_address_sends_from_the_hosts_own() {
+    let mut pair = Pair::new();
+    let to = udp(pair.server(), 53);
+    for (at, len) in [(Ipv4Addr::new(10, 0, 0, 255), 1), (Ipv4Addr::BROADCAST, 1_000)] {
+        let from = pair.client().socket(SocketKind::Udp, Family::V4).unwrap();
+        pair.client().bind(from, SocketAddr::from((at, 1000))).unwrap();
+        // The second small one leaves with the headers that were kept of the first.
+        for _ in 0..2 {
+            let sent = pair.client().send_to(from, &pattern(len), Some(Pair::server_addr(53)));
+            assert_eq!(sent, Ok(len));
+            pair.settle();
+            let got = pair.server().recv_from(to, &mut [0; 1_000]).map(|got| got.from);
+            assert_eq!(got, Ok(Pair::client_addr(1000)), "bound to {at}");
+        }
+        pair.client().close(from).unwrap();
+    }
+    assert_eq!(pair.server().counters().ip_bad_source, 0);
+}
+
 #[test]
 fn a_host_answers_pings_with_what_they_carried() {
     let mut pair = Pair::new();

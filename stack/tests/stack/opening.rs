@@ -48,6 +48,19 @@ fn only_own_addresses_can_be_bound() {
     stack.bind(socket, Pair::server_addr(80)).unwrap();
 }
 
+/// RFC 1122 §3.2.1.3: a broadcast address is nobody's as a source.
+#[test]
+fn who_is_bound_to_a_broadcast_address_connects_from_the_hosts_own() {
+    let mut pair = Pair::new();
+    pair.listen(80, 1);
+    let stack = pair.client();
+    let socket = tcp(stack);
+    stack.bind(socket, ([10, 0, 0, 255], 700).into()).unwrap();
+    assert_eq!(stack.connect(socket, Pair::server_addr(80)), Err(SocketError::InProgress));
+    pair.run_until(|p| p.client().readiness(socket).unwrap().contains(Readiness::WRITABLE));
+    assert_eq!(pair.client().local_addr(socket), Ok(Pair::client_addr(700)));
+}
+
 #[test]
 fn the_socket_limit_answers_with_an_error_and_a_close_makes_room() {
     let mut config = PairConfig::default();
