@@ -282,6 +282,11 @@ impl NicModel {
         self.signal(vectors);
     }
 
+    /// A physical function out of its mind: V2PMAILBOX and the first words of the buffer are these now.
+    pub fn scribble_mail(&self, register: u32, words: [u32; 3]) {
+        self.state().scribble_mail(register, words);
+    }
+
     /// The value of a register, without side effects.
     pub fn peek(&self, offset: u32) -> u32 {
         self.state().file.get(offset)
