@@ -153,7 +153,7 @@ fn described(system: &System, card: &PciFunction) -> Vec<String> {
     say(
         "supported",
         match known.map(|known| (known.driver, known.tested, known.reason)) {
-            Some((Some(driver), true, _)) => format!("by {driver}, tested"),
+            Some((Some(driver), true, _)) => format!("by {driver}, tested in emulation"),
             Some((Some(driver), false, _)) => format!("by {driver}, untested"),
             Some((None, _, Some(why))) => format!("no: {why}"),
             Some((None, _, None)) | None => "no".into(),
