@@ -171,11 +171,21 @@ fn has_unit(system: &System) -> bool {
 }
 
 fn module(system: &System) -> Row {
-    let loaded = system.pci().join("drivers").join(VFIO_DRIVER).exists();
-    match loaded {
-        true => Row::pass("kernel driver vfio-pci", "loaded"),
-        false => Row::fail("kernel driver vfio-pci", "not loaded", "sudo modprobe vfio-pci"),
+    let check = "kernel driver vfio-pci";
+    if system.pci().join("drivers").join(VFIO_DRIVER).exists() {
+        return Row::pass(check, "loaded");
     }
+    let release = text(&system.proc.join("sys/kernel/osrelease")).unwrap_or_default();
+    let modules = system.modules.join(&release).join("kernel/drivers/vfio/pci");
+    if names(&modules).iter().any(|module| module.starts_with("vfio-pci.ko")) {
+        return Row::fail(check, "not loaded", "sudo modprobe vfio-pci");
+    }
+    Row::fail(
+        check,
+        format!("not loaded, and there is no such module for this kernel ({release})"),
+        "boot a kernel that has it (CONFIG_VFIO_PCI), such as Debian's linux-image-amd64; in a \
+         container, outside of it: sudo modprobe vfio-pci",
+    )
 }
 
 fn interface(system: &System) -> Row {

@@ -63,6 +63,20 @@ fn a_bare_machine_is_told_each_thing_that_it_lacks_with_its_remedy() {
 }
 
 #[test]
+fn a_module_is_loaded_where_there_is_one_and_looked_for_elsewhere_where_there_is_none() {
+    let tree = Tree::new("doctor-module");
+    tree.file("proc/sys/kernel/osrelease", "6.1.0-9-cloud\n");
+    let check = "kernel driver vfio-pci";
+    let detail = "no such module for this kernel (6.1.0-9-cloud)";
+    assert_row(&tree, check, Status::Fail, detail, "CONFIG_VFIO_PCI");
+    tree.file("lib/modules/5.10.0-1/kernel/drivers/vfio/pci/vfio-pci.ko", "");
+    assert_row(&tree, check, Status::Fail, detail, "CONFIG_VFIO_PCI");
+    tree.file("lib/modules/6.1.0-9-cloud/kernel/drivers/vfio/pci/vfio-pci.ko.xz", "");
+    assert_eq!(row(&tree, check).detail, "not loaded");
+    assert_eq!(row(&tree, check).fix.as_deref(), Some("sudo modprobe vfio-pci"));
+}
+
+#[test]
 fn a_card_without_a_driver_here_is_named() {
     let tree = Tree::new("doctor-unknown");
     tree.card(ADDRESS, 0x10ec, 0x8168).driver("r8169");

@@ -16,7 +16,7 @@ pub struct Support {
     pub name: &'static str,
     /// The driver here that fits it; `None` for cards that are known and not driven yet.
     pub driver: Option<&'static str>,
-    /// True once the driver has run on this very device, or on an emulation of it.
+    /// True once the driver has run on an emulation of this very device; on a physical one none has.
     pub tested: bool,
     /// Why no driver here fits it, where there is more to say than that none has been written.
     pub reason: Option<&'static str>,

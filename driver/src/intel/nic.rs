@@ -297,12 +297,12 @@ impl<F: Family> Core<F> {
         Ok(())
     }
 
-    /// Turns a queue off. A device that does not stop is cut off from all memory: whatever happens,
-    /// it does no DMA for this queue when this returns.
-    pub(crate) fn stop_queue(&self, queue: u16) -> Quiet {
+    /// Turns a queue off. A device that does not stop is cut off from all memory. `None` for one
+    /// that the kernel would not cut off either: then it may still do DMA for the queue.
+    pub(crate) fn stop_queue(&self, queue: u16) -> Option<Quiet> {
         let mut state = self.lock();
         if !std::mem::take(&mut state.running[usize::from(queue)]) {
-            return Quiet(());
+            return Some(Quiet(()));
         }
         let last = !state.running.contains(&true);
         if !last {
@@ -310,29 +310,28 @@ impl<F: Family> Core<F> {
         }
         match self.family.stop_queue(queue, last) {
             // A device that is gone does nothing any more.
-            Ok(()) | Err(BusError::Gone) => {}
+            Ok(()) | Err(BusError::Gone) => Some(Quiet(())),
             Err(_) => self.cut_off(),
         }
-        Quiet(())
     }
 
-    /// Keeps the device from all memory, for good.
-    fn cut_off(&self) {
+    /// Keeps the device from all memory, for good, if the kernel lets us.
+    fn cut_off(&self) -> Option<Quiet> {
         self.broken.store(true, Ordering::Relaxed);
-        if self.hw().function().set_bus_master(false).is_err() {
-            // The last resort takes the configuration with it, and so DMA.
-            let _ = self.hw().function().reset();
-        }
+        let function = self.hw().function();
+        // The last resort takes the configuration with it, and so DMA.
+        let cut = function.set_bus_master(false).or_else(|_| function.reset());
+        (cut.is_ok() || function.is_gone()).then_some(Quiet(()))
     }
 
-    /// Makes sure that a queue is off which the device has lost; it stays one that is to run.
-    pub(crate) fn halt_queue(&self, queue: u16) -> Quiet {
+    /// Makes sure that a queue is off which the device has lost; it stays one that is to run. `None`
+    /// as in [`Core::stop_queue`].
+    pub(crate) fn halt_queue(&self, queue: u16) -> Option<Quiet> {
         let _state = self.lock();
         match self.family.stop_queue(queue, false) {
-            Ok(()) | Err(BusError::Gone) => {}
+            Ok(()) | Err(BusError::Gone) => Some(Quiet(())),
             Err(_) => self.cut_off(),
         }
-        Quiet(())
     }
 
     /// Turns a queue on again that was halted.

@@ -220,7 +220,11 @@ impl<F: Family> NicQueue<F> {
             return;
         }
         if let Some(mut running) = self.running.take() {
-            let quiet = self.core.halt_queue(self.queue);
+            let Some(quiet) = self.core.halt_queue(self.queue) else {
+                // The core is broken now, which the next look tells.
+                self.running = Some(running);
+                return;
+            };
             self.counters.device_losses += 1;
             self.counters.tx_lost += running.tx.pending() as u64;
             running.rx.abandon(&quiet);
@@ -398,7 +402,11 @@ impl<F: Family> Queue for NicQueue<F> {
         self.stopped = true;
         self.disarm();
         let Some(mut running) = self.running.take().or_else(|| self.halted.take()) else { return };
-        let quiet = self.core.stop_queue(self.queue);
+        let Some(quiet) = self.core.stop_queue(self.queue) else {
+            // What a device may go on writing to stays as it is: slots, rings and their mappings.
+            std::mem::forget(running);
+            return;
+        };
         running.rx.abandon(&quiet);
         running.tx.abandon(&quiet);
     }

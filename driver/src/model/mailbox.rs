@@ -139,6 +139,13 @@ impl State {
         self.say()
     }
 
+    pub(super) fn scribble_mail(&mut self, register: u32, words: [u32; 3]) {
+        self.mail.register = register;
+        for (offset, word) in (vf::VMBMEM..).step_by(4).zip(words) {
+            self.file.set(offset, word);
+        }
+    }
+
     /// Tells the virtual function that there is a message (82576 §8.14.5: its cause of its own).
     fn say(&mut self) -> u32 {
         self.mail.register |= PFSTS;

@@ -65,6 +65,8 @@ pub struct Faults {
     pub queues_never_start: bool,
     /// Queues do not turn off, and go on receiving.
     pub queues_never_stop: bool,
+    /// The kernel neither takes the bus from the device nor resets it.
+    pub bus_is_stuck: bool,
     /// The PHY does not answer.
     pub phy_is_silent: bool,
     /// The firmware has the PHY, and does not let go of it.
@@ -282,6 +284,11 @@ impl NicModel {
         self.signal(vectors);
     }
 
+    /// A physical function out of its mind: V2PMAILBOX and the first words of the buffer are these.
+    pub fn scribble_mail(&self, register: u32, words: [u32; 3]) {
+        self.state().scribble_mail(register, words);
+    }
+
     /// The value of a register, without side effects.
     pub fn peek(&self, offset: u32) -> u32 {
         self.state().file.get(offset)
@@ -364,12 +371,16 @@ impl Function for NicModel {
     }
 
     fn set_bus_master(&self, on: bool) -> Result<(), BusError> {
-        self.state().bus_master = on;
+        let mut state = self.state();
+        state.check_bus()?;
+        state.bus_master = on;
         Ok(())
     }
 
     fn reset(&self) -> Result<(), BusError> {
-        self.state().power_on();
+        let mut state = self.state();
+        state.check_bus()?;
+        state.power_on();
         Ok(())
     }
 
@@ -388,6 +399,13 @@ impl Function for NicModel {
 }
 
 impl State {
+    fn check_bus(&self) -> Result<(), BusError> {
+        match self.faults.bus_is_stuck {
+            true => Err(BusError::Unsupported("the bus is stuck".into())),
+            false => Ok(()),
+        }
+    }
+
     /// Registers after a reset (§4.3): the EEPROM's address, an idle PHY, everything off.
     fn power_on(&mut self) {
         self.file = File::new(self.kind);

@@ -20,6 +20,8 @@ pub struct System {
     pub dev: PathBuf,
     /// State that a reboot forgets, in `/run/barewire`.
     pub run: PathBuf,
+    /// The kernels' modules, in `/lib/modules`.
+    pub modules: PathBuf,
     /// The IPv4 addresses of an interface.
     pub addresses: fn(&str) -> Vec<Ipv4Addr>,
     /// True if this process may open a file for reading and writing.
@@ -41,6 +43,7 @@ impl System {
             proc: root.join("proc"),
             dev: root.join("dev"),
             run: root.join("run/barewire"),
+            modules: root.join("lib/modules"),
             addresses: |interface| {
                 let found = sys::interface_addresses(interface).unwrap_or_default();
                 found.into_iter().map(|(address, _)| address).collect()

@@ -115,9 +115,10 @@ impl Mailbox {
                 return Ok(value);
             }
         }
+        // What is said and changes nothing does not keep time from passing.
         self.step = match self.exchange(hw, now)? {
-            Some(next) => next,
-            None => self.bide(hw, now),
+            Some(next) if next != self.step => next,
+            Some(_) | None => self.bide(hw, now),
         };
         Ok(value)
     }
@@ -235,6 +236,9 @@ impl Mailbox {
                 let [a, b, c, d] = words[1].to_le_bytes();
                 let [e, f, ..] = words[2].to_le_bytes();
                 let address = MacAddr([a, b, c, d, e, f]);
+                if address == MacAddr::default() || address.is_group() {
+                    return self.refuse(Refusal::NobodysAddress(address), now);
+                }
                 if *self.address.get_or_insert(address) != address {
                     return self.refuse(Refusal::OtherAddress(address), now);
                 }
@@ -262,6 +266,8 @@ impl Mailbox {
 pub(super) enum Refusal {
     /// It has no address for the function; the word that it answered with.
     NoAddress(u32),
+    /// It gives an address that no station can have.
+    NobodysAddress(MacAddr),
     /// It gives another address than before, by which nobody knows us.
     OtherAddress(MacAddr),
     /// Frames longer than 1,518 bytes.
@@ -272,7 +278,7 @@ impl Refusal {
     /// True if asking again may help: the physical function's owner may be setting it up.
     pub(super) fn may_pass(self) -> bool {
         match self {
-            Refusal::NoAddress(_) => true,
+            Refusal::NoAddress(_) | Refusal::NobodysAddress(_) => true,
             Refusal::OtherAddress(_) | Refusal::LongFrames => false,
         }
     }
@@ -283,6 +289,10 @@ impl Refusal {
             Refusal::NoAddress(word) => format!(
                 "the physical function of {address} refused the reset ({word:#010x}): it gives its \
                  virtual functions no address; `ip link set DEV vf N mac …` does"
+            ),
+            Refusal::NobodysAddress(mac) => format!(
+                "the physical function of {address} has given it {mac}, which is no station's \
+                 address; `ip link set DEV vf N mac …` gives it one"
             ),
             Refusal::OtherAddress(mac) => {
                 format!("the physical function of {address} has given it another address, {mac}")

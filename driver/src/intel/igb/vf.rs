@@ -57,7 +57,9 @@ impl Igb {
                     most: PLAIN_MTU,
                     why: "it is a virtual function, whose physical function refuses longer frames",
                 },
-                Refusal::NoAddress(_) | Refusal::OtherAddress(_) => device_error(refusal.error(hw)),
+                Refusal::NoAddress(_) | Refusal::NobodysAddress(_) | Refusal::OtherAddress(_) => {
+                    device_error(refusal.error(hw))
+                }
             })?;
             if let (true, Some(address)) = (mailbox.is_up(), mailbox.address()) {
                 break address;

@@ -176,6 +176,21 @@ fn a_queue_that_does_not_stop_is_cut_off_from_memory() {
     rig.end();
 }
 
+#[test]
+fn what_a_device_may_still_write_to_is_nobody_elses_again() {
+    let mut rig = Rig::new(Kind::I82576, small(1));
+    let posted = rig.pools[0].audit().posted;
+    rig.model.set_faults(|faults| {
+        (faults.queues_never_stop, faults.bus_is_stuck) = (true, true);
+    });
+    rig.queues[0].stop();
+    let audit = rig.pools[0].audit();
+    assert!(posted > 0 && audit.posted == posted && audit.balanced(), "{audit:?}");
+    let regions = rig.model.mapped_regions();
+    drop((rig.queues, rig.nic));
+    assert_eq!((rig.model.mapped_regions(), regions), (2, 2), "rings and packets stay mapped");
+}
+
 fn the_model_sees_dma_to_memory_that_is_not_the_devices(kind: Kind) {
     use crate::bus::Function;
     let rig = Rig::new(kind, small(1));

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::device::{Arm, DeviceError, LinkState, QueueError};
+use crate::device::{Arm, DeviceError, LinkState, MacAddr, QueueError};
 use crate::model::{Mail, RxFault};
 use crate::sys;
 
@@ -229,6 +231,68 @@ fn a_physical_function_that_is_busy_for_long_is_asked_again() {
     rig.model.set_mail(|mail| mail.silent = false);
     turn_until(&mut rig, UP);
     rig.end();
+}
+
+#[test]
+fn a_physical_function_that_says_everything_but_the_answer_is_asked_again() {
+    let mut rig = Rig::new(KIND, small(1));
+    rig.model.set_mail(|mail| mail.silent = true);
+    rig.model.begin_physical_reset();
+    rig.model.end_physical_reset();
+    turn_until(&mut rig, DOWN);
+    let (resets, start) = (rig.model.resets(), Instant::now());
+    while rig.model.resets() < resets + 2 {
+        assert!(start.elapsed() < Duration::from_secs(5), "it was waited for without end");
+        rig.model.greet(true);
+        turn(&mut rig);
+    }
+    rig.model.set_mail(|mail| mail.silent = false);
+    turn_until(&mut rig, UP);
+    rig.end();
+}
+
+#[test]
+fn an_address_that_nobody_can_have_is_not_taken() {
+    for given in [MacAddr::default(), MacAddr::BROADCAST, MacAddr([1, 0, 0x5e, 0, 0, 1])] {
+        let model = NicModel::new(KIND, given).unwrap();
+        let error = open(Arc::new(model), small(1)).unwrap_err().to_string();
+        assert!(error.contains(&given.to_string()) && error.contains("ip link set"), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn nothing_that_a_physical_function_says_costs_a_slot(
+        said in proptest::collection::vec(
+            (
+                any::<u32>(),
+                // Half of it looks like an answer.
+                prop_oneof![any::<u32>(), (0..8u32, 0..16u32).prop_map(|(n, top)| n | top << 28)],
+                any::<[u32; 2]>(),
+            ),
+            1..40,
+        )
+    ) {
+        let mut rig = Rig::new(KIND, small(1));
+        for (register, word, [second, third]) in said {
+            rig.model.scribble_mail(register, [word, second, third]);
+            rig.push(&[&tcp(1, b"on its way")], TxFrame::default());
+            // The device may be given up; it is not to be believed.
+            let _ = rig.queues[0].tx_burst(&mut rig.tx);
+            let _ = rig.queues[0].rx_burst(&mut rig.burst, 8);
+            let _ = (rig.queues[0].arm(), rig.nic.poll_link());
+            rig.queues[0].disarm();
+            rig.tx.clear();
+            rig.burst.clear();
+            prop_assert_eq!(rig.nic.mac(), MAC);
+            prop_assert!(rig.pools[0].audit().balanced());
+        }
+        rig.queues[0].stop();
+        prop_assert!(rig.pools[0].audit().all_free());
+        drop((rig.queues, rig.nic));
+        prop_assert_eq!(rig.model.mapped_regions(), 0);
+    }
 }
 
 #[test]

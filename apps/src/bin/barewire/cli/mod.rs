@@ -54,6 +54,7 @@ pub(crate) enum NicCommand {
     /// Take a card from its kernel driver, so that `--device pci:ADDRESS` can drive it.
     Bind {
         /// Where it is, such as 0000:01:00.0.
+        #[arg(value_parser = named::<PciAddress>)]
         address: PciAddress,
         /// Take it even if this machine's own addresses or default route are on it.
         #[arg(long)]
@@ -62,12 +63,14 @@ pub(crate) enum NicCommand {
     /// Give a card back to the kernel driver that it came from.
     Unbind {
         /// Where it is, such as 0000:01:00.0.
+        #[arg(value_parser = named::<PciAddress>)]
         address: PciAddress,
     },
     /// Tell everything that is known of a card. One that is bound and idle is opened for a moment
     /// to read its address, its link, and what the settings given have made of it.
     Info {
         /// Where it is, such as 0000:01:00.0, with settings behind it if need be.
+        #[arg(value_parser = named::<PciSpec>)]
         card: PciSpec,
     },
     /// List what can be set behind a card's address, as in `--device pci:0000:01:00.0,vlan=5`.
@@ -76,6 +79,7 @@ pub(crate) enum NicCommand {
     /// card itself and of a queue over a short time in which it receives.
     Stats {
         /// Where it is, such as 0000:01:00.0, with settings behind it if need be.
+        #[arg(value_parser = named::<PciSpec>)]
         card: PciSpec,
         /// For how long it receives.
         #[arg(long, default_value_t = Seconds(1.0))]
@@ -84,12 +88,18 @@ pub(crate) enum NicCommand {
     /// Test a card that is bound and idle: fires every interrupt vector and waits for it.
     Test {
         /// Where it is, such as 0000:01:00.0.
+        #[arg(value_parser = named::<PciAddress>)]
         address: PciAddress,
         /// Instead of that, make the card read one frame from where nothing is mapped: the IOMMU
         /// has to stop it, and the kernel to log it.
         #[arg(long)]
         unmapped_dma: bool,
     },
+}
+
+/// A card as `barewire devices` and `--device` name it, or without the `pci:`.
+fn named<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.strip_prefix("pci:").unwrap_or(text).parse()
 }
 
 /// Which device to take, and who to be on its network.
@@ -319,6 +329,25 @@ mod tests {
     #[test]
     fn the_definition_of_the_arguments_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_card_is_named_with_its_kind_or_without() {
+        for name in ["pci:01:00.0", "01:00.0"] {
+            let line = format!("barewire nic bind {name}");
+            let Ok(Command::Nic(NicCommand::Bind { address, .. })) = parse(&line) else {
+                panic!("{line}")
+            };
+            assert_eq!(address.to_string(), "0000:01:00.0");
+            let line = format!("barewire nic info {name},vlan=5");
+            let Ok(Command::Nic(NicCommand::Info { card })) = parse(&line) else {
+                panic!("{line}")
+            };
+            assert_eq!(card.to_string(), "0000:01:00.0,vlan=5");
+        }
+        for other in ["pci:pci:01:00.0", "pci:", "tap:bw0"] {
+            assert!(parse(&format!("barewire nic bind {other}")).is_err(), "{other}");
+        }
     }
 
     #[test]

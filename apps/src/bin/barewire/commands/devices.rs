@@ -82,7 +82,10 @@ fn card_row(card: &PciFunction) -> Row {
         Some(driver) => format!("not bound ({driver} has it)"),
         None => "not bound".into(),
     };
-    let tested = if known.is_some_and(|known| known.tested) { "tested" } else { "untested" };
+    let tested = match known.is_some_and(|known| known.tested) {
+        true => "tested in emulation",
+        false => "untested",
+    };
     let group = match card.group {
         Some(_) if card.noiommu => "no IOMMU".into(),
         Some(group) => format!("IOMMU group {group}"),
@@ -187,6 +190,15 @@ mod tests {
         symlink("../../../../kernel/iommu_groups/12", card.join("iommu_group")).unwrap();
         let note = cards(&System::below(&sys.0)).remove(0).note;
         assert!(note.ends_with(": not supported, bound, untested, IOMMU group 12"), "{note}");
+        fs::write(card.join("vendor"), "0x8086\n").unwrap();
+        for (id, said) in [
+            ("0x10c9", "82576 8086:10c9, eth0: supported (igb), bound, tested in emulation, IOMMU"),
+            ("0x1533", "I210 copper 8086:1533, eth0: supported (igb), bound, untested, IOMMU"),
+        ] {
+            fs::write(card.join("device"), id).unwrap();
+            let note = cards(&System::below(&sys.0)).remove(0).note;
+            assert!(note.starts_with(said), "{note}");
+        }
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use barewire_driver::pci::{self, Bound, Config, PciAddress, PciFunction, System};
 use barewire_driver::settings::SETTINGS;
-use barewire_driver::{PciSpec, drivers};
+use barewire_driver::{NicSettings, PciSpec, drivers};
 
 use super::{nic_device, stats};
 use crate::cli::NicCommand;
-use crate::output;
+use crate::output::{self, Advice};
 
 pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
     let system = System::default();
@@ -31,6 +31,8 @@ pub(crate) fn run(command: NicCommand) -> anyhow::Result<ExitCode> {
             lines.extend(config_lines(&system, spec.address));
             if card.is_bound() && drivers::support((card.vendor, card.device)).is_some() {
                 lines.extend(nic_device::info_lines(&spec)?);
+            } else {
+                refuse_settings(&card, &spec)?;
             }
             lines
         }
@@ -68,6 +70,7 @@ fn stats(
         }
         return Ok(ExitCode::SUCCESS);
     }
+    refuse_settings(card, spec)?;
     for interface in &card.interfaces {
         let dir = system.sys.join("class/net").join(&interface.name).join("statistics");
         for (name, value) in kernel_counters(&dir) {
@@ -75,6 +78,22 @@ fn stats(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses settings for a card that is not opened: they would be without effect.
+fn refuse_settings(card: &PciFunction, spec: &PciSpec) -> anyhow::Result<()> {
+    if spec.settings == NicSettings::default() {
+        return Ok(());
+    }
+    let address = card.address;
+    Err(match (card.is_bound(), &card.driver) {
+        (true, _) => anyhow::anyhow!("{address} cannot be set: no driver of barewire fits it"),
+        (false, driver) => Advice::new(
+            format!("{address} cannot be set: {} has it", driver.as_deref().unwrap_or("no driver")),
+            format!("sudo barewire nic bind {address}"),
+        )
+        .into(),
+    })
 }
 
 /// The kernel's counters of an interface, by name.
@@ -134,7 +153,7 @@ fn described(system: &System, card: &PciFunction) -> Vec<String> {
     say(
         "supported",
         match known.map(|known| (known.driver, known.tested, known.reason)) {
-            Some((Some(driver), true, _)) => format!("by {driver}, tested"),
+            Some((Some(driver), true, _)) => format!("by {driver}, tested in emulation"),
             Some((Some(driver), false, _)) => format!("by {driver}, untested"),
             Some((None, _, Some(why))) => format!("no: {why}"),
             Some((None, _, None)) | None => "no".into(),
@@ -241,6 +260,17 @@ mod tests {
         assert!(lines[5].starts_with("in use       eth0 carries"), "{lines:?}");
         let unknown = config_lines(&system, "01:00.0".parse().unwrap());
         assert!(unknown[0].contains("run it as root"), "{unknown:?}");
+    }
+
+    #[test]
+    fn settings_that_would_be_without_effect_are_refused() {
+        let spec = |text: &str| text.parse::<PciSpec>().unwrap();
+        assert!(refuse_settings(&card(), &spec("01:00.0")).is_ok());
+        let error = refuse_settings(&card(), &spec("01:00.0,vlan=5")).unwrap_err();
+        assert!(error.to_string().contains("cannot be set: r8169 has it"), "{error}");
+        let bound = PciFunction { driver: Some("vfio-pci".into()), ..card() };
+        let error = refuse_settings(&bound, &spec("01:00.0,promisc")).unwrap_err();
+        assert!(error.to_string().contains("no driver of barewire fits"), "{error}");
     }
 
     #[test]
