@@ -12,12 +12,14 @@
 //! atomics, and the tests in `model` try every order of its steps.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 #[cfg(not(loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(loom))]
+use std::time::Duration;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
