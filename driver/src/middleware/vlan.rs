@@ -10,15 +10,14 @@
 //! tag: they belong to another network, and are dropped here.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::Wrapper;
 use crate::device::{
-    Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
-    QueueError, QueueId, QueueSeed, RxBurst, TxBurst,
+    Arm, Capabilities, Device, DeviceError, Features, Queue, QueueCounters, QueueError, QueueId,
+    QueueSeed, RxBurst, TxBurst,
 };
 use crate::mem::Pool;
-use crate::rss::Steering;
 use crate::settings::VlanId;
 
 /// Bits of a tag that number the VLAN; the others are priority and drop eligibility (IEEE 802.1Q
@@ -131,44 +130,16 @@ impl VlanDevice {
     }
 }
 
-impl Device for VlanDevice {
-    fn name(&self) -> String {
-        self.inner.name()
+impl Wrapper for VlanDevice {
+    fn inner(&self) -> &dyn Device {
+        &*self.inner
     }
 
-    fn mac(&self) -> MacAddr {
-        self.inner.mac()
+    fn offered(&self, inner: Capabilities) -> Capabilities {
+        hidden(inner)
     }
 
-    fn capabilities(&self) -> Capabilities {
-        hidden(self.inner.capabilities())
-    }
-
-    fn queues(&self) -> u16 {
-        self.inner.queues()
-    }
-
-    fn link(&self) -> LinkState {
-        self.inner.link()
-    }
-
-    fn poll_link(&self) -> Option<LinkState> {
-        self.inner.poll_link()
-    }
-
-    fn statistics(&self) -> Vec<(&'static str, u64)> {
-        self.inner.statistics()
-    }
-
-    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
-        self.inner.flow_queue(remote, local)
-    }
-
-    fn steering(&self) -> Option<Steering> {
-        self.inner.steering()
-    }
-
-    fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
+    fn wrapped(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
         Ok(Box::new(TaggedSeed { inner: self.inner.queue(id)?, vlan: self.vlan }))
     }
 }

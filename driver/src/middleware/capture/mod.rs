@@ -20,17 +20,16 @@ use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::Wrapper;
 use crate::device::{
-    Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
-    QueueError, QueueId, QueueSeed, RxBurst, TxBurst,
+    Arm, Capabilities, Device, DeviceError, Features, Queue, QueueCounters, QueueError, QueueId,
+    QueueSeed, RxBurst, TxBurst,
 };
 use crate::mem::{PacketSlice, Pool};
-use crate::rss::Steering;
 use crate::sys::Clock;
 use pcapng::{Direction, Packet};
 
@@ -304,44 +303,12 @@ impl CapturedDevice {
     }
 }
 
-impl Device for CapturedDevice {
-    fn name(&self) -> String {
-        self.inner.name()
+impl Wrapper for CapturedDevice {
+    fn inner(&self) -> &dyn Device {
+        &*self.inner
     }
 
-    fn mac(&self) -> MacAddr {
-        self.inner.mac()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn queues(&self) -> u16 {
-        self.inner.queues()
-    }
-
-    fn link(&self) -> LinkState {
-        self.inner.link()
-    }
-
-    fn poll_link(&self) -> Option<LinkState> {
-        self.inner.poll_link()
-    }
-
-    fn statistics(&self) -> Vec<(&'static str, u64)> {
-        self.inner.statistics()
-    }
-
-    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
-        self.inner.flow_queue(remote, local)
-    }
-
-    fn steering(&self) -> Option<Steering> {
-        self.inner.steering()
-    }
-
-    fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
+    fn wrapped(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
         let name = match self.inner.queues() {
             1 => self.inner.name(),
             _ => format!("{} queue {}", self.inner.name(), id.0),

@@ -17,7 +17,6 @@ mod lane;
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use config::{
@@ -26,12 +25,12 @@ pub use config::{
 };
 pub use lane::{LaneCounters, LaneFigures};
 
+use super::Wrapper;
 use crate::device::{
-    Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Queue, QueueCounters,
-    QueueError, QueueId, QueueSeed, RxBurst, RxFrame, TxBurst, TxFrame,
+    Arm, Capabilities, Device, DeviceError, Features, Queue, QueueCounters, QueueError, QueueId,
+    QueueSeed, RxBurst, RxFrame, TxBurst, TxFrame,
 };
 use crate::mem::Pool;
-use crate::rss::Steering;
 use crate::sys::Clock;
 use lane::{Frame, Lane};
 
@@ -263,45 +262,16 @@ impl fmt::Debug for FaultyDevice {
     }
 }
 
-impl Device for FaultyDevice {
-    fn name(&self) -> String {
-        self.inner.name()
+impl Wrapper for FaultyDevice {
+    fn inner(&self) -> &dyn Device {
+        &*self.inner
     }
 
-    fn mac(&self) -> MacAddr {
-        self.inner.mac()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let inner = self.inner.capabilities();
+    fn offered(&self, inner: Capabilities) -> Capabilities {
         Capabilities { features: inner.features - WITHDRAWN, tso_max_bytes: 0, ..inner }
     }
 
-    fn queues(&self) -> u16 {
-        self.inner.queues()
-    }
-
-    fn link(&self) -> LinkState {
-        self.inner.link()
-    }
-
-    fn poll_link(&self) -> Option<LinkState> {
-        self.inner.poll_link()
-    }
-
-    fn statistics(&self) -> Vec<(&'static str, u64)> {
-        self.inner.statistics()
-    }
-
-    fn flow_queue(&self, remote: SocketAddr, local: SocketAddr) -> Option<QueueId> {
-        self.inner.flow_queue(remote, local)
-    }
-
-    fn steering(&self) -> Option<Steering> {
-        self.inner.steering()
-    }
-
-    fn queue(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
+    fn wrapped(&self, id: QueueId) -> Result<Box<dyn QueueSeed>, DeviceError> {
         let seed = self.config.seed.wrapping_add(u64::from(id.0));
         Ok(Box::new(FaultySeed {
             inner: self.inner.queue(id)?,
