@@ -18,7 +18,7 @@ use super::{
 };
 use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
-use crate::wire::front::{Common, DatagramCommon, DatagramFront, Front, FrontKey};
+use crate::wire::front::{Common, DatagramFront, Front, FrontKey};
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
@@ -154,9 +154,8 @@ impl Egress {
             dst_port: flow.remote_port,
             ttl: key.ttl,
             tos: Ecn::NotEct.in_tos(key.tos),
-            stamped,
         };
-        front.make(key, &common);
+        front.make(key, &common, stamped);
         true
     }
 
@@ -257,9 +256,9 @@ impl Egress {
         iface: IfaceId,
         dst_mac: MacAddr,
         path: &UdpPath,
-    ) -> Option<DatagramCommon> {
+    ) -> Option<Common> {
         let config = &self.iface(iface)?.config;
-        (config.medium == Medium::Ethernet).then_some(DatagramCommon {
+        (config.medium == Medium::Ethernet).then_some(Common {
             src_mac: config.mac,
             dst_mac,
             src: path.src,
@@ -268,7 +267,6 @@ impl Egress {
             dst_port: path.dst_port,
             ttl: path.ttl,
             tos: path.tos,
-            dont_fragment: path.dont_fragment,
         })
     }
 

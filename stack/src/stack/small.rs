@@ -84,7 +84,7 @@ impl Stack {
         if let Some(common) = self.egress.datagram_common(hop.iface(), mac, &path)
             && let Some((key, _)) = self.egress.front_key(hop.iface(), socket.ttl, socket.tos)
         {
-            socket.front.make(key, &common);
+            socket.front.make(key, &common, path.dont_fragment);
         }
         true
     }

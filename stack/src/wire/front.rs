@@ -38,7 +38,7 @@ pub(crate) struct FrontKey {
     pub(crate) tos: u8,
 }
 
-/// What the headers of one connection have in common.
+/// What the headers of one connection, or of datagrams to one place, have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common {
     pub(crate) src_mac: MacAddr,
@@ -49,8 +49,6 @@ pub(crate) struct Common {
     pub(crate) dst_port: u16,
     pub(crate) ttl: u8,
     pub(crate) tos: u8,
-    /// With timestamps.
-    pub(crate) stamped: bool,
 }
 
 /// Kept headers.
@@ -86,10 +84,10 @@ impl Front {
         self.key = None;
     }
 
-    /// Makes the headers for `key`.
+    /// Makes the headers for `key`, with timestamps if `stamped`.
     #[inline(never)]
-    pub(crate) fn make(&mut self, key: FrontKey, common: &Common) {
-        let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, stamped } = common;
+    pub(crate) fn make(&mut self, key: FrontKey, common: &Common, stamped: bool) {
+        let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos } = common;
         let timestamps = stamped.then(Default::default);
         let flags = tcp::TcpFlags::ACK | tcp::TcpFlags::PSH;
         let header = PlainTcp { src_port, dst_port, seq: 0, ack: 0, flags, window: 0, timestamps };
@@ -181,20 +179,6 @@ impl Front {
     }
 }
 
-/// What the headers of a socket's datagrams to one place have in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DatagramCommon {
-    pub(crate) src_mac: MacAddr,
-    pub(crate) dst_mac: MacAddr,
-    pub(crate) src: Ipv4Addr,
-    pub(crate) dst: Ipv4Addr,
-    pub(crate) src_port: u16,
-    pub(crate) dst_port: u16,
-    pub(crate) ttl: u8,
-    pub(crate) tos: u8,
-    pub(crate) dont_fragment: bool,
-}
-
 /// The headers of the small datagrams that a socket has sent last to one place.
 #[derive(Clone, Debug)]
 pub(crate) struct DatagramFront {
@@ -236,11 +220,10 @@ impl DatagramFront {
 
     /// Makes the headers for `key`.
     #[inline(never)]
-    pub(crate) fn make(&mut self, key: FrontKey, common: &DatagramCommon) {
-        let &DatagramCommon { src, dst, src_port, dst_port, ttl, tos, dont_fragment, .. } = common;
+    pub(crate) fn make(&mut self, key: FrontKey, common: &Common, dont_fragment: bool) {
+        let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos } = common;
         let ip = PlainIpv4 { src, dst, protocol: protocol::UDP, tos, payload_len: 0 };
         let (link, packet) = self.bytes.split_at_mut(ethernet::LEN);
-        let (dst_mac, src_mac) = (common.dst_mac, common.src_mac);
         EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 }.emit(link);
         ip.emit(ttl, dont_fragment, packet);
         put_u16(packet, IP_TOTAL_LEN, 0);
@@ -325,11 +308,11 @@ mod tests {
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
             let stamped = timestamps.is_some();
             let common =
-                Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, stamped };
+                Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
             let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
             let mut front = Front::default();
             prop_assert!(!front.is_for(&key));
-            front.make(key, &common);
+            front.make(key, &common, stamped);
             prop_assert!(front.is_for(&key));
             let other = FrontKey { neighbors: 3, ..key };
             prop_assert!(!front.is_for(&other));
@@ -367,12 +350,10 @@ mod tests {
         ) {
             let (src, dst) = (src.into(), dst.into());
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
-            let common = DatagramCommon {
-                src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos, dont_fragment,
-            };
+            let common = Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
             let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
             let mut front = DatagramFront::default();
-            front.make(key, &common);
+            front.make(key, &common, dont_fragment);
             prop_assert_eq!(front.iface((dst, dst_port), dont_fragment), Some(3));
             prop_assert_eq!(front.iface((dst, dst_port), !dont_fragment), None);
             let mut frame = vec![0xaa; DatagramFront::LEN];
