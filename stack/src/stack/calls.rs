@@ -319,8 +319,10 @@ impl Stack {
     /// [`SocketError::BadSocket`].
     pub fn close(&mut self, id: SocketId) -> Result<(), SocketError> {
         match self.get_mut(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(_) => {
-                // The generation moves on with the handle, not with the connection's end.
+            Socket::Connection(connection) => {
+                // The generation moves on with the handle, not with the connection's end. What
+                // waits under the old one will not find the connection any more.
+                connection.in_pacing = false;
                 self.sockets.renew(id.index);
                 self.orphan(id.index);
             }
