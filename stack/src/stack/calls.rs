@@ -61,7 +61,7 @@ impl Stack {
             return Err(not_a_stream(self.get(id)));
         };
         let read = connection.tcb.wake_calm().read(out);
-        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
         }
@@ -136,7 +136,7 @@ impl Stack {
         let tcb = connection.tcb.wake_calm();
         tcb.expect_more(more);
         let written = tcb.write(pool, &data[..most]);
-        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         written
     }
 

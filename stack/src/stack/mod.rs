@@ -18,6 +18,8 @@
 //! the same packets.
 
 mod ahead;
+#[cfg(feature = "sim")]
+mod audit;
 mod calls;
 mod config;
 mod datagram;
