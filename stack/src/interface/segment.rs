@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
-use barewire_driver::device::{Features, TxChecksum};
+use barewire_driver::device::{BURST_FRAMES, Features, TxChecksum};
 use barewire_driver::mem::{CELL_LEN, Checksum};
 use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
@@ -19,6 +19,9 @@ use crate::wire::{self, protocol};
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
 /// enough that one connection does not fill the burst.
 const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
+
+/// Headers of IPv4 and TCP with the options of usual data segments, and more than that of others.
+const MOST_HEADERS: u32 = 60;
 
 /// Most payload pieces of a super-segment.
 const MAX_PIECES: u16 = 64;
@@ -47,7 +50,12 @@ impl Egress {
             let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
             return TxLimits { max_bytes: iface.config.tso_max_bytes, max_pieces };
         }
-        TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES }
+        // No more than fills the burst, so that devices need not cut that. A segment may have less
+        // payload than this, never more.
+        let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
+        let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
+        let max_bytes = SOFTWARE_TSO_BYTES.min(room * payload);
+        TxLimits { max_bytes, max_pieces: MAX_PIECES }
     }
 
     /// Writes one super-segment's frames. `pieces` holds exactly its payload and is drained.
