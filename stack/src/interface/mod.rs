@@ -10,6 +10,7 @@
 //! cell and references to the payload, never a copy of it. Payloads of up to
 //! [`INLINE_PAYLOAD_BYTES`] are copied behind their header, so that the frame is one segment.
 
+mod cut;
 mod datagram;
 mod link;
 mod segment;

@@ -305,7 +305,7 @@ impl Egress {
 
 /// Writes the link header, if the interface has one; gives its length.
 #[inline]
-fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
+pub(super) fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
     match iface.config.medium {
         Medium::Ip => 0,
         Medium::Ethernet => {
@@ -317,6 +317,6 @@ fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
 }
 
 #[inline]
-fn put_sum(out: &mut [u8], at: usize, sum: u16) {
+pub(super) fn put_sum(out: &mut [u8], at: usize, sum: u16) {
     out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -47,21 +47,9 @@ impl Stack {
         self.drain_loopback();
     }
 
-    #[inline(never)]
-    fn input_many(&mut self, iface: IfaceId, burst: &mut RxBurst) {
-        burst.drain(|frame, mut segments| match segments.as_slice() {
-            [_] => {
-                if let Some(piece) = segments.next() {
-                    self.input_piece(iface, piece, frame);
-                }
-            }
-            _ => self.input_pieces(iface, &mut Pieces::Many(segments), frame),
-        });
-    }
-
     /// Takes in a frame in one piece.
     #[inline(always)]
-    fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
+    pub(super) fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
         if let Err(piece) = self.input_calm(iface, piece, meta) {
             self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
         }
@@ -170,7 +158,12 @@ impl Stack {
 
     /// Takes any other frame in.
     #[inline(never)]
-    fn input_pieces(&mut self, iface: IfaceId, pieces: &mut Pieces<'_, '_>, meta: &RxFrame) {
+    pub(super) fn input_pieces(
+        &mut self,
+        iface: IfaceId,
+        pieces: &mut Pieces<'_, '_>,
+        meta: &RxFrame,
+    ) {
         if !self.input_expected(iface, pieces, meta) {
             self.input_frame(iface, pieces.as_slice(), meta);
         }
@@ -184,25 +177,8 @@ impl Stack {
         segments: &mut Pieces<'_, '_>,
         meta: &RxFrame,
     ) -> bool {
-        let (Some(iface), [first, others @ ..]) = (self.egress.iface(id), segments.as_slice())
-        else {
-            return false;
-        };
-        let frame: &[u8] = first;
-        let link_len = match iface.config.medium {
-            Medium::Ip => 0,
-            Medium::Ethernet if plain::is_ipv4_for(frame, iface.config.mac) => ethernet::LEN,
-            Medium::Ethernet => return false,
-        };
-        let packet_len = (meta.len as usize).saturating_sub(link_len);
-        let Some(ip) = PlainIpv4::parse(&frame[link_len..], packet_len) else { return false };
-        // Only a frame in one piece may have padding: there is nothing behind its first piece.
-        if packet_len - PlainIpv4::LEN != ip.payload_len && !others.is_empty() {
-            return false;
-        }
-        let at = link_len + PlainIpv4::LEN;
-        let bytes = &frame[at..frame.len().min(at + ip.payload_len)];
-        let packet = Plain { ip, bytes, others, checksum: meta.checksum };
+        let Some((packet, at)) = self.plain(id, segments.as_slice(), meta) else { return false };
+        let (ip, bytes) = (packet.ip, packet.bytes);
         match ip.protocol {
             protocol::TCP => {
                 let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
@@ -232,6 +208,7 @@ impl Stack {
             }
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
+                let Some(iface) = self.egress.iface(id) else { return false };
                 let Some((socket, from)) = self.find_receiver(iface, &packet) else { return false };
                 let Some(piece) = segments.next() else { return false };
                 self.remember_receiver(socket);
@@ -242,9 +219,37 @@ impl Stack {
         true
     }
 
+    /// The frame, if its headers below the transport's are plain, and where the transport's begins.
+    #[inline(always)]
+    pub(super) fn plain<'a>(
+        &self,
+        id: IfaceId,
+        segments: &'a [PacketSlice],
+        meta: &RxFrame,
+    ) -> Option<(Plain<'a>, usize)> {
+        let (iface, [first, others @ ..]) = (self.egress.iface(id)?, segments) else {
+            return None;
+        };
+        let frame: &[u8] = first;
+        let link_len = match iface.config.medium {
+            Medium::Ip => 0,
+            Medium::Ethernet if plain::is_ipv4_for(frame, iface.config.mac) => ethernet::LEN,
+            Medium::Ethernet => return None,
+        };
+        let packet_len = (meta.len as usize).saturating_sub(link_len);
+        let ip = PlainIpv4::parse(&frame[link_len..], packet_len)?;
+        // Only a frame in one piece may have padding: there is nothing behind its first piece.
+        if packet_len - PlainIpv4::LEN != ip.payload_len && !others.is_empty() {
+            return None;
+        }
+        let at = link_len + PlainIpv4::LEN;
+        let bytes = &frame[at..frame.len().min(at + ip.payload_len)];
+        Some((Plain { ip, bytes, others, checksum: meta.checksum }, at))
+    }
+
     /// The connection, half open or not, that a segment is for, its header and the length of that.
     #[inline(always)]
-    fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
+    pub(super) fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
         let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
@@ -322,7 +327,12 @@ impl Stack {
 
     /// The last checks, of memory and checksum: then the segment is counted, and taken.
     #[inline]
-    fn admit(&mut self, packet: &Plain<'_>, header_len: usize, gso_bytes: u16) -> Option<Text> {
+    pub(super) fn admit(
+        &mut self,
+        packet: &Plain<'_>,
+        header_len: usize,
+        gso_bytes: u16,
+    ) -> Option<Text> {
         let memory = self.memory();
         // Where it is exhausted, the long way chooses what to keep.
         if memory == Memory::Exhausted || !packet.is_right() {
@@ -337,7 +347,7 @@ impl Stack {
 
     /// Gives a connection its segment.
     #[inline]
-    fn deliver_expected(
+    pub(super) fn deliver_expected(
         &mut self,
         index: u32,
         header: &PlainTcp,
@@ -436,23 +446,23 @@ impl Stack {
 }
 
 /// What a plain segment is for.
-enum Found {
+pub(super) enum Found {
     Connection(u32),
     HalfOpen(u32),
 }
 
 /// A frame whose headers below the transport's are plain.
-struct Plain<'a> {
-    ip: PlainIpv4,
+pub(super) struct Plain<'a> {
+    pub(super) ip: PlainIpv4,
     /// Transport header and payload, as far as they lie in the first piece.
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     others: &'a [PacketSlice],
     checksum: RxChecksum,
 }
 
 impl Plain<'_> {
     #[inline]
-    fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
+    pub(super) fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
         FlowKey { local: self.ip.dst, remote: self.ip.src, local_port, remote_port }
     }
 
@@ -476,14 +486,14 @@ impl Plain<'_> {
 }
 
 /// The pieces of a frame that have not been taken yet.
-enum Pieces<'a, 'b> {
+pub(super) enum Pieces<'a, 'b> {
     One(Option<PacketSlice>),
     Many(Segments<'a, 'b>),
 }
 
 impl Pieces<'_, '_> {
     #[inline]
-    fn as_slice(&self) -> &[PacketSlice] {
+    pub(super) fn as_slice(&self) -> &[PacketSlice] {
         match self {
             Pieces::One(piece) => piece.as_slice(),
             Pieces::Many(segments) => segments.as_slice(),
@@ -505,7 +515,7 @@ impl Iterator for Pieces<'_, '_> {
 
 /// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
-fn payload(
+pub(super) fn payload(
     segments: &mut Pieces<'_, '_>,
     range: Range<usize>,
 ) -> impl Iterator<Item = PacketSlice> {

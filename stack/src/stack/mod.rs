@@ -18,7 +18,10 @@
 //! the same packets.
 
 mod ahead;
+#[cfg(feature = "sim")]
+mod audit;
 mod calls;
+mod coalesce;
 mod config;
 mod datagram;
 mod expected;
@@ -157,6 +160,8 @@ pub struct Stack {
     /// Where the last connection went, and the hash that its port was chosen by.
     last_destination: Option<(open::Destination, u64)>,
     scratch: Vec<PacketSlice>,
+    /// Payload of segments that are taken in together; empty between bursts.
+    run_pieces: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
 
@@ -195,6 +200,7 @@ impl Stack {
             last_destination: None,
             share,
             scratch: Vec::new(),
+            run_pieces: Vec::new(),
             fired: Vec::new(),
         }
     }

@@ -58,11 +58,12 @@ impl Stack {
         }
     }
 
-    /// The same after a call of the application that cannot make the socket readier, end its
-    /// connection or set a timer: nobody needs to be told.
+    /// The same after a call of the application that cannot make the socket readier or end its
+    /// connection: nobody needs to be told.
     #[inline(always)]
     pub(super) fn follow_up_call(
         list: &mut VecDeque<u32>,
+        wheel: &mut Wheel,
         index: u32,
         connection: &mut Connection,
     ) {
@@ -73,6 +74,9 @@ impl Stack {
             connection.in_tx_list = true;
             list.push_back(index);
         }
+        // A call that woke the connection brought its deadlines back, the next rest's among them.
+        let (at, token) = (tcb.quiet_until(), Tag::Connection(index).to_bits());
+        connection.timer.arm(wheel, at, token);
     }
 
     /// The same without anybody to tell: a connection that is over is let go. That is CLOSED with

@@ -1,5 +1,7 @@
 //! The calls of the application: RFC 9293 §3.10.2 to §3.10.5 as POSIX spells them.
 
+use std::collections::VecDeque;
+
 use barewire_driver::{PacketSlice, Pool};
 
 use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN};
@@ -128,6 +130,34 @@ impl Tcb {
         Ok(())
     }
 
+    /// As [`Tcb::write_owned`] for slices from the front of `data`, while there is room and less than
+    /// `most` bytes were taken. Says how many were.
+    ///
+    /// # Errors
+    /// As [`Tcb::write`]; nothing is taken then.
+    pub fn write_slices(
+        &mut self,
+        data: &mut VecDeque<PacketSlice>,
+        most: usize,
+    ) -> Result<usize, SocketError> {
+        self.check_write()?;
+        if self.write_room() == 0 && !data.is_empty() {
+            return Err(SocketError::WouldBlock);
+        }
+        let mut taken = 0;
+        // Asked each time: many small slices fill a buffer otherwise than a few large ones.
+        while taken < most
+            && self.write_room() > 0
+            && let Some(slice) = data.pop_front()
+        {
+            taken += slice.len();
+            if !slice.is_empty() {
+                self.sendq.push(slice);
+            }
+        }
+        Ok(taken)
+    }
+
     fn check_write(&mut self) -> Result<(), SocketError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -203,6 +233,33 @@ impl Tcb {
             }
             None => self.stream_end().map(|()| None),
         }
+    }
+
+    /// Takes the slices at the front, up to `max` bytes, and appends them to `out`; says how many
+    /// bytes they hold. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Tcb::read`].
+    pub fn read_slices(
+        &mut self,
+        max: usize,
+        out: &mut VecDeque<PacketSlice>,
+    ) -> Result<usize, SocketError> {
+        if max == 0 {
+            return Err(SocketError::InvalidInput);
+        }
+        let mut taken = 0;
+        while taken < max
+            && let Some(slice) = self.recvq.take(max - taken)
+        {
+            taken += slice.len();
+            out.push_back(slice);
+        }
+        if taken == 0 {
+            return self.stream_end().map(|()| 0);
+        }
+        self.after_read();
+        Ok(taken)
     }
 
     /// Nothing is queued: the pending error, or the end, or not yet.

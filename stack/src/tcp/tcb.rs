@@ -457,6 +457,12 @@ impl Tcb {
         self.timers.bound()
     }
 
+    /// The number of the next byte in order, RCV.NXT.
+    #[inline]
+    pub(crate) fn next_expected(&self) -> u32 {
+        self.rcv.nxt.get()
+    }
+
     /// When paced data may leave that is held back now; a matter of microseconds.
     #[inline]
     pub fn paced_until(&self) -> Option<Instant> {
