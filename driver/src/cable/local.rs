@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use super::CableConfig;
@@ -85,13 +86,31 @@ impl Lane {
     /// their number and their bytes.
     #[inline(always)]
     fn take_simple(&mut self, burst: &mut TxBurst, config: &CableConfig) -> Option<(usize, u64)> {
-        let (count, most) = (burst.len(), BURST_FRAMES.min(config.ring_len));
-        if self.frames > 0 || count > most || !self.takes_untouched() {
+        if self.frames > 0 || !self.takes_untouched() {
             return None;
         }
-        let bytes = burst.simple_bytes(offload::untouched_lens(config.mtu))?;
-        burst.move_to(&mut self.next);
+        let lens = offload::untouched_lens(config.mtu);
+        let (count, bytes) = match burst.move_only(lens.clone(), &mut self.next) {
+            Some(len) => (1, u64::from(len)),
+            None => self.take_simple_many(burst, config.ring_len, lens)?,
+        };
         (self.frames, self.bytes) = (count, bytes);
+        Some((count, bytes))
+    }
+
+    #[inline(never)]
+    fn take_simple_many(
+        &mut self,
+        burst: &mut TxBurst,
+        ring_len: usize,
+        lens: RangeInclusive<u32>,
+    ) -> Option<(usize, u64)> {
+        let count = burst.len();
+        if count > BURST_FRAMES.min(ring_len) {
+            return None;
+        }
+        let bytes = burst.simple_bytes(lens)?;
+        burst.move_to(&mut self.next);
         Some((count, bytes))
     }
 
