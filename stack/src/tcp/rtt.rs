@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_from_the_next_sample_on() {
+        let config = TcpConfig::default();
+        let mut rtt = Rtt::new(&config);
+        rtt.sample(ms(10), 1);
+        rtt.mirror(&TcpConfig { rto_min: ms(700), rto_max: ms(900), ..config });
+        rtt.sample(ms(10), 1);
+        assert_eq!(rtt.rto(), ms(700));
+        rtt.back_off();
+        assert_eq!(rtt.rto(), ms(900));
+    }
+
+    #[test]
     fn a_lost_syn_gives_three_seconds_unless_measured() {
         let config = TcpConfig::default();
         let mut rtt = Rtt::new(&config);
