@@ -422,7 +422,7 @@ impl TxBurst {
     }
 
     /// Adds a frame of one segment, as [`TxBurst::push_segment`] and [`TxBurst::finish_frame`] do.
-    #[inline]
+    #[inline(always)]
     pub fn push_single(&mut self, segment: PacketSlice, meta: TxFrame) {
         debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
         let len = segment.len() as u32;
@@ -486,20 +486,25 @@ impl TxBurst {
         }
     }
 
-    /// Bytes of all frames, if each is one segment, to be sent as it is and of a length in `fits`.
-    #[inline]
-    pub(crate) fn simple_bytes(&self, fits: std::ops::RangeInclusive<u32>) -> Option<u64> {
-        if self.simple_frames != self.frames.len() || self.taken_frames > 0 {
+    /// As [`TxBurst::move_to`], of the only frame, if it is one segment, to be sent as it is, of a
+    /// length in `fits`; gives that.
+    #[inline(always)]
+    pub(crate) fn move_only(
+        &mut self,
+        fits: std::ops::RangeInclusive<u32>,
+        to: &mut RxBurst,
+    ) -> Option<u32> {
+        let [TxFrame { len, .. }] = self.frames[..] else { return None };
+        let only = self.simple_frames == 1 && self.taken_frames == 0 && self.segments.len() == 1;
+        if !only || !fits.contains(&len) || !to.segments.is_empty() || !to.frames.is_empty() {
             return None;
         }
-        let mut bytes = 0;
-        for frame in &self.frames {
-            if !fits.contains(&frame.len) {
-                return None;
-            }
-            bytes += u64::from(frame.len);
-        }
-        Some(bytes)
+        std::mem::swap(&mut self.segments, &mut to.segments);
+        to.frames.push(RxFrame { count: 1, len, ..RxFrame::default() });
+        to.whole_segments = 1;
+        self.frames.clear();
+        (self.whole_segments, self.simple_frames) = (0, 0);
+        Some(len)
     }
 
     /// Gives all frames away as frames received, for a wire in memory between two hosts of one thread;

@@ -42,6 +42,37 @@ fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
 }
 
 #[test]
+fn a_plain_frame_alone_arrives_as_it_would_among_others_and_nothing_else_does() {
+    let pool = pool();
+    let (mut sent, mut alone, mut arrived) = (TxBurst::new(), RxBurst::new(), RxBurst::new());
+    assert_eq!(sent.move_only(1..=9, &mut alone), None, "there is none");
+    sent.push_single(slice(&pool, b"only"), TxFrame::default());
+    assert_eq!(sent.move_only(5..=9, &mut alone), None, "it is too short");
+    assert_eq!(sent.move_only(4..=9, &mut alone), Some(4));
+    assert!(sent.is_empty() && sent.segments_len() == 0);
+    sent.push_single(slice(&pool, b"only"), TxFrame::default());
+    assert_eq!(sent.move_only(4..=9, &mut alone), None, "there is one before it");
+    assert!(sent.move_to(&mut arrived, |_, _| Some(RxFrame::default())).is_some());
+    assert_eq!(alone.frames(), arrived.frames());
+    assert_eq!(alone.take_only().map(|(_, only)| only.to_vec()), Some(b"only".to_vec()));
+    let mut refused = |sent: &mut TxBurst| {
+        assert_eq!(sent.move_only(1..=9, &mut alone), None);
+        sent.clear();
+    };
+    sent.push_single(slice(&pool, b"two"), TxFrame::default());
+    sent.push_single(slice(&pool, b"of them"), TxFrame::default());
+    refused(&mut sent);
+    sent.push_single(slice(&pool, b"tagged"), TxFrame { vlan: Some(5), ..TxFrame::default() });
+    refused(&mut sent);
+    sent.push_segment(slice(&pool, b"in"));
+    sent.push_segment(slice(&pool, b"pieces"));
+    sent.finish_frame(TxFrame::default());
+    refused(&mut sent);
+    arrived.clear();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
 fn a_received_frame_is_a_run_of_segments() {
     let pool = pool();
     let mut burst = RxBurst::new();

@@ -89,18 +89,16 @@ impl Lane {
         Some(bytes)
     }
 
-    /// The same where nothing is on its way and each frame is one segment, to be sent as it is; gives
-    /// their number and their bytes.
+    /// The same where nothing is on its way, of a burst of one frame in one segment, to be sent as it
+    /// is: what a conversation is made of.
     #[inline(always)]
-    fn take_simple(&mut self, burst: &mut TxBurst, config: &CableConfig) -> Option<(usize, u64)> {
-        let (count, most) = (burst.len(), BURST_FRAMES.min(config.ring_len));
-        if self.frames > 0 || count > most || !self.takes_untouched() {
+    fn take_only(&mut self, burst: &mut TxBurst, mtu: u16) -> Option<u64> {
+        if self.frames > 0 || !self.takes_untouched() {
             return None;
         }
-        let bytes = burst.simple_bytes(offload::untouched_lens(config.mtu))?;
-        burst.move_to(&mut self.next, |_, _| Some(RxFrame::default()))?;
-        (self.frames, self.bytes) = (count, bytes);
-        Some((count, bytes))
+        let len = burst.move_only(offload::untouched_lens(mtu), &mut self.next)?;
+        (self.frames, self.bytes) = (1, len.into());
+        Some(len.into())
     }
 
     /// Takes up to `room` frames from the front over that go as they are: no segment is counted up
@@ -327,12 +325,12 @@ impl Queue for LocalQueue {
         if !self.started {
             return Ok(0);
         }
-        let whole = self.outbound.borrow_mut().take_simple(burst, &self.config);
-        match whole {
-            Some((count, bytes)) => {
-                self.counters.tx_frames += count as u64;
+        let only = self.outbound.borrow_mut().take_only(burst, self.config.mtu);
+        match only {
+            Some(bytes) => {
+                self.counters.tx_frames += 1;
                 self.counters.tx_bytes += bytes;
-                Ok(count)
+                Ok(1)
             }
             None => Ok(self.send_some(burst)),
         }

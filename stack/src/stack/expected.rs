@@ -12,7 +12,8 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use barewire_driver::device::Segments;
@@ -22,9 +23,10 @@ use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 use super::input::wire_segments;
 use super::settle::follow_up_held;
 use super::{Socket, Stack};
-use crate::interface::{IfaceId, Interface, Medium};
+use crate::interface::{Egress, IfaceId, Interface, Medium};
 use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::udp::DatagramSocket;
 use crate::socket::{SocketId, SocketKind};
 use crate::tcp::{Memory, Text};
 use crate::time::Instant;
@@ -76,10 +78,23 @@ impl Stack {
         let start = ethernet::LEN + PlainIpv4::LEN;
         let end = start + bytes.len();
         if ip.protocol == protocol::UDP {
-            let Some((socket, from)) = self.find_sole_receiver(iface, &packet) else {
+            let Some((sole, from)) = self.find_sole_receiver(id, iface, &packet) else {
                 return Err(piece);
             };
-            self.deliver_whole(socket, from, piece, start + UdpHeader::LEN..end);
+            let Some(Socket::Datagram(socket)) =
+                self.sockets.get_held_mut(sole.index, sole.generation)
+            else {
+                return Err(piece);
+            };
+            let usual = socket.score(packet.ip.dst, from).is_some()
+                && (socket.is_bound_to(packet.ip.dst)
+                    || self.egress.owner_of(packet.ip.dst).is_some());
+            if !usual {
+                return Err(piece);
+            }
+            let from = SocketAddr::new(IpAddr::V4(from.0), from.1);
+            let bytes = start + UdpHeader::LEN..end;
+            deliver_whole(&mut self.egress, &mut self.events, sole, socket, from, piece, bytes);
             return Ok(());
         }
         if ip.protocol != protocol::TCP {
@@ -132,28 +147,24 @@ impl Stack {
     }
 
     /// As [`Stack::find_receiver`], for a socket that has its port to itself, if it was that of the
-    /// last datagram.
+    /// last datagram. Whether the socket takes the datagram is not asked yet.
     #[inline(always)]
     fn find_sole_receiver(
         &self,
+        on: IfaceId,
         iface: &Interface,
         packet: &Plain<'_>,
-    ) -> Option<(SocketId, SocketAddr)> {
+    ) -> Option<(SocketId, (Ipv4Addr, u16))> {
         let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
-        let (port, id) = self.sole_receiver?;
+        let SoleReceiver { port, socket: id, iface: known, peer } = self.sole_receiver?;
         if port != header.dst_port || usize::from(header.len) != packet.ip.payload_len {
             return None;
         }
-        let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation) else {
-            return None;
-        };
-        let (dst, from) = (packet.ip.dst, (packet.ip.src, header.src_port));
+        let from = (packet.ip.src, header.src_port);
         let usual = self.share.engines == 1
-            && socket.score(dst, from).is_some()
-            && (socket.is_bound_to(dst) || self.egress.owner_of(dst).is_some())
-            && !iface.is_bad_source(from.0)
+            && ((known, peer) == (on, from.0) || !iface.is_bad_source(from.0))
             && (header.checksum == 0 || packet.is_right());
-        usual.then(|| (id, SocketAddr::new(IpAddr::V4(from.0), from.1)))
+        usual.then_some((id, from))
     }
 
     /// Takes any other frame in.
@@ -209,10 +220,17 @@ impl Stack {
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
                 let Some(iface) = self.egress.iface(id) else { return false };
-                let Some((socket, from)) = self.find_receiver(iface, &packet) else { return false };
+                let (found, peer) = (self.find_receiver(iface, &packet), ip.src);
+                let Some((socket, from)) = found else { return false };
                 let Some(piece) = segments.next() else { return false };
-                self.remember_receiver(socket);
-                self.deliver_whole(socket, from, piece, payload);
+                self.remember_receiver(socket, id, peer);
+                let id = socket;
+                if let Some(Socket::Datagram(socket)) =
+                    self.sockets.get_held_mut(id.index, id.generation)
+                {
+                    let (egress, events) = (&mut self.egress, &mut self.events);
+                    deliver_whole(egress, events, id, socket, from, piece, payload);
+                }
             }
             _ => return false,
         }
@@ -409,40 +427,48 @@ impl Stack {
     }
 
     /// The next datagram to the socket's port finds it at once, if no other socket has the port.
-    fn remember_receiver(&mut self, id: SocketId) {
+    fn remember_receiver(&mut self, id: SocketId, iface: IfaceId, peer: Ipv4Addr) {
         if let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation)
             && let Some(bound) = &socket.bound
         {
             let port = bound.lease.port();
             let sockets = self.datagrams.get(&(SocketKind::Udp, port));
             let sole = sockets.is_some_and(|sockets| sockets[..] == [id]);
-            self.sole_receiver = sole.then_some((port, id));
+            self.sole_receiver = sole.then_some(SoleReceiver { port, socket: id, iface, peer });
         }
     }
+}
 
-    /// Queues the bytes of a frame in one piece at a socket.
-    #[inline(always)]
-    fn deliver_whole(
-        &mut self,
-        id: SocketId,
-        from: SocketAddr,
-        mut piece: PacketSlice,
-        bytes: Range<usize>,
-    ) {
-        self.egress.counters.rx_frames += 1;
-        self.egress.counters.udp_datagrams_received += 1;
-        let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
-        else {
-            return;
-        };
-        piece.truncate(bytes.end);
-        piece.advance(bytes.start);
-        if !socket.deliver_whole(from, piece) {
-            self.egress.counters.udp_queue_full += 1;
-        } else if !std::mem::replace(&mut socket.in_event_list, true) {
-            self.events.push_back(id);
-        }
+/// Queues the bytes of a frame in one piece at a socket.
+#[inline(always)]
+fn deliver_whole(
+    egress: &mut Egress,
+    events: &mut VecDeque<SocketId>,
+    id: SocketId,
+    socket: &mut DatagramSocket,
+    from: SocketAddr,
+    mut piece: PacketSlice,
+    bytes: Range<usize>,
+) {
+    egress.counters.rx_frames += 1;
+    egress.counters.udp_datagrams_received += 1;
+    piece.truncate(bytes.end);
+    piece.advance(bytes.start);
+    if !socket.deliver_whole(from, piece) {
+        egress.counters.udp_queue_full += 1;
+    } else if !std::mem::replace(&mut socket.in_event_list, true) {
+        events.push_back(id);
     }
+}
+
+/// The last UDP port that a datagram came to and that a single socket is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SoleReceiver {
+    port: u16,
+    socket: SocketId,
+    /// Where the datagram came from: an address that may be answered on that interface.
+    iface: IfaceId,
+    peer: Ipv4Addr,
 }
 
 /// What a plain segment is for.

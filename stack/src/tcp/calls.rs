@@ -33,6 +33,15 @@ impl Tcb {
         self.unusual_readiness()
     }
 
+    /// As [`Tcb::readiness`], if the connection was calm the last time and nothing waits for an ACK.
+    #[inline(always)]
+    pub(crate) fn calm_readiness(&self) -> Option<Readiness> {
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::READABLE, !self.recvq.is_empty());
+        ready.set(Readiness::WRITABLE, self.snd.buffer > 0);
+        (self.calm && self.sendq.len() == 0).then_some(ready)
+    }
+
     #[inline(never)]
     fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
@@ -50,11 +59,13 @@ impl Tcb {
 
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_roomy(&self) -> bool {
-        if self.sendq.len() == 0 {
-            return self.snd.buffer > 0;
-        }
+        if self.sendq.len() == 0 { self.snd.buffer > 0 } else { self.is_third_free() }
+    }
+
+    #[inline(never)]
+    fn is_third_free(&self) -> bool {
         self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 

@@ -206,10 +206,12 @@ impl SendQueue {
     /// How many bytes are unsent, if they are a small message in its cell.
     #[inline(always)]
     pub(crate) fn small_len(&self) -> Option<u32> {
-        let small = |open: &&OpenSlot| open.start > 0 && self.cursor.chunk == self.chunks.len();
-        let len = self.open.as_ref().filter(small).map(|open| open.filled)?;
-        debug_assert_eq!(len, self.unsent(), "nothing of a cell is sent before the rest");
-        Some(len)
+        let unsent = self.unsent();
+        let open = self.open.as_ref()?;
+        // Nothing of a cell is sent before the rest: if no more is unsent, the chunks have left.
+        let small = open.start > 0 && open.filled == unsent;
+        debug_assert!(!small || self.cursor.chunk == self.chunks.len());
+        small.then_some(unsent)
     }
 
     /// Counts the small message as sent and gives its frame, with headers like those that are kept in
