@@ -345,3 +345,7 @@ impl Tcb {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/calm.rs"]
+mod tests;
