@@ -12,6 +12,7 @@ mod arbitrary;
 mod autotune;
 mod close;
 mod ecn;
+mod fast_open;
 mod handshake;
 mod hostile;
 mod limits;
