@@ -268,13 +268,43 @@ fn a_fin_alone_is_probed_for() {
 #[test]
 fn the_restarted_timer_counts_from_the_oldest_segment_if_asked_to() {
     // RFC 7765 §4.
-    for (rto_restart, expected) in [(false, 200), (true, 180)] {
+    for (rto_restart, segments, expected) in
+        [(false, 3, 200), (true, 3, 180), (true, 4, 180), (true, 5, 200)]
+    {
         let config = TcpConfig { rto_restart, rack_tlp: false, ..plain() };
-        let mut t = in_flight(3, config);
+        let mut t = in_flight(segments, config);
         t.now += ms(20);
         t.rx(&format!("A 1 ack {}", at(1)));
         let left = t.tcb.timers.get(Timer::Retransmit) - t.now;
-        assert_eq!(left, ms(expected));
+        assert_eq!(left, ms(expected), "{segments} segments, and one is acknowledged");
         t.end();
     }
+}
+
+#[test]
+fn the_first_segment_leaves_on_a_timeout_whatever_is_too_young_to_be_lost() {
+    // RFC 6298 §5.4, RFC 8985 §6.3.
+    let mut t = in_flight(1, plain());
+    t.wait_for_timer();
+    assert_eq!(t.drain(), [(at(0), at(1))], "a probe");
+    let timeout = t.tcb.timers.get(Timer::Retransmit);
+    t.now += timeout - t.now - ms(1);
+    t.write(5 * MSS);
+    assert_eq!(t.drain(), [(at(1), at(6))]);
+    assert_eq!(t.wait_for_timer(), 1);
+    assert_eq!(t.drain(), [(at(0), at(1))]);
+    assert_eq!((t.tcb.info().cwnd_bytes, t.tcb.info().lost_bytes), (MSS, 0));
+}
+
+#[test]
+fn only_news_moves_the_probe() {
+    let mut t = in_flight(3, plain());
+    let probe = t.tcb.timers.get(Timer::Probe);
+    assert!(t.tcb.timers.is_set(Timer::Probe));
+    t.now += ms(5);
+    t.rx("A 1 ack 1");
+    assert_eq!(t.tcb.timers.get(Timer::Probe), probe, "nothing has arrived");
+    t.rx(&report(0, 1, 2));
+    assert!(!t.tcb.timers.is_set(Timer::Probe), "time tells of the gap, no probe has to");
+    assert!(t.tcb.timers.is_set(Timer::Reorder));
 }

@@ -256,3 +256,46 @@ fn peek_leaves_data_and_owned_reads_take_it() {
     assert_eq!(t.tcb.info().pinned_bytes, 0);
     t.end();
 }
+
+#[test]
+fn only_who_has_something_to_send_is_asked_what_it_is() {
+    let mut t = Trace::settled(plain());
+    assert!(!t.tcb.may_want_transmit());
+    t.write(100);
+    assert!(t.tcb.may_want_transmit());
+    t.tx("PA 1:101 ack 1");
+    assert!(!t.tcb.may_want_transmit(), "its ACK is waited for");
+    t.rx("A 1:11 ack 101");
+    assert!(!t.tcb.may_want_transmit(), "the ACK waits for company");
+    t.rx("A 21:31 ack 101");
+    assert!(t.tcb.may_want_transmit(), "a duplicate ACK");
+    t.drain();
+    assert!(!t.tcb.may_want_transmit());
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
+    assert!(t.tcb.may_want_transmit(), "FIN");
+}
+
+#[test]
+fn what_waits_behind_a_gap_is_not_dropped() {
+    let mut t = Trace::settled(plain());
+    t.rx("A 101:201 ack 1");
+    assert_eq!(t.tcb.take_drop(), None);
+    t.tcb.shutdown_read();
+    t.rx("A 301:401 ack 1");
+    assert_eq!(t.tcb.take_drop(), Some(DropReason::ReadShut));
+}
+
+#[test]
+fn the_shortest_round_trip_is_known_once_there_was_one() {
+    assert_eq!(Trace::connecting(plain()).tcb.info().min_rtt, None);
+    let t = Trace::with_sack(plain());
+    assert_eq!(t.tcb.info().min_rtt, Some(Duration::from_millis(20)));
+}
+
+#[test]
+fn a_controller_that_asks_is_told_that_the_application_is_the_limit() {
+    let mut t = Trace::with_sack(TcpConfig { congestion: Algorithm::Bbr, ..plain() });
+    t.write(100);
+    t.tx("PA 1:101 ack 1");
+    assert!(t.tcb.sendq.records.rate.is_app_limited());
+}
