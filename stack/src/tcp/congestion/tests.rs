@@ -121,7 +121,8 @@ fn an_ack_that_is_not_heeded_would_change_nothing() {
                     let same = format!("{after:?}") == format!("{c:?}");
                     let heeded = c.heeds(now, bytes, piped, false);
                     assert!(same || heeded, "{bytes} of {piped}: {c:?}");
-                    assert!(lost || !same || !heeded, "needless: {bytes} of {piped}: {c:?}");
+                    let needless = heeded && same && matches!(c, Controller::Cubic(_));
+                    assert!(lost || !needless, "{bytes} of {piped}: {c:?}");
                 }
             }
         }

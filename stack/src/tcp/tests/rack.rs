@@ -122,6 +122,20 @@ fn the_probe_of_a_recovery_is_one_until_something_arrives() {
 }
 
 #[test]
+fn after_something_has_arrived_a_recovery_is_probed_again() {
+    let mut t = last_retransmission_lost(plain());
+    t.wait_for_timer();
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    t.write(MSS);
+    t.drain();
+    t.now += ms(20);
+    t.rx(&report(0, 1, 11));
+    let again = t.drain();
+    assert!(t.tcb.timers.is_set(Timer::Probe), "{again:?}");
+    t.end();
+}
+
+#[test]
 fn a_needless_probe_of_a_recovery_is_no_reordering() {
     let mut t = last_retransmission_lost(plain());
     t.wait_for_timer();
@@ -236,6 +250,24 @@ fn a_probe_that_repaired_a_loss_is_charged_for_it() {
     t.now += ms(20);
     t.rx(&format!("A 1 ack {}", at(2)));
     assert!(t.tcb.info().cwnd_bytes <= before / 2);
+    t.end();
+}
+
+#[test]
+fn a_duplicate_ack_after_a_probe_says_that_the_original_had_arrived() {
+    // RFC 8985 §7.4, case 1, of a peer that does not report what arrives twice.
+    let mut t = in_flight(1, plain());
+    t.wait_for_timer();
+    t.tx(&format!("PA 1:{} ack 1", at(1)));
+    t.now += ms(20);
+    let before = t.tcb.info().cwnd_bytes;
+    t.rx(&format!("A 1 ack {}", at(1)));
+    t.rx(&format!("A 1 ack {}", at(1)));
+    t.write(MSS);
+    t.drain();
+    t.now += ms(20);
+    t.rx(&format!("A 1 ack {}", at(2)));
+    assert!(t.tcb.info().cwnd_bytes >= before, "nothing is charged for");
     t.end();
 }
 
