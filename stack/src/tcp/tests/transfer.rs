@@ -1,6 +1,7 @@
 //! Segmentation, Nagle's algorithm, cork, acknowledgments.
 
 use super::*;
+use crate::tcp::congestion::Controller;
 
 #[test]
 fn five_thousand_bytes_leave_as_one_super_segment() {
@@ -80,6 +81,25 @@ fn nagle_holds_a_small_segment_until_the_last_one_is_acknowledged() {
     assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FPA 1491:1501 ack 1");
     t.end();
+}
+
+#[test]
+fn nagle_is_what_holds_what_both_windows_just_take() {
+    let mut t = Trace::settled(TcpConfig { nodelay: false, ..plain() });
+    t.write(100);
+    t.tx("PA 1:101 ack 1");
+    t.write(50);
+    t.quiet();
+    for window in [151, 150] {
+        t.tcb.controller = Controller::new(Algorithm::NewReno, window);
+        assert_eq!(t.tcb.send_limit(), SendLimit::Nagle);
+        t.tcb.snd.wnd = window;
+        assert_eq!(t.tcb.send_limit(), SendLimit::Nagle);
+    }
+    t.tcb.controller = Controller::new(Algorithm::NewReno, 149);
+    assert_eq!(t.tcb.send_limit(), SendLimit::CongestionWindow);
+    t.tcb.snd.wnd = 149;
+    assert_eq!(t.tcb.send_limit(), SendLimit::PeerWindow);
 }
 
 #[test]
