@@ -320,6 +320,15 @@ fn whoever_writes_a_small_message_alone_gets_a_cell() {
 }
 
 #[test]
+fn a_small_message_is_probed_for_when_its_ack_cannot_be_delayed_any_more() {
+    // RFC 8985 §7.2: after two round trips of 20 ms, and the 200 ms that an ACK may wait.
+    let mut t = calm_with(TcpConfig { rto_min: Duration::from_millis(400), ..plain() });
+    assert!(write_small(&mut t, 10) && send_small(&mut t).is_some());
+    let probe = t.tcb.timers.get(Timer::Probe) - t.now;
+    assert_eq!(probe, Duration::from_millis(240));
+}
+
+#[test]
 fn half_of_the_cells_are_left_to_headers() {
     let mut t = calm();
     let taken: Vec<_> = (0..7).map(|_| t.pool.alloc_cell().unwrap()).collect();

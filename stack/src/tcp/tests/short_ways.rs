@@ -252,16 +252,17 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
 /// What the connection has of everything that the short ways ask about.
 fn config() -> impl Strategy<Value = TcpConfig> {
     let options = (any::<bool>(), any::<bool>(), any::<bool>());
-    let recovery = (algorithm(), any::<bool>(), any::<bool>(), any::<bool>());
+    let recovery = (algorithm(), any::<bool>(), any::<bool>(), any::<bool>(), 100u64..500);
     let sender = (0u8..4, 0u8..8, prop_oneof![Just(65_535u32), Just(3000), Just(1 << 20)]);
     (options, recovery, sender).prop_map(|(options, recovery, sender)| {
         let (sack, timestamps, window_scale) = options;
-        let (congestion, rack_tlp, rto_restart, limited) = recovery;
+        let (congestion, rack_tlp, rto_restart, limited, rto_min_ms) = recovery;
         let (nagle, cork, recv_buffer_bytes) = sender;
         TcpConfig {
             congestion,
             rack_tlp,
             rto_restart,
+            rto_min: Duration::from_millis(rto_min_ms),
             user_timeout: limited.then_some(Duration::from_secs(60)),
             sack,
             timestamps,
