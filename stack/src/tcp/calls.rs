@@ -14,11 +14,14 @@ use crate::SocketError;
 use crate::time::Instant;
 use crate::wire::tcp::TcpHeader;
 
+/// With one of these nothing more will be read.
+const READ_OVER: Status = Status::EOF.union(Status::READ_SHUT);
+
 impl Tcb {
     /// What would not block.
     #[inline(always)]
     pub fn readiness(&self) -> Readiness {
-        let unusual = Status::EOF | Status::READ_SHUT | Status::FIN_QUEUED;
+        let unusual = READ_OVER.union(Status::FIN_QUEUED);
         let usual = || {
             self.state == State::Established
                 && self.error.is_none()
@@ -46,7 +49,7 @@ impl Tcb {
     fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         let closed = self.state == State::Closed;
-        let eof = closed || self.status.intersects(Status::EOF | Status::READ_SHUT);
+        let eof = closed || self.status.intersects(READ_OVER);
         ready.set(Readiness::READ_CLOSED, eof);
         ready.set(Readiness::ERROR, self.error.is_some());
         ready.set(Readiness::READABLE, eof || !self.recvq.is_empty() || self.error.is_some());
@@ -282,7 +285,7 @@ impl Tcb {
     }
 
     fn end_of_stream(&self) -> Result<(), SocketError> {
-        let over = self.status.intersects(Status::EOF | Status::READ_SHUT);
+        let over = self.status.intersects(READ_OVER);
         if over || self.state == State::Closed { Ok(()) } else { Err(SocketError::WouldBlock) }
     }
 

@@ -348,3 +348,7 @@ impl Tcb {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/calm.rs"]
+mod tests;

@@ -221,3 +221,7 @@ impl Tcb {
         PlainTcp { src_port: 0, dst_port: 0, seq, ack, flags, window, timestamps }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/expected.rs"]
+mod tests;

@@ -17,7 +17,7 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::window::Growth;
-use super::{Transmit, TxLimits};
+use super::{RST_ACK, Transmit, TxLimits};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
@@ -420,9 +420,7 @@ impl Tcb {
         limits: &TxLimits,
         payload: &mut Vec<PacketSlice>,
     ) -> Transmit {
-        if !self.status.contains(Status::SYN_ACKED) && from == self.snd.una {
-            return self.emit_syn(now, payload);
-        }
+        debug_assert!(self.status.contains(Status::SYN_ACKED), "only a SYN leaves again before");
         let mss = self.mss();
         let fin = self.status.contains(Status::FIN_SENT);
         let data_end = self.snd.nxt - u32::from(fin);
@@ -430,8 +428,7 @@ impl Tcb {
         // RFC 9293 §3.8.6: into a window that the peer has shrunk to nothing goes a probe.
         let most = if self.snd.wnd == 0 { 1 } else { whole_segments(limits.max_bytes, mss) };
         let want = room.min(most).min(left);
-        let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
-        let offset = from.since(self.snd.una + syn);
+        let offset = from.since(self.snd.una);
         let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
         let mut flags = TcpFlags::ACK;
         let with_fin = fin && n == left;
@@ -529,7 +526,7 @@ impl Tcb {
         TcpHeader {
             seq: self.snd.nxt.get(),
             ack: self.rcv.nxt.get(),
-            flags: TcpFlags::RST | TcpFlags::ACK,
+            flags: RST_ACK,
             options: TcpOptions { timestamps: self.timestamps(now), ..TcpOptions::default() },
             ..TcpHeader::default()
         }

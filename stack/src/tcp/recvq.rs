@@ -195,6 +195,22 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_taken_whole_or_in_part() {
+        let config = PoolConfig { slots: 4, slot_len: 2048, cells: 2, try_huge: false };
+        let pool = Pool::new(config).unwrap();
+        let mut queue = ReceiveQueue::default();
+        queue.push(slice(&pool, b"one slice"));
+        queue.push(slice(&pool, b"another"));
+        assert_eq!(&queue.take(3).unwrap()[..], b"one");
+        assert_eq!((queue.len(), queue.pinned()), (13, 4096));
+        assert_eq!(&queue.take(6).unwrap()[..], b" slice");
+        assert_eq!((queue.len(), queue.pinned()), (7, 2048));
+        assert_eq!(&queue.take(100).unwrap()[..], b"another");
+        assert_eq!((queue.len(), queue.pinned()), (0, 0));
+        assert!(queue.take(1).is_none());
+    }
+
+    #[test]
     fn large_slices_and_few_small_ones_are_never_copied() {
         let config = PoolConfig { slots: 64, slot_len: 2048, cells: 2, try_huge: false };
         let pool = Pool::new(config).unwrap();

@@ -278,5 +278,8 @@ mod tests {
         }
         let srtt = rtt.srtt().unwrap();
         assert!(srtt > ms(111) && srtt < ms(113), "{srtt:?}");
+        // Ten times a fortieth of the way from 50 ms to an error that goes from 100 ms to 89 ms.
+        let rttvar = rtt.rttvar();
+        assert!(rttvar > ms(59) && rttvar < ms(60), "{rttvar:?}");
     }
 }

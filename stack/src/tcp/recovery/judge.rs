@@ -369,8 +369,9 @@ impl Tcb {
             Frto::Waiting if !advance.moved => Frto::Waiting,
             // Step 2a without SACK: not even all that was sent again has arrived.
             Frto::Waiting if !self.has_sack() && !self.recovery.repaired(self.snd.una) => Frto::Off,
-            // Step 2b: new data will tell, where there is any.
-            Frto::Waiting if self.sendq.unsent() > 0 && self.peer_room() > 0 => Frto::Probing,
+            // Step 2b: new data will tell, where there is any. Whether it may leave shows when what
+            // is lost leaves instead: see `Recovery::on_resent`.
+            Frto::Waiting if self.sendq.unsent() > 0 => Frto::Probing,
             // Step 3a: nothing but what was sent again, or new, has arrived.
             Frto::Waiting | Frto::Probing => Frto::Off,
         };
