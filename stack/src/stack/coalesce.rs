@@ -12,7 +12,7 @@
 
 use barewire_driver::{PacketSlice, RxBurst, RxFrame};
 
-use super::expected::{Found, Pieces, payload};
+use super::expected::{Found, Pieces};
 use super::{Socket, Stack};
 use crate::interface::IfaceId;
 use crate::socket::demux::FlowKey;
@@ -125,7 +125,7 @@ impl Stack {
         let (key, tos) = (packet.key(header.dst_port, header.src_port), packet.ip.tos);
         let text_at = at + header_len..at + packet.bytes.len();
         let text = self.admit(&packet, header_len, 0)?;
-        self.run_pieces.extend(payload(pieces, text_at));
+        pieces.take_into(text_at, &mut self.run_pieces);
         let next = header.seq.wrapping_add(len);
         Some(Run { index, key, tos, header, text, next, segment_bytes: len })
     }
@@ -171,7 +171,7 @@ impl Stack {
         if !same || self.admit(&packet, header_len, 0).is_none() {
             return Fit::No;
         }
-        self.run_pieces.extend(payload(pieces, text_at));
+        pieces.take_into(text_at, &mut self.run_pieces);
         run.text.len += len;
         run.text.wire_segments += 1;
         self.egress.counters.tcp_segments_joined += 1;

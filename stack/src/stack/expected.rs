@@ -527,6 +527,23 @@ impl Pieces<'_, '_> {
     }
 }
 
+impl Pieces<'_, '_> {
+    /// Moves bytes `range` of the first piece, and the others, to the end of `out`.
+    #[inline]
+    pub(super) fn take_into(&mut self, range: Range<usize>, out: &mut Vec<PacketSlice>) {
+        if let Some(mut first) = self.next()
+            && !range.is_empty()
+        {
+            first.truncate(range.end);
+            first.advance(range.start);
+            out.push(first);
+        }
+        if let Pieces::Many(segments) = self {
+            out.extend(segments);
+        }
+    }
+}
+
 impl Iterator for Pieces<'_, '_> {
     type Item = PacketSlice;
 
@@ -541,7 +558,7 @@ impl Iterator for Pieces<'_, '_> {
 
 /// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
-pub(super) fn payload(
+fn payload(
     segments: &mut Pieces<'_, '_>,
     range: Range<usize>,
 ) -> impl Iterator<Item = PacketSlice> {
