@@ -422,7 +422,7 @@ impl TxBurst {
     }
 
     /// Adds a frame of one segment, as [`TxBurst::push_segment`] and [`TxBurst::finish_frame`] do.
-    #[inline]
+    #[inline(always)]
     pub fn push_single(&mut self, segment: PacketSlice, meta: TxFrame) {
         debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
         let len = segment.len() as u32;
