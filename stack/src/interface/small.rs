@@ -18,7 +18,7 @@ use super::{
 };
 use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
-use crate::wire::front::{Common, DatagramFront, Front, FrontKey};
+use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT};
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
@@ -76,7 +76,10 @@ impl Egress {
         let header_len = write(&mut bytes[tcp_at..], &mut sum);
         let payload_at = tcp_at + header_len;
         let end = payload_at + payload.len();
-        bytes[payload_at..end].copy_from_slice(payload);
+        // Asked because most have none, and an empty copy is a call as well.
+        if !payload.is_empty() {
+            bytes[payload_at..end].copy_from_slice(payload);
+        }
         let ip = PlainIpv4 {
             src: path.key.local,
             dst: path.key.remote,
@@ -93,7 +96,9 @@ impl Egress {
             TxChecksum::Partial { start: tcp_at as u16, offset: tcp::CHECKSUM_OFFSET as u16 }
         } else {
             ip.add_pseudo_header(&mut sum);
-            sum.add(payload);
+            if !payload.is_empty() {
+                sum.add(payload);
+            }
             put_sum(bytes, field, sum.finish());
             TxChecksum::Complete
         };
@@ -159,7 +164,7 @@ impl Egress {
         true
     }
 
-    /// Adds a message's frame to the burst.
+    /// Adds a frame with kept headers to the burst.
     #[inline(always)]
     pub(crate) fn push_small(
         &mut self,
@@ -174,6 +179,25 @@ impl Egress {
         let checksum = if offload { PARTIAL_TCP } else { TxChecksum::Complete };
         let header_len = headers_len as u16;
         iface.burst.push_single(frame, TxFrame { checksum, header_len, ..TxFrame::default() });
+    }
+
+    /// Adds a segment without payload to the burst, with the headers that its connection keeps. If
+    /// there is no cell for it, it is lost as on a wire, and counted.
+    #[inline(always)]
+    pub(crate) fn push_bare(
+        &mut self,
+        only: IfaceId,
+        front: &Front,
+        header: &PlainTcp,
+        offload: bool,
+    ) {
+        let Some(mut cell) = self.header_cell() else { return };
+        if let Some(bytes) = cell.first_chunk_mut() {
+            front.write(bytes, 0, header, offload);
+        }
+        cell.truncate(SMALL_AT);
+        cell.advance(SMALL_AT - front.len());
+        self.push_small(only, cell.freeze(), front.len(), offload);
     }
 }
 
