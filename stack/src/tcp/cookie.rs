@@ -357,6 +357,7 @@ mod tests {
     #[test]
     fn cookies_beyond_the_limit_are_as_good_as_ever_but_not_remembered() {
         let mut spent = Spent::new(3);
+        assert!(spent.is_empty());
         let now = Instant::from_millis(90_000);
         for port in 1..=3 {
             assert_eq!(spent.spend(SECRET, flow(port), 77, now), Worth::Connection);
@@ -365,6 +366,6 @@ mod tests {
             assert_eq!(spent.spend(SECRET, flow(4), 77, now), Worth::Unremembered);
         }
         assert_eq!(spent.spend(SECRET, flow(1), 77, now), Worth::Nothing);
-        assert_eq!(spent.len(), 3);
+        assert_eq!((spent.len(), spent.is_empty()), (3, false));
     }
 }

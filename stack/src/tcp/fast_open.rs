@@ -275,9 +275,10 @@ impl Tcb {
         self.state.is_opening() && !accepted
     }
 
-    /// The first write of a connection whose SYN has waited for it.
+    /// The first write of a connection [that takes it early](Tcb::writes_early): its SYN may have
+    /// waited for that.
     pub(super) fn release_syn(&mut self) {
-        if self.state == State::SynSent && self.snd.nxt == self.snd.una {
+        if self.state == State::SynSent {
             self.pending |= Pending::SYN;
         }
     }

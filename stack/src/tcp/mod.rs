@@ -485,6 +485,9 @@ pub struct Figures {
     pub pinned_bytes: u64,
 }
 
+/// The flags of an RST that acknowledges something.
+const RST_ACK: TcpFlags = TcpFlags::RST.union(TcpFlags::ACK);
+
 /// The RST that answers a segment to a port in CLOSED (RFC 9293 §3.10.7.1), ports left zero; `None`
 /// if it was an RST itself.
 pub fn reset_for(header: &TcpHeader, payload_len: u32) -> Option<TcpHeader> {
@@ -499,7 +502,7 @@ pub fn reset_for(header: &TcpHeader, payload_len: u32) -> Option<TcpHeader> {
         + u32::from(header.flags.contains(TcpFlags::FIN));
     Some(TcpHeader {
         ack: (SeqNum::new(header.seq) + len).get(),
-        flags: TcpFlags::RST | TcpFlags::ACK,
+        flags: RST_ACK,
         ..TcpHeader::default()
     })
 }

@@ -17,7 +17,7 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::window::Growth;
-use super::{Transmit, TxLimits};
+use super::{RST_ACK, Transmit, TxLimits};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
@@ -175,7 +175,7 @@ impl Tcb {
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
-                let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
+                let wait = self.rtt.rto_after(self.persist_backoff);
                 self.timers.set(timer, now + wait);
             }
             None => {}
@@ -338,7 +338,7 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        let long = now > self.rtt.deadline(self.last_sent, &self.config);
+        let long = now > self.rtt.deadline(self.last_sent);
         let restart = long && self.config.slow_start_after_idle;
         if long && !restart {
             self.controller.on_long_idle(now);
@@ -400,7 +400,7 @@ impl Tcb {
         self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now));
         }
         self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
@@ -420,9 +420,7 @@ impl Tcb {
         limits: &TxLimits,
         payload: &mut Vec<PacketSlice>,
     ) -> Transmit {
-        if !self.status.contains(Status::SYN_ACKED) && from == self.snd.una {
-            return self.emit_syn(now, payload);
-        }
+        debug_assert!(self.status.contains(Status::SYN_ACKED), "only a SYN leaves again before");
         let mss = self.mss();
         let fin = self.status.contains(Status::FIN_SENT);
         let data_end = self.snd.nxt - u32::from(fin);
@@ -430,8 +428,7 @@ impl Tcb {
         // RFC 9293 §3.8.6: into a window that the peer has shrunk to nothing goes a probe.
         let most = if self.snd.wnd == 0 { 1 } else { whole_segments(limits.max_bytes, mss) };
         let want = room.min(most).min(left);
-        let syn = u32::from(!self.status.contains(Status::SYN_ACKED));
-        let offset = from.since(self.snd.una + syn);
+        let offset = from.since(self.snd.una);
         let n = self.sendq.again(offset, want, limits.max_pieces.max(1), mss, payload);
         let mut flags = TcpFlags::ACK;
         let with_fin = fin && n == left;
@@ -449,7 +446,7 @@ impl Tcb {
         self.last_sent = now;
         self.pace(now, n);
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
         let (header, ecn) = (self.header(now, from, flags, n), Ecn::NotEct);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
@@ -461,7 +458,7 @@ impl Tcb {
         self.recovery.on_resent(from, len, ts_clock(now, self.ts_offset));
         if from == self.snd.una && self.has_sack() {
             // The round trip of what the timer waits for begins again.
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
         if self.is_repairing() {
             self.schedule_probe(now);
@@ -479,7 +476,7 @@ impl Tcb {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         self.last_sent = now;
-        self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }
@@ -529,7 +526,7 @@ impl Tcb {
         TcpHeader {
             seq: self.snd.nxt.get(),
             ack: self.rcv.nxt.get(),
-            flags: TcpFlags::RST | TcpFlags::ACK,
+            flags: RST_ACK,
             options: TcpOptions { timestamps: self.timestamps(now), ..TcpOptions::default() },
             ..TcpHeader::default()
         }

@@ -140,6 +140,12 @@ mod tests {
         let rtt = Some(Duration::from_millis(100));
         assert_eq!(rate_of_window(100_000, 1 << 30, rtt), Some(2_000_000));
         assert_eq!(rate_of_window(100_000, 100_000, rtt), Some(1_200_000));
+        assert_eq!(
+            rate_of_window(100_000, 200_000, rtt),
+            Some(1_200_000),
+            "doubling would pass it"
+        );
+        assert_eq!(rate_of_window(100_000, 200_002, rtt), Some(2_000_000));
         assert_eq!(rate_of_window(100_000, 100_000, None), None);
         assert!(rate_of_window(1 << 30, 1, Some(Duration::ZERO)).is_some());
     }

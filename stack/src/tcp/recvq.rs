@@ -21,6 +21,13 @@ const COMPACT_MAX_BYTES: usize = 512;
 /// never gets there.
 const COMPACT_FROM_BYTES: u64 = 32 * 1024;
 
+/// True if a queue that pins so much may pin more: less than [`pinned_max`], which is seldom worked
+/// out.
+#[inline(always)]
+pub(crate) fn may_pin_more(pinned: u64, buffer_bytes: u32) -> bool {
+    pinned < PINNED_MIN_BYTES || pinned < pinned_max(buffer_bytes)
+}
+
 /// The bound on pinned packet memory for a receive buffer, once for data in sequence and once for
 /// data out of it.
 pub(crate) fn pinned_max(buffer_bytes: u32) -> u64 {
@@ -185,6 +192,22 @@ mod tests {
         assert_eq!(read[..stream.len()], stream);
         assert_eq!((queue.pinned(), queue.len()), (0, 0));
         assert!(pool.audit().all_free());
+    }
+
+    #[test]
+    fn slices_are_taken_whole_or_in_part() {
+        let config = PoolConfig { slots: 4, slot_len: 2048, cells: 2, try_huge: false };
+        let pool = Pool::new(config).unwrap();
+        let mut queue = ReceiveQueue::default();
+        queue.push(slice(&pool, b"one slice"));
+        queue.push(slice(&pool, b"another"));
+        assert_eq!(&queue.take(3).unwrap()[..], b"one");
+        assert_eq!((queue.len(), queue.pinned()), (13, 4096));
+        assert_eq!(&queue.take(6).unwrap()[..], b" slice");
+        assert_eq!((queue.len(), queue.pinned()), (7, 2048));
+        assert_eq!(&queue.take(100).unwrap()[..], b"another");
+        assert_eq!((queue.len(), queue.pinned()), (0, 0));
+        assert!(queue.take(1).is_none());
     }
 
     #[test]

@@ -167,9 +167,9 @@ impl Tcb {
         tcb.snd = Send {
             wnd: rest.snd_wnd,
             max_wnd: rest.max_wnd,
-            // RFC 9293 §3.10.7.4: whatever comes next is no older than these.
+            // RFC 9293 §3.10.7.4: whatever comes next is no older than this, and than snd.wl2, which
+            // is snd.una in a new block.
             wl1: rest.rcv_nxt,
-            wl2: rest.una,
             buffer: rest.snd_buffer,
             mss: rest.mss,
             mss_limit: rest.mss_limit,

@@ -352,3 +352,28 @@ fn a_mark_is_answered_as_by_cubic_and_forgotten_a_segment_a_round() {
     assert_eq!(link.bbr.marked_cwnd, CWND_MAX);
     assert!(link.run(Duration::from_secs(1)) > 0.97);
 }
+
+#[test]
+fn probing_begins_at_any_phase_but_the_one_that_drains() {
+    let mut begun = [0; CYCLE.len()];
+    for us in 0..70 {
+        let mut bbr = Bbr::new(10 * MSS);
+        bbr.enter_probe_bw(Instant::from_nanos(1000 * us));
+        let Mode::ProbeBw(phase) = bbr.mode else { panic!("{:?}", bbr.mode) };
+        begun[usize::from(phase)] += 1;
+    }
+    assert_eq!(begun, [10, 0, 10, 10, 10, 10, 10, 10]);
+}
+
+#[test]
+fn the_window_to_come_back_to_is_that_of_before_all_trouble() {
+    // §4.2.3.4, BBRSaveCwnd: neither a second loss nor one while the pipe is drained lowers it.
+    let mut bbr = Bbr::new(20 * MSS);
+    bbr.on_loss(Instant::ZERO, 5 * MSS, MSS);
+    bbr.on_loss(Instant::ZERO, 4 * MSS, MSS);
+    assert_eq!((bbr.cwnd(), bbr.ssthresh()), (5 * MSS, 20 * MSS));
+    let mut bbr = Bbr::new(4 * MSS);
+    (bbr.mode, bbr.prior_cwnd) = (Mode::ProbeRtt, 20 * MSS);
+    bbr.on_loss(Instant::ZERO, 4 * MSS, MSS);
+    assert_eq!(bbr.ssthresh(), 20 * MSS);
+}

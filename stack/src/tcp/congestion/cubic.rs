@@ -308,8 +308,8 @@ fn k_s(bytes: f64, mss: f64) -> f64 {
 /// The largest integer whose cube is at most `n`, for results below 2^42.
 fn cube_root(n: u128) -> u64 {
     (0..42).rev().map(|bit| 1u64 << bit).fold(0, |root, bit| {
-        let next = u128::from(root | bit);
-        if next * next * next <= n { root | bit } else { root }
+        let next = root + bit;
+        if u128::from(next).pow(3) <= n { next } else { root }
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::tests::{MSS, ack};
 use super::*;
+use crate::tcp::seq::SeqNum;
 use crate::time::Duration;
 
 const MSS_F: f64 = MSS as f64;
@@ -197,4 +198,50 @@ fn a_queue_that_grows_ends_slow_start_before_a_loss() {
     assert!(c.ssthresh() <= c.cwnd(), "slow start is over");
     // Without it the window would have doubled until the queue overflowed.
     assert!((100 * MSS..700 * MSS).contains(&c.cwnd()), "{}", c.cwnd());
+}
+
+#[test]
+fn a_rest_changes_nothing_that_is_kept() {
+    let mut c = Cubic::new(1000 * MSS);
+    c.on_loss(at(0), 1000 * MSS, MSS);
+    run(&mut c, 0, 5000, 100);
+    let kept = c.to_rest();
+    let back = Cubic::from_rest(kept, 10 * MSS).to_rest();
+    assert_eq!(format!("{kept:?}"), format!("{back:?}"));
+    assert!(kept.started && kept.cwnd_prior > kept.ssthresh as f32);
+}
+
+#[test]
+fn the_first_slow_start_ends_at_the_window_that_it_has_reached() {
+    // RFC 9406 §4.2: a queue of 20 ms from the third round on, and five rounds of looking at it.
+    let mut c = Cubic::new(10 * MSS);
+    let (mut una, mut round, mut before) = (SeqNum::new(0), 0, 0);
+    while c.ssthresh() == CWND_MAX {
+        assert!(round < 20, "slow start goes on for ever");
+        let (cwnd, nxt) = (c.cwnd(), una + 10 * MSS);
+        let rtt = Duration::from_millis(if round < 2 { 40 } else { 60 });
+        for i in 1..=10 {
+            let sent = AckSample { una: una + i * MSS, nxt: nxt + i * MSS, ..ack(MSS, cwnd) };
+            before = c.cwnd();
+            c.on_ack(&AckSample { rtt: Some(rtt), ..sent });
+            assert!(c.cwnd() > before, "it has grown to its end");
+            if c.ssthresh() < CWND_MAX {
+                break;
+            }
+        }
+        (una, round) = (una + 10 * MSS, round + 1);
+    }
+    assert!(round >= 7 && before > 20 * MSS, "{round} rounds");
+    assert_eq!(c.ssthresh(), c.cwnd());
+}
+
+#[test]
+fn a_recovery_that_ends_with_little_in_flight_lets_out_no_burst() {
+    // RFC 6582 §3.2, full acknowledgment, option 1.
+    for (in_flight, window) in [(0, 2), (1, 2), (3, 4), (699, 700), (900, 700)] {
+        let mut c = Cubic::new(1000 * MSS);
+        c.on_loss(at(0), 1000 * MSS, MSS);
+        c.on_recovered(at(1), in_flight * MSS, 0, MSS);
+        assert_eq!(c.cwnd(), window * MSS, "{in_flight} segments in flight");
+    }
 }

@@ -143,6 +143,17 @@ mod tests {
     use super::super::tests::{MSS, ack};
     use super::*;
 
+    #[test]
+    fn a_loss_ends_it() {
+        let mut h = HyStart::new();
+        assert!(!h.is_over());
+        h.stop();
+        assert!(h.is_over());
+        for (number, rtt_ms) in [(0, 40), (1, 40), (2, 80), (3, 80)] {
+            assert_eq!(round(&mut h, number, rtt_ms), (Growth::By(MSS), 10 * MSS));
+        }
+    }
+
     /// Ten ACKs of a segment each in round `number`, with this round trip; what the last one gave
     /// and how many bytes all of them added.
     fn round(h: &mut HyStart, number: u32, rtt_ms: u64) -> (Growth, u32) {

@@ -66,6 +66,22 @@ mod tests {
     }
 
     #[test]
+    fn what_came_later_takes_the_place_of_the_best() {
+        let filtered = |samples: &[(u32, u64)]| {
+            let mut filter = MaxFilter::default();
+            samples.iter().for_each(|&(round, value)| filter.update(10, round, value));
+            filter.get()
+        };
+        let mut samples = vec![(0, 90), (3, 50), (4, 70), (5, 40), (6, 30)];
+        samples.push((11, 20));
+        assert_eq!(filtered(&samples), 70, "the best of those after it");
+        let mut samples = vec![(0, 90), (3, 70), (7, 60), (11, 5)];
+        assert_eq!(filtered(&samples), 70);
+        samples.push((14, 4));
+        assert_eq!(filtered(&samples), 60, "the best of the second half");
+    }
+
+    #[test]
     fn it_is_the_maximum_of_a_window_that_rises() {
         let mut filter = MaxFilter::default();
         for round in 0..100 {

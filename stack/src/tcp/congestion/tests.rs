@@ -93,3 +93,38 @@ fn a_change_to_the_same_controller_changes_nothing() {
     c.switch_to(Algorithm::Cubic, 10 * MSS, Instant::ZERO);
     assert_eq!(format!("{c:?}"), before);
 }
+
+#[test]
+fn the_reduction_of_a_window_that_models_the_path_is_not_spread() {
+    for c in Algorithm::ALL.map(|a| Controller::new(a, 10 * MSS)) {
+        assert_eq!(c.uses_prr(), !c.models_path(), "{c:?}");
+        assert_eq!(c.models_path(), c.algorithm() == Algorithm::Bbr);
+    }
+}
+
+#[test]
+fn an_ack_that_is_not_heeded_would_change_nothing() {
+    let now = Instant::from_millis(1000);
+    for mut c in loss_based() {
+        // What the window takes is known.
+        c.on_ack(&AckSample { now, ..ack(0, 10 * MSS) });
+        for lost in [false, true] {
+            if lost {
+                c.on_loss(now, 10 * MSS, MSS);
+            }
+            for bytes in [1, MSS, 2 * MSS, 4 * MSS, 5 * MSS, 10 * MSS] {
+                for piped in [bytes, 11 * MSS] {
+                    let mut after = c.clone();
+                    let sample =
+                        AckSample { now, piped, window_limited: false, ..ack(bytes, bytes) };
+                    after.on_ack(&sample);
+                    let same = format!("{after:?}") == format!("{c:?}");
+                    let heeded = c.heeds(now, bytes, piped, false);
+                    assert!(same || heeded, "{bytes} of {piped}: {c:?}");
+                    let needless = heeded && same && matches!(c, Controller::Cubic(_));
+                    assert!(lost || !needless, "{bytes} of {piped}: {c:?}");
+                }
+            }
+        }
+    }
+}

@@ -76,9 +76,7 @@ impl Validation {
     #[inline]
     pub(super) fn on_ack(&mut self, ack: &AckSample, cwnd: u32) -> bool {
         let over = ack.now >= self.until && self.next_period(ack.now, ack.srtt, cwnd);
-        if ack.piped > self.current {
-            self.current = ack.piped;
-        }
+        self.current = self.current.max(ack.piped);
         over
     }
 

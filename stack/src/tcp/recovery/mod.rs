@@ -245,7 +245,10 @@ impl Recovery {
             // A tail loss probe, or the answer to a repeated SYN.
             Phase::Open => return,
             Phase::Repair(prr) => prr.on_sent(bytes),
-            Phase::Fast { .. } | Phase::Loss(_) => {}
+            // RFC 5682 §2.1, step 2b: no new data could leave to ask. What arrives now may be what
+            // this repair makes the peer acknowledge.
+            Phase::Loss(frto @ Frto::Probing) => *frto = Frto::Off,
+            Phase::Fast { .. } | Phase::Loss(Frto::Off | Frto::Waiting) => {}
         }
         let episode =
             self.episode.get_or_insert(Episode { first: start, timestamp, unexplained: 0 });

@@ -170,3 +170,30 @@ impl Rack {
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_lasts_for_sixteen_recoveries_without_a_duplicate() {
+        // RFC 8985 §6.2, step 4.
+        let (una, nxt) = (SeqNum::new(0), SeqNum::new(1000));
+        let mut rack = Rack::new(una);
+        rack.on_dsack(una, nxt);
+        rack.on_dsack(una, nxt);
+        assert_eq!(rack.reo_wnd_mult, 2, "once a round trip");
+        for _ in 1..16 {
+            rack.on_recovered();
+            assert_eq!(rack.reo_wnd_mult, 2);
+        }
+        rack.on_dsack(nxt, nxt + 1000);
+        assert_eq!(rack.reo_wnd_mult, 3);
+        for _ in 1..16 {
+            rack.on_recovered();
+            assert_eq!(rack.reo_wnd_mult, 3);
+        }
+        rack.on_recovered();
+        assert_eq!(rack.reo_wnd_mult, 1);
+    }
+}

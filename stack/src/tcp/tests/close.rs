@@ -208,6 +208,22 @@ fn time_wait_answers_a_repeated_fin_and_starts_again() {
 }
 
 #[test]
+fn only_a_repeated_fin_makes_time_wait_start_again() {
+    let t = in_time_wait(plain());
+    let later = t.now + Duration::from_secs(59);
+    let (ack, syn) = (TcpFlags::ACK, TcpFlags::SYN | TcpFlags::FIN);
+    for (what, flags, seq) in
+        [("a keepalive probe", ack, 1), ("another FIN", TcpFlags::FIN | ack, 2), ("a SYN", syn, 1)]
+    {
+        let mut compact = t.tcb.time_wait().unwrap();
+        let outcome = compact.handle_segment(later, &segment(flags, seq), 0);
+        assert!(matches!(outcome, TimeWaitOutcome::Ack(_)), "{what}");
+        assert_eq!(compact.deadline(later) - later, Duration::from_secs(1), "{what}");
+    }
+    t.end();
+}
+
+#[test]
 fn time_wait_ignores_resets_and_ends() {
     // RFC 1337 §3.
     let t = in_time_wait(plain());

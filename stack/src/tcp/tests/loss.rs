@@ -1,6 +1,7 @@
 //! Retransmission: timeouts, Karn's algorithm, fast retransmit, NewReno, congestion windows.
 
 use super::*;
+use crate::tcp::congestion::Controller;
 use crate::tcp::timers::Timer;
 
 const MSS: u32 = 1460;
@@ -289,4 +290,16 @@ fn retransmissions_are_cut_by_the_limits_of_the_device() {
     t.tx("A 1461:2049 ack 1");
     t.tx("A 2049:3509 ack 1");
     t.end();
+}
+
+#[test]
+fn a_loss_halves_what_is_in_flight_beyond_a_window_that_has_shrunk() {
+    // RFC 5681 §3.1 counts what is in flight, and RFC 3042 §2 leaves out what limited transmit may
+    // have sent.
+    let mut t = ten_in_flight();
+    t.tcb.controller = Controller::new(Algorithm::NewReno, 5 * MSS);
+    for _ in 0..3 {
+        t.rx("A 1 ack 1");
+    }
+    assert_eq!(t.tcb.info().ssthresh_bytes, 4 * MSS);
 }

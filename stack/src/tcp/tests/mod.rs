@@ -12,6 +12,7 @@ mod arbitrary;
 mod autotune;
 mod close;
 mod ecn;
+mod fast_open;
 mod handshake;
 mod hostile;
 mod limits;
@@ -19,22 +20,24 @@ mod loss;
 mod pacing;
 mod path_mtu;
 mod pipe;
-mod plain_ack;
 mod rack;
 mod sack;
+mod short_ways;
 mod spurious;
 mod timers;
 mod transfer;
 mod transitions;
 mod windows;
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use barewire_driver::{PacketSlice, Pool, PoolConfig};
+use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
 
 use super::*;
 use crate::SocketError;
 use crate::time::Instant;
+use crate::wire::front::{Common, FrontKey};
 use crate::wire::tcp::{SackBlocks, TcpOptions, Timestamps};
 
 pub(super) const ISS: u32 = 1_000_000;
@@ -171,6 +174,16 @@ fn blocks(text: &str) -> Vec<(u32, u32)> {
 #[track_caller]
 fn number(text: &str) -> u32 {
     text.parse::<i64>().expect("a number") as u32
+}
+
+/// Has the connection keep the headers of its messages, as the stack does that knows the way.
+pub(super) fn keep_headers(tcb: &mut Tcb, stamped: bool) {
+    let key = FrontKey { routing: 0, neighbors: 0, iface: 0, ttl: 64, tos: 0 };
+    let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
+    let (src, dst) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    let (src_port, dst_port, ttl, tos) = (80, 4000, key.ttl, key.tos);
+    let common = Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
+    tcb.front.make(key, &common, stamped);
 }
 
 /// A block of relative numbers, as on the wire.

@@ -173,3 +173,32 @@ fn a_claim_about_the_first_full_segment_counts_at_once_and_has_a_floor() {
     t.tx("PA 1:1461 ack 1 step 536");
     t.end();
 }
+
+/// With segments of 1000 bytes and a probe of another size out.
+fn probing(size: u16) -> Trace {
+    let mut t = Trace::settled(plain());
+    t.tcb.snd.mss = 1000;
+    t.tcb.path_probed(t.tcb.snd.una, size);
+    t
+}
+
+#[test]
+fn a_claim_about_a_probe_counts_if_it_explains_why_that_was_lost() {
+    let mut t = probing(1200);
+    let (probe, path) = (t.tcb.snd.una, format!("{:?}", t.tcb.path));
+    for (at, mss) in [(probe, 1200), (probe, 1300), (probe + 1, 1100)] {
+        t.tcb.path_claimed(t.now, at, mss);
+        assert_eq!(format!("{:?}", t.tcb.path), path, "{mss} bytes fit");
+    }
+    t.tcb.path_claimed(t.now, probe, 1100);
+    assert!(format!("{:?}", t.tcb.path).contains("high: 1100"), "{:?}", t.tcb.path);
+}
+
+#[test]
+fn a_search_ends_when_less_than_32_bytes_are_to_be_gained() {
+    for (lost, high) in [(1034, 1033), (1033, 1032), (1032, 1460)] {
+        let mut t = probing(lost);
+        t.tcb.path_resent(t.now, t.tcb.snd.una, u32::from(lost));
+        assert!(format!("{:?}", t.tcb.path).contains(&format!("high: {high}")), "{lost}");
+    }
+}

@@ -122,6 +122,20 @@ fn the_probe_of_a_recovery_is_one_until_something_arrives() {
 }
 
 #[test]
+fn after_something_has_arrived_a_recovery_is_probed_again() {
+    let mut t = last_retransmission_lost(plain());
+    t.wait_for_timer();
+    t.tx(&format!("A 1:{} ack 1", at(1)));
+    t.write(MSS);
+    t.drain();
+    t.now += ms(20);
+    t.rx(&report(0, 1, 11));
+    let again = t.drain();
+    assert!(t.tcb.timers.is_set(Timer::Probe), "{again:?}");
+    t.end();
+}
+
+#[test]
 fn a_needless_probe_of_a_recovery_is_no_reordering() {
     let mut t = last_retransmission_lost(plain());
     t.wait_for_timer();
@@ -240,6 +254,24 @@ fn a_probe_that_repaired_a_loss_is_charged_for_it() {
 }
 
 #[test]
+fn a_duplicate_ack_after_a_probe_says_that_the_original_had_arrived() {
+    // RFC 8985 §7.4, case 1, of a peer that does not report what arrives twice.
+    let mut t = in_flight(1, plain());
+    t.wait_for_timer();
+    t.tx(&format!("PA 1:{} ack 1", at(1)));
+    t.now += ms(20);
+    let before = t.tcb.info().cwnd_bytes;
+    t.rx(&format!("A 1 ack {}", at(1)));
+    t.rx(&format!("A 1 ack {}", at(1)));
+    t.write(MSS);
+    t.drain();
+    t.now += ms(20);
+    t.rx(&format!("A 1 ack {}", at(2)));
+    assert!(t.tcb.info().cwnd_bytes >= before, "nothing is charged for");
+    t.end();
+}
+
+#[test]
 fn without_sack_or_when_turned_off_nothing_is_probed() {
     let mut off = in_flight(2, TcpConfig { rack_tlp: false, ..plain() });
     let mut t = Trace::established(plain());
@@ -268,13 +300,43 @@ fn a_fin_alone_is_probed_for() {
 #[test]
 fn the_restarted_timer_counts_from_the_oldest_segment_if_asked_to() {
     // RFC 7765 §4.
-    for (rto_restart, expected) in [(false, 200), (true, 180)] {
+    for (rto_restart, segments, expected) in
+        [(false, 3, 200), (true, 3, 180), (true, 4, 180), (true, 5, 200)]
+    {
         let config = TcpConfig { rto_restart, rack_tlp: false, ..plain() };
-        let mut t = in_flight(3, config);
+        let mut t = in_flight(segments, config);
         t.now += ms(20);
         t.rx(&format!("A 1 ack {}", at(1)));
         let left = t.tcb.timers.get(Timer::Retransmit) - t.now;
-        assert_eq!(left, ms(expected));
+        assert_eq!(left, ms(expected), "{segments} segments, and one is acknowledged");
         t.end();
     }
+}
+
+#[test]
+fn the_first_segment_leaves_on_a_timeout_whatever_is_too_young_to_be_lost() {
+    // RFC 6298 §5.4, RFC 8985 §6.3.
+    let mut t = in_flight(1, plain());
+    t.wait_for_timer();
+    assert_eq!(t.drain(), [(at(0), at(1))], "a probe");
+    let timeout = t.tcb.timers.get(Timer::Retransmit);
+    t.now += timeout - t.now - ms(1);
+    t.write(5 * MSS);
+    assert_eq!(t.drain(), [(at(1), at(6))]);
+    assert_eq!(t.wait_for_timer(), 1);
+    assert_eq!(t.drain(), [(at(0), at(1))]);
+    assert_eq!((t.tcb.info().cwnd_bytes, t.tcb.info().lost_bytes), (MSS, 0));
+}
+
+#[test]
+fn only_news_moves_the_probe() {
+    let mut t = in_flight(3, plain());
+    let probe = t.tcb.timers.get(Timer::Probe);
+    assert!(t.tcb.timers.is_set(Timer::Probe));
+    t.now += ms(5);
+    t.rx("A 1 ack 1");
+    assert_eq!(t.tcb.timers.get(Timer::Probe), probe, "nothing has arrived");
+    t.rx(&report(0, 1, 2));
+    assert!(!t.tcb.timers.is_set(Timer::Probe), "time tells of the gap, no probe has to");
+    assert!(t.tcb.timers.is_set(Timer::Reorder));
 }

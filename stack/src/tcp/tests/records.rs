@@ -149,6 +149,57 @@ fn lost_stretches_leave_in_order_and_count_as_one() {
 }
 
 #[test]
+fn two_records_that_left_again_together_are_one() {
+    let mut q = Records::default();
+    q.sent(s(0), MSS, MSS, t(1));
+    q.sent(s(MSS), MSS, MSS, t(2));
+    q.lose_on_timeout(t(100), Duration::ZERO);
+    q.resent(s(0), 2 * MSS, t(100), true);
+    assert_eq!(seen(&q), [(0, 2 * MSS, Fate::Resent)]);
+    q.check(s(0), s(2 * MSS));
+}
+
+#[test]
+fn what_is_forgiven_is_judged_again() {
+    let mut q = Records::default();
+    for i in 0..4 {
+        q.sent(s(i * MSS), MSS, MSS, t(u64::from(i)));
+    }
+    let _ = q.sack(s(3 * MSS), s(4 * MSS), MSS, &mut nothing());
+    let latest = SentAt { at: t(3), end: s(4 * MSS) };
+    for _ in 0..2 {
+        assert_eq!(q.lose_older(t(50), latest, Duration::ZERO), None);
+        assert_eq!(q.next_lost(u32::MAX), Some((s(0), 3 * MSS)));
+        q.forgive();
+        assert_eq!(q.next_lost(u32::MAX), None);
+    }
+    q.check(s(0), s(4 * MSS));
+}
+
+#[test]
+fn borders_are_bounded() {
+    let mut q = Records::default();
+    let count = SPLITS_MAX as u32;
+    q.sent(s(0), 2 * count * MSS, MSS, t(1));
+    // Every other segment leaves again, until no more borders are to be had.
+    for i in 0..count {
+        q.resent(s((2 * i + 1) * MSS), MSS, t(2), false);
+        if q.records.len() == SPLITS_MAX {
+            break;
+        }
+    }
+    assert_eq!(q.records.len(), SPLITS_MAX);
+    let last = *q.last().unwrap();
+    q.resent(last.start + MSS, MSS, t(3), false);
+    assert_eq!(q.records.len(), SPLITS_MAX, "the whole record counts as sent again");
+    let first = *q.first().unwrap();
+    assert_eq!((first.start, first.len), (s(0), MSS));
+    assert!(!q.sack(last.start, last.start + MSS, MSS, &mut nothing()), "it cannot be told apart");
+    assert!(q.sack(s(0), s(MSS), MSS, &mut nothing()), "a whole record can");
+    assert_eq!(q.records.len(), SPLITS_MAX);
+}
+
+#[test]
 fn a_reneging_receiver_is_taken_at_its_word() {
     let mut q = Records::default();
     q.sent(s(0), 4 * MSS, MSS, t(1));

@@ -4,7 +4,9 @@ use std::mem::size_of;
 
 use super::super::tests::*;
 use super::super::*;
-use super::AtRest;
+use super::*;
+use crate::SocketError;
+use crate::tcp::ranges::Range;
 
 /// An established connection that has said and heard something and is done with it.
 fn talked(config: TcpConfig) -> Trace {
@@ -60,6 +62,7 @@ fn the_conversation_goes_on_after_a_rest() {
     t.wait(2000);
     rested(&mut t);
     t.rx("A 51:61 ack 101 win 900");
+    t.quiet();
     t.read(10);
     t.write(30);
     t.tx("PA 101:131 ack 61");
@@ -115,4 +118,39 @@ fn nothing_rests_that_has_something_to_do() {
     awake("a closed application", |t| {
         let _ = t.tcb.close(t.now);
     });
+}
+
+#[test]
+fn nothing_rests_that_remembers_something_unusual() {
+    type Change = fn(&mut Tcb);
+    let cases: [(&str, Change); 15] = [
+        ("another state", |tcb| tcb.state = State::CloseWait),
+        ("a direction that was shut", |tcb| tcb.status |= Status::READ_SHUT),
+        ("something to send", |tcb| tcb.pending |= Pending::KEEPALIVE),
+        ("an ACK that waits", |tcb| tcb.rcv.acked = tcb.rcv.acked - 1),
+        ("a duplicate ACK", |tcb| tcb.rcv.dup_acks = 1),
+        ("a duplicate to report", |tcb| {
+            tcb.rcv.dsack = Some(Range { start: tcb.rcv.nxt - 1, end: tcb.rcv.nxt });
+        }),
+        ("an error", |tcb| tcb.error = Some(SocketError::ConnectionReset)),
+        ("a soft error", |tcb| tcb.soft_error = Some(SocketError::HostUnreachable)),
+        ("a drop to tell of", |tcb| tcb.dropped = Some(DropReason::BadAck)),
+        ("retransmissions", |tcb| tcb.retries = 1),
+        ("probes", |tcb| tcb.probes = 1),
+        ("a closed window", |tcb| tcb.persist_backoff = 1),
+        ("a backed-off timeout", |tcb| tcb.rtt.back_off()),
+        ("more to come", |tcb| tcb.expect_more(true)),
+        ("a timer", |tcb| tcb.timers.set(Timer::Cork, Instant::from_millis(200_000))),
+    ];
+    for (what, change) in cases {
+        let mut t = talked(TcpConfig::default());
+        t.wait(2000);
+        assert!(t.tcb.to_rest().is_some());
+        change(&mut t.tcb);
+        assert!(t.tcb.to_rest().is_none(), "{what}");
+    }
+    let mut t = talked(TcpConfig::default());
+    t.wait(2000);
+    t.write(10);
+    assert!(t.tcb.to_rest().is_none(), "data to send");
 }

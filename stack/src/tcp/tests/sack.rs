@@ -344,3 +344,20 @@ fn an_idle_connection_frees_the_scoreboard() {
     t.read(10);
     t.end();
 }
+
+#[test]
+fn three_reports_of_crumbs_are_enough() {
+    // RFC 6675 §5, step 2: three duplicate ACKs, although what they report is less than a segment.
+    let mut t = Trace::with_sack(by_count());
+    for _ in 0..5 {
+        t.write(100);
+        t.drain();
+        t.now += Duration::from_millis(1);
+    }
+    for to in [201, 301] {
+        t.rx(&format!("A 1 ack 1 sack 101-{to}"));
+        t.quiet();
+    }
+    t.rx("A 1 ack 1 sack 101-401");
+    assert_eq!(t.drain(), [(1, 101)]);
+}

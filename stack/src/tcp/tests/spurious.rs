@@ -103,6 +103,15 @@ fn an_echo_of_the_first_transmission_undoes_a_recovery() {
 }
 
 #[test]
+fn an_old_ack_that_comes_late_undoes_nothing() {
+    let mut t = repairing_with_timestamps();
+    t.rx("A 1 ack 5793 ts 9/100040");
+    t.rx("A 1 ack 1 ts 9/100020");
+    assert_eq!(t.tcb.info().undone, 0, "it moves nothing, and says nothing of the retransmission");
+    t.end();
+}
+
+#[test]
 fn an_echo_of_the_first_transmission_undoes_a_timeout_without_sack() {
     let mut t = Trace::connecting(TcpConfig { timestamps: true, ..plain() });
     t.tx("S 0 ts 100000/0");

@@ -25,6 +25,20 @@ fn keepalive_probes_a_silent_peer_and_gives_it_up() {
 }
 
 #[test]
+fn the_user_timeout_says_when_keepalive_gives_up() {
+    // RFC 5482 §4.2: however many probes that takes.
+    let user_timeout = Some(Duration::from_secs(17));
+    let mut t = Trace::established(TcpConfig { user_timeout, ..keepalive() });
+    for expected in [10_000, 2_000, 2_000, 2_000] {
+        assert_eq!(t.wait_for_timer(), expected);
+        t.tx("A 0 ack 1");
+    }
+    assert_eq!(t.wait_outcome(2_000), Outcome::Closed);
+    t.tx("RA 1 ack 1");
+    t.end();
+}
+
+#[test]
 fn an_answer_to_a_keepalive_probe_starts_the_wait_again() {
     let mut t = Trace::established(keepalive());
     for _ in 0..10 {

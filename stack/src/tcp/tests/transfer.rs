@@ -1,6 +1,7 @@
 //! Segmentation, Nagle's algorithm, cork, acknowledgments.
 
 use super::*;
+use crate::tcp::congestion::Controller;
 
 #[test]
 fn five_thousand_bytes_leave_as_one_super_segment() {
@@ -80,6 +81,25 @@ fn nagle_holds_a_small_segment_until_the_last_one_is_acknowledged() {
     assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
     t.tx("FPA 1491:1501 ack 1");
     t.end();
+}
+
+#[test]
+fn nagle_is_what_holds_what_both_windows_just_take() {
+    let mut t = Trace::settled(TcpConfig { nodelay: false, ..plain() });
+    t.write(100);
+    t.tx("PA 1:101 ack 1");
+    t.write(50);
+    t.quiet();
+    for window in [151, 150] {
+        t.tcb.controller = Controller::new(Algorithm::NewReno, window);
+        assert_eq!(t.tcb.send_limit(), SendLimit::Nagle);
+        t.tcb.snd.wnd = window;
+        assert_eq!(t.tcb.send_limit(), SendLimit::Nagle);
+    }
+    t.tcb.controller = Controller::new(Algorithm::NewReno, 149);
+    assert_eq!(t.tcb.send_limit(), SendLimit::CongestionWindow);
+    t.tcb.snd.wnd = 149;
+    assert_eq!(t.tcb.send_limit(), SendLimit::PeerWindow);
 }
 
 #[test]
@@ -255,4 +275,47 @@ fn peek_leaves_data_and_owned_reads_take_it() {
     drop((slice, rest));
     assert_eq!(t.tcb.info().pinned_bytes, 0);
     t.end();
+}
+
+#[test]
+fn only_who_has_something_to_send_is_asked_what_it_is() {
+    let mut t = Trace::settled(plain());
+    assert!(!t.tcb.may_want_transmit());
+    t.write(100);
+    assert!(t.tcb.may_want_transmit());
+    t.tx("PA 1:101 ack 1");
+    assert!(!t.tcb.may_want_transmit(), "its ACK is waited for");
+    t.rx("A 1:11 ack 101");
+    assert!(!t.tcb.may_want_transmit(), "the ACK waits for company");
+    t.rx("A 21:31 ack 101");
+    assert!(t.tcb.may_want_transmit(), "a duplicate ACK");
+    t.drain();
+    assert!(!t.tcb.may_want_transmit());
+    assert_eq!(t.tcb.shutdown_write(t.now), Ok(Outcome::Continue));
+    assert!(t.tcb.may_want_transmit(), "FIN");
+}
+
+#[test]
+fn what_waits_behind_a_gap_is_not_dropped() {
+    let mut t = Trace::settled(plain());
+    t.rx("A 101:201 ack 1");
+    assert_eq!(t.tcb.take_drop(), None);
+    t.tcb.shutdown_read();
+    t.rx("A 301:401 ack 1");
+    assert_eq!(t.tcb.take_drop(), Some(DropReason::ReadShut));
+}
+
+#[test]
+fn the_shortest_round_trip_is_known_once_there_was_one() {
+    assert_eq!(Trace::connecting(plain()).tcb.info().min_rtt, None);
+    let t = Trace::with_sack(plain());
+    assert_eq!(t.tcb.info().min_rtt, Some(Duration::from_millis(20)));
+}
+
+#[test]
+fn a_controller_that_asks_is_told_that_the_application_is_the_limit() {
+    let mut t = Trace::with_sack(TcpConfig { congestion: Algorithm::Bbr, ..plain() });
+    t.write(100);
+    t.tx("PA 1:101 ack 1");
+    assert!(t.tcb.sendq.records.rate.is_app_limited());
 }

@@ -238,3 +238,18 @@ fn an_old_segment_does_not_change_the_window() {
     assert_eq!(t.tcb.info().snd_wnd_bytes, 6000);
     t.end();
 }
+
+#[test]
+fn a_reader_tells_of_room_for_one_segment_only_to_who_waits_for_it() {
+    // RFC 9293 §3.8.6.2.2. 16,540 bytes wait in a buffer of 20,000, so that the window could grow to
+    // 3460, by more than one segment and less than two.
+    for (window, told) in [(1459, true), (1460, false)] {
+        let mut t = Trace::settled(plain());
+        t.rx("A 1:16541 ack 1");
+        t.drain();
+        t.tcb.rcv.buffer = 20_000;
+        t.tcb.rcv.edge = t.tcb.rcv.nxt + window;
+        t.tcb.after_read();
+        assert_eq!(t.tcb.wants_transmit(), told, "{window}");
+    }
+}
