@@ -18,7 +18,7 @@ use super::{
 };
 use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, EthernetHeader, ethertype};
-use crate::wire::front::{Common, DatagramFront, Front, FrontKey};
+use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT};
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
@@ -76,7 +76,10 @@ impl Egress {
         let header_len = write(&mut bytes[tcp_at..], &mut sum);
         let payload_at = tcp_at + header_len;
         let end = payload_at + payload.len();
-        bytes[payload_at..end].copy_from_slice(payload);
+        // Asked because most have none, and an empty copy is a call as well.
+        if !payload.is_empty() {
+            bytes[payload_at..end].copy_from_slice(payload);
+        }
         let ip = PlainIpv4 {
             src: path.key.local,
             dst: path.key.remote,
@@ -93,7 +96,9 @@ impl Egress {
             TxChecksum::Partial { start: tcp_at as u16, offset: tcp::CHECKSUM_OFFSET as u16 }
         } else {
             ip.add_pseudo_header(&mut sum);
-            sum.add(payload);
+            if !payload.is_empty() {
+                sum.add(payload);
+            }
             put_sum(bytes, field, sum.finish());
             TxChecksum::Complete
         };
@@ -157,6 +162,29 @@ impl Egress {
     #[inline(always)]
     pub(crate) fn burst_mut(&mut self, iface: IfaceId) -> Option<&mut TxBurst> {
         self.ifaces.get_mut(usize::from(iface.0)).map(|iface| &mut iface.burst)
+    }
+
+    /// Adds a segment without payload to the burst, with the headers that its connection keeps. If
+    /// there is no cell for it, it is lost as on a wire, and counted.
+    #[inline(always)]
+    pub(crate) fn push_bare(
+        &mut self,
+        only: IfaceId,
+        front: &Front,
+        header: &PlainTcp,
+        offload: bool,
+    ) {
+        let Some(mut cell) = self.header_cell() else { return };
+        if let Some(bytes) = cell.first_chunk_mut() {
+            front.write(bytes, 0, header, offload);
+        }
+        cell.truncate(SMALL_AT);
+        cell.advance(SMALL_AT - front.len());
+        self.counters.tcp_segments_sent += 1;
+        self.counters.tx_packets += 1;
+        if let Some(burst) = self.burst_mut(only) {
+            burst.push_single(cell.freeze(), front.describe(offload));
+        }
     }
 }
 

@@ -100,8 +100,8 @@ impl Stack {
         if ip.protocol != protocol::TCP {
             return Err(piece);
         }
-        let Some((Found::Connection(index), header, header_len)) = self.find_flow(&packet) else {
-            return Err(piece);
+        let Some((found, header, header_len)) = self.find_flow(&packet) else {
+            return self.input_other(id, piece, (ip.src, ip.dst), (ip.tos, end), meta.checksum);
         };
         let text = Text {
             len: (bytes.len() - header_len) as u32,
@@ -112,7 +112,12 @@ impl Stack {
         if !packet.is_right() {
             return Err(piece);
         }
-        self.deliver_calm(index, &header, &text, piece, end)
+        match found {
+            Found::Connection(index) => self.deliver_calm(index, &header, &text, piece, end),
+            Found::HalfOpen(index) => {
+                self.deliver_opening(index, header, (text.len, text.ecn), piece, end)
+            }
+        }
     }
 
     /// The same once the connection is found, and the segment is right: it ends at `end`.
@@ -131,7 +136,7 @@ impl Stack {
         };
         let Some(tcb) = connection.tcb.whole_calm() else { return Err(piece) };
         if !tcb.expects(header, text) {
-            return Err(piece);
+            return self.deliver_unexpected(index, *header, (text.len, text.ecn), piece, end);
         }
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
@@ -282,7 +287,7 @@ impl Stack {
     /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
     /// the length of its header, if it is between addresses that may talk, and this engine's.
     #[inline(never)]
-    fn find_other(
+    pub(super) fn find_other(
         &self,
         iface: IfaceId,
         packet: &Plain<'_>,
@@ -298,7 +303,7 @@ impl Stack {
 
     /// Gives a half-open connection its segment.
     #[inline(never)]
-    fn deliver_half_open(
+    pub(super) fn deliver_half_open(
         &mut self,
         index: u32,
         header: &PlainTcp,
@@ -313,7 +318,7 @@ impl Stack {
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
     #[inline(never)]
-    fn deliver_other(
+    pub(super) fn deliver_other(
         &mut self,
         key: FlowKey,
         header: &TcpHeader,
@@ -333,11 +338,12 @@ impl Stack {
         pieces: impl Iterator<Item = PacketSlice>,
         f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
     ) {
+        if text.len == 0 {
+            return f(self, &mut Vec::new());
+        }
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
-        if text.len > 0 {
-            payload.extend(pieces);
-        }
+        payload.extend(pieces);
         f(self, &mut payload);
         payload.clear();
         self.scratch = payload;
@@ -388,20 +394,7 @@ impl Stack {
             }
             return;
         }
-        if let Some(outcome) = tcb.take_ending(now, header, text) {
-            return self.settle(index, outcome);
-        }
-        self.scratch.clear();
-        if text.len > 0 {
-            self.scratch.extend(pieces);
-        }
-        let header = TcpHeader::from(*header);
-        let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
-        if let Some(reason) = tcb.take_drop() {
-            self.egress.counters.tcp_dropped(reason);
-        }
-        self.scratch.clear();
-        self.settle(index, outcome);
+        self.take_unexpected(index, header, text, pieces);
     }
 
     /// The UDP socket that a datagram in one piece is for, and its sender.
@@ -482,8 +475,8 @@ pub(super) struct Plain<'a> {
     pub(super) ip: PlainIpv4,
     /// Transport header and payload, as far as they lie in the first piece.
     pub(super) bytes: &'a [u8],
-    others: &'a [PacketSlice],
-    checksum: RxChecksum,
+    pub(super) others: &'a [PacketSlice],
+    pub(super) checksum: RxChecksum,
 }
 
 impl Plain<'_> {

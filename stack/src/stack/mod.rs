@@ -40,6 +40,7 @@ mod settings;
 mod settle;
 mod shed;
 mod small;
+mod turning;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

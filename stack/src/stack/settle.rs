@@ -280,8 +280,9 @@ impl Stack {
         self.share.close_connection(entry.key.local_port);
     }
 
-    /// Sends the small message of a connection on which nothing unusual goes on, if that is all
-    /// that it has to send and its way is known; otherwise does nothing and says false.
+    /// Sends the small message of a connection on which nothing unusual goes on, or an ACK or FIN
+    /// alone, if that is all that it has to send and its way is known; otherwise does nothing and
+    /// says false.
     #[inline(always)]
     pub(super) fn transmit_small(&mut self, index: u32, only: IfaceId) -> bool {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
@@ -300,13 +301,34 @@ impl Stack {
         let now = self.egress.now;
         let Some(burst) = self.egress.burst_mut(only) else { return false };
         if !tcb.send_small(now, offload, burst) {
-            return false;
+            return self.transmit_bare(index, only, offload);
         }
         self.egress.counters.tcp_segments_sent += 1;
         self.egress.counters.tx_packets += 1;
         connection.in_tx_list = false;
         let token = Tag::Connection(index).to_bits();
         connection.timer.arm(&mut self.wheel, tcb.quiet_until(), token);
+        true
+    }
+
+    /// Sends an ACK or FIN alone with the headers that the connection keeps, which are those for
+    /// `only`. False, and nothing is done, if it has to send anything else.
+    #[inline(never)]
+    fn transmit_bare(&mut self, index: u32, only: IfaceId, offload: bool) -> bool {
+        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
+        else {
+            return false;
+        };
+        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(header) = tcb.poll_control(self.egress.now) else { return false };
+        self.egress.push_bare(only, &tcb.front, &header, offload);
+        connection.in_tx_list = false;
+        if connection.holder == Holder::Nobody {
+            self.follow_up_orphan(index);
+        } else {
+            schedule(&mut self.tx_list, &mut self.wheel, index, connection);
+            pace(&mut self.pacing, SocketId { index, generation }, connection);
+        }
         true
     }
 

@@ -233,15 +233,15 @@ impl Tcb {
 
     // --- out -------------------------------------------------------------------------------------
 
-    /// As [`Tcb::write`], of a small message when nothing is queued, if the connection was calm the
-    /// last time. Afterwards it still has room for more, as before; false if nothing was done.
+    /// As [`Tcb::write`], of a small message when nothing is queued, if nothing unusual goes on.
+    /// Afterwards it still has room for more, as before; false if nothing was done.
     #[inline(always)]
     pub(crate) fn write_small(&mut self, pool: &Pool, data: &[u8]) -> bool {
         let small = (1..=SMALL_MAX).contains(&data.len())
-            && self.calm
             && self.sendq.len() == 0
             && self.snd.buffer >= 2 * SMALL_MAX as u32
-            && !self.status.contains(Status::CORK);
+            && !self.status.contains(Status::CORK)
+            && self.is_calm();
         if small {
             self.more_to_come = false;
         }

@@ -162,17 +162,22 @@ impl Tcb {
         Some(outcome)
     }
 
-    /// The next transmission, if it is all that is unsent, at most `most` bytes and in one piece,
-    /// or an ACK without data. It counts as sent then.
-    pub(crate) fn poll_expected(&mut self, now: Instant, most: usize) -> Option<(PlainTcp, &[u8])> {
-        let calm = (self.state.is_live() || self.state == State::TimeWait)
+    /// True if nothing can have to be sent but unsent data, FIN, or an ACK without gaps to report.
+    #[inline(always)]
+    fn sends_plainly(&self) -> bool {
+        (self.state.is_live() || self.state == State::TimeWait)
             && (self.pending - Pending::ACK).is_empty()
             && self.rcv.dup_acks == 0
             && self.recovery.is_quiet()
             && !self.ecn.agreed
             && !self.has_reports()
-            && !self.timers.is_set(Timer::Pacing);
-        if !calm {
+            && !self.timers.is_set(Timer::Pacing)
+    }
+
+    /// The next transmission, if it is all that is unsent, at most `most` bytes and in one piece,
+    /// or an ACK without data. It counts as sent then.
+    pub(crate) fn poll_expected(&mut self, now: Instant, most: usize) -> Option<(PlainTcp, &[u8])> {
+        if !self.sends_plainly() {
             return None;
         }
         let unsent = self.sendq.unsent();
@@ -195,6 +200,15 @@ impl Tcb {
         self.note_what_limits();
         let header = self.plain_header(now, seq, flags, unsent);
         Some((header, self.sendq.sent_piece(piece)))
+    }
+
+    /// The next transmission, if it is FIN or an ACK, without data. It counts as sent then.
+    #[inline(always)]
+    pub(crate) fn poll_control(&mut self, now: Instant) -> Option<PlainTcp> {
+        if self.sendq.unsent() > 0 || !self.sends_plainly() {
+            return None;
+        }
+        self.poll_bare(now)
     }
 
     /// FIN, or an ACK, if one of them is due when nothing is unsent.

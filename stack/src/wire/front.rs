@@ -1,8 +1,8 @@
-//! The headers of small messages of a connection, or of datagrams of a socket to one place, kept from
-//! one to the next.
+//! The headers of small messages and bare segments of a connection, or of datagrams of a socket to one
+//! place, kept from one to the next.
 //!
 //! ```text
-//!   kept     ┄┄┄│ Ethernet │ IPv4 ·· length, sum │ TCP ·· seq, ack, window, sum, timestamps │
+//!   kept     ┄┄┄│ Ethernet │ IPv4 ·· length, sum │ TCP ·· seq, ack, flags, window, sum, timestamps │
 //!   written                     ▲                      ▲     what changes, and its part of the sums
 //! ```
 //!
@@ -90,7 +90,7 @@ impl Front {
     pub(crate) fn make(&mut self, key: FrontKey, common: &Common, stamped: bool) {
         let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos } = common;
         let timestamps = stamped.then(Default::default);
-        let flags = tcp::TcpFlags::ACK | tcp::TcpFlags::PSH;
+        let flags = tcp::TcpFlags::empty();
         let header = PlainTcp { src_port, dst_port, seq: 0, ack: 0, flags, window: 0, timestamps };
         self.bytes = [0; SMALL_AT];
         let tcp_at = tcp_at(stamped);
@@ -104,7 +104,8 @@ impl Front {
         put_u16(packet, IP_TOTAL_LEN, 0);
         put_u16(packet, IP_CHECKSUM, 0);
         let mut ip_sum = Checksum::new();
-        ip_sum.add(&packet[..PlainIpv4::LEN]);
+        let header: &[u8; PlainIpv4::LEN] = packet.first_chunk().expect("a packet's front");
+        ip_sum.add_header(header);
         let mut pseudo = Checksum::new();
         ip.add_pseudo_header(&mut pseudo);
         sum.add_u16(pseudo.partial());
@@ -128,7 +129,7 @@ impl Front {
     }
 
     /// Writes the headers in front of the message of `len` bytes that lies in the cell at
-    /// [`SMALL_AT`], with the numbers of `header`. With `offload` the device completes the checksum.
+    /// [`SMALL_AT`], with the flags and numbers of `header`. With `offload` the device completes the checksum.
     #[inline(always)]
     pub(crate) fn write(&self, cell: &mut SmallCell, len: usize, header: &PlainTcp, offload: bool) {
         debug_assert_eq!(self.stamped, header.timestamps.is_some());
@@ -159,12 +160,14 @@ impl Front {
         put_u16(front, TCP_AT - PlainIpv4::LEN + IP_CHECKSUM, ip_sum.finish());
         put_u32(front, TCP_AT + tcp::field::SEQ, header.seq);
         put_u32(front, TCP_AT + tcp::field::ACK, header.ack);
-        put_u16(front, TCP_AT + tcp::field::WINDOW, header.window);
+        let marks = u32::from(header.flags.bits()) << 16 | u32::from(header.window);
+        let header_len = (SMALL_AT - TCP_AT) as u32;
+        put_u32(front, TCP_AT + tcp::field::DATA_OFFSET, header_len << 26 | marks);
         let mut sum = Checksum::new();
         sum.add_u16(tcp_len);
         sum.add_u32(header.seq);
         sum.add_u32(header.ack);
-        sum.add_u16(header.window);
+        sum.add_u32(marks);
         if let Some(clock) = header.timestamps
             && TCP_AT == tcp_at(true)
         {
@@ -311,12 +314,13 @@ mod tests {
         fn what_is_kept_and_changed_is_what_would_be_written(
             (src, dst, src_port, dst_port) in any::<(u32, u32, u16, u16)>(),
             (ttl, tos, seq, ack, window) in any::<(u8, u8, u32, u32, u16)>(),
+            flags in any::<u8>(),
             clock in proptest::option::of(any::<(u32, u32)>()),
-            message in proptest::collection::vec(any::<u8>(), 1..=CELL_LEN - SMALL_AT),
+            message in proptest::collection::vec(any::<u8>(), 0..=CELL_LEN - SMALL_AT),
             offload: bool,
         ) {
             let timestamps = clock.map(|(val, ecr)| Timestamps { val, ecr });
-            let flags = TcpFlags::ACK | TcpFlags::PSH;
+            let flags = TcpFlags::from_bits_retain(flags);
             let header = PlainTcp { src_port, dst_port, seq, ack, flags, window, timestamps };
             let (src, dst) = (src.into(), dst.into());
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));

@@ -27,9 +27,9 @@ pub(super) mod field {
     pub(super) const DST_PORT: usize = 2;
     pub(in crate::wire) const SEQ: usize = 4;
     pub(in crate::wire) const ACK: usize = 8;
-    pub(super) const DATA_OFFSET: usize = 12;
+    pub(in crate::wire) const DATA_OFFSET: usize = 12;
     pub(super) const FLAGS: usize = 13;
-    pub(in crate::wire) const WINDOW: usize = 14;
+    pub(super) const WINDOW: usize = 14;
     pub(super) const CHECKSUM: usize = 16;
     pub(super) const URGENT: usize = 18;
 }

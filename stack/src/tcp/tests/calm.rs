@@ -348,13 +348,19 @@ fn another_message_takes_no_cell() {
     };
     no_cell("nothing", 0, &|_| {});
     no_cell("more than a cell holds", SMALL_MAX + 1, &|_| {});
-    no_cell("something unusual", 1, &|t| t.tcb.stir());
+    no_cell("something unusual", 1, &|t| {
+        t.tcb.stir();
+        t.tcb.probes = 1;
+    });
     no_cell("a queue before it", 1, &|t| t.write(5));
     no_cell("a small buffer", 1, &|t| t.tcb.snd.buffer = 2 * SMALL_MAX as u32 - 1);
     no_cell("a cork", 1, &|t| t.tcb.status |= Status::CORK);
     let mut t = calm();
     t.tcb.snd.buffer = 2 * SMALL_MAX as u32;
     assert!(write_small(&mut t, SMALL_MAX), "there is room for another after it");
+    let mut t = calm();
+    t.tcb.stir();
+    assert!(write_small(&mut t, 1), "whether anything unusual goes on is asked again");
 }
 
 #[test]

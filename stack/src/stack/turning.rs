@@ -1,0 +1,139 @@
+//! The short way in goes on: a frame in one piece for a connection that opens, ends, or has something
+//! unusual to be told.
+//!
+//! ```text
+//!   expected ─▶ flow known? ─┬─ half open ──────────▶ deliver_opening ─┐
+//!                            ├─ not the next segment ▶ deliver_unexpected ─▶ Tcb, listener, TIME-WAIT
+//!                            └─ no, or a SYN ────────▶ input_other ────┘
+//! ```
+//!
+//! What `expected` has found out by then is not asked again, and is handed over by value: had it an
+//! address, it would lie in memory for every frame, not in registers. As there, nothing is counted,
+//! moved or answered before the last check has passed: a frame that comes back is the long way's.
+
+use std::net::Ipv4Addr;
+
+use barewire_driver::{PacketSlice, RxChecksum};
+
+use super::expected::Plain;
+use super::{Socket, Stack};
+use crate::interface::IfaceId;
+use crate::tcp::{Memory, Text};
+use crate::wire::ipv4::Ecn;
+use crate::wire::plain::PlainIpv4;
+use crate::wire::tcp::{PlainTcp, TcpHeader};
+use crate::wire::{ethernet, protocol};
+
+/// Where TCP's header begins in an Ethernet frame.
+const TCP_AT: usize = ethernet::LEN + PlainIpv4::LEN;
+
+impl Stack {
+    /// Takes in a segment of a flow that is not known, or with flags or options that are not usual. Its
+    /// frame is Ethernet's, and has the packet's end at `end`.
+    #[inline(never)]
+    pub(super) fn input_other(
+        &mut self,
+        iface: IfaceId,
+        piece: PacketSlice,
+        (src, dst): (Ipv4Addr, Ipv4Addr),
+        (tos, end): (u8, usize),
+        checksum: RxChecksum,
+    ) -> Result<(), PacketSlice> {
+        let bytes = &piece[TCP_AT..end];
+        let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len: bytes.len() };
+        let packet = Plain { ip, bytes, others: &[], checksum };
+        if self.sheds(packet.bytes) {
+            return Ok(());
+        }
+        // By reference: the header is large enough for its copies to be seen in profiles.
+        let mut header = TcpHeader::default();
+        let found = self.find_other(iface, &packet, &mut header);
+        let Some((key, header_len)) = found else { return Err(piece) };
+        let Some(text) = self.admit(&packet, header_len, 0) else { return Err(piece) };
+        self.deliver_other(key, &header, &text, text_in(piece, text.len, end));
+        Ok(())
+    }
+
+    /// Gives a half-open connection its segment, which is right, has so many bytes of text with this
+    /// mark, and ends at `end` of its frame.
+    #[inline(never)]
+    pub(super) fn deliver_opening(
+        &mut self,
+        index: u32,
+        header: PlainTcp,
+        (len, ecn): (u32, Ecn),
+        piece: PacketSlice,
+        end: usize,
+    ) -> Result<(), PacketSlice> {
+        let Some(text) = self.admit_right(len, ecn) else { return Err(piece) };
+        self.deliver_half_open(index, &header, &text, text_in(piece, len, end));
+        Ok(())
+    }
+
+    /// Gives a connection a segment that it does not expect, as [`Stack::deliver_opening`].
+    #[inline(never)]
+    pub(super) fn deliver_unexpected(
+        &mut self,
+        index: u32,
+        header: PlainTcp,
+        (len, ecn): (u32, Ecn),
+        piece: PacketSlice,
+        end: usize,
+    ) -> Result<(), PacketSlice> {
+        let Some(text) = self.admit_right(len, ecn) else { return Err(piece) };
+        self.take_unexpected(index, &header, &text, text_in(piece, len, end));
+        Ok(())
+    }
+
+    /// As [`Stack::admit`], for a segment of a single frame that is right.
+    #[inline]
+    fn admit_right(&mut self, len: u32, ecn: Ecn) -> Option<Text> {
+        let memory = self.memory();
+        // Where it is exhausted, the long way chooses what to keep.
+        if memory == Memory::Exhausted {
+            return None;
+        }
+        self.egress.counters.rx_frames += 1;
+        self.egress.counters.tcp_segments_received += 1;
+        Some(Text { len, wire_segments: 1, ecn, memory })
+    }
+
+    /// Gives a connection a segment that it is known not to expect.
+    #[inline(always)]
+    pub(super) fn take_unexpected(
+        &mut self,
+        index: u32,
+        header: &PlainTcp,
+        text: &Text,
+        pieces: impl Iterator<Item = PacketSlice>,
+    ) {
+        let now = self.egress.now;
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        let tcb = connection.tcb.wake_calm();
+        if let Some(outcome) = tcb.take_ending(now, header, text) {
+            return self.settle(index, outcome);
+        }
+        self.scratch.clear();
+        if text.len > 0 {
+            self.scratch.extend(pieces);
+        }
+        let header = TcpHeader::from(*header);
+        let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
+        if let Some(reason) = tcb.take_drop() {
+            self.egress.counters.tcp_dropped(reason);
+        }
+        self.scratch.clear();
+        self.settle(index, outcome);
+    }
+}
+
+/// The last `len` bytes up to `end` of a frame: the text of its segment.
+fn text_in(
+    mut piece: PacketSlice,
+    len: u32,
+    end: usize,
+) -> impl Iterator<Item = PacketSlice> + use<> {
+    piece.truncate(end);
+    piece.advance(end - len as usize);
+    std::iter::once(piece)
+}
