@@ -3,6 +3,7 @@
 mod common;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -116,10 +117,11 @@ fn halves_work_in_two_tasks() {
         let done = Rc::new(Cell::new(false));
         let (theirs, flag) = (queue.clone(), done.clone());
         core.spawn(async move {
-            while let Ok(Some(data)) = read.read_owned(usize::MAX).await {
+            let mut data = VecDeque::new();
+            while read.read_slices(usize::MAX, &mut data).await.is_ok_and(|bytes| bytes > 0) {
                 let write = theirs.lock().unwrap().take();
                 let Some(write) = write else { return };
-                write.write_owned(data).await.unwrap();
+                write.write_slices(&mut data).await.unwrap();
                 *theirs.lock().unwrap() = Some(write);
             }
             flag.set(true);

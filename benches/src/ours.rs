@@ -1,5 +1,6 @@
 //! Our side: two stacks and a local cable.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use barewire_driver::cable::{self, CableConfig, LocalQueue};
@@ -161,6 +162,11 @@ pub struct Pair {
     pattern: Vec<u8>,
     /// The pattern in the client's packet memory, a slot each.
     slices: Vec<PacketSlice>,
+    /// What is to be written next of them, and how far that goes.
+    waiting: VecDeque<PacketSlice>,
+    lined_up: u64,
+    /// What was read without a copy.
+    arrived: VecDeque<PacketSlice>,
     scratch: Vec<u8>,
     sent: u64,
     received: u64,
@@ -247,16 +253,13 @@ impl Pair {
     /// Writes as much of the stream as fits, up to `end`.
     fn fill(&mut self, end: u64) {
         while self.sent < end {
-            let at = (self.sent % PATTERN_BYTES as u64) as usize;
-            let stack = &mut self.client.stack;
             let taken = if self.in_place {
-                let (slot, skip) = (at / SLOT_LEN as usize, at % SLOT_LEN as usize);
-                let most = (self.slices[slot].len() - skip).min((end - self.sent) as usize);
-                let slice = self.slices[slot].slice(skip..skip + most);
-                stack.write_owned(self.conn.0, slice).map(|()| most).map_err(|(error, _)| error)
+                self.line_up(end);
+                self.client.stack.write_slices(self.conn.0, &mut self.waiting)
             } else {
+                let at = (self.sent % PATTERN_BYTES as u64) as usize;
                 let most = (PATTERN_BYTES - at).min((end - self.sent) as usize);
-                stack.write(self.conn.0, &self.pattern[at..at + most])
+                self.client.stack.write(self.conn.0, &self.pattern[at..at + most])
             };
             match taken {
                 Ok(len) => self.sent += len as u64,
@@ -266,30 +269,43 @@ impl Pair {
         }
     }
 
+    /// Has the next slices of the stream wait to be written, up to `end`.
+    fn line_up(&mut self, end: u64) {
+        while self.lined_up < end && self.waiting.len() < self.slices.len() {
+            let at = (self.lined_up % PATTERN_BYTES as u64) as usize;
+            let (slot, skip) = (at / SLOT_LEN as usize, at % SLOT_LEN as usize);
+            let slice = &self.slices[slot];
+            let most = (slice.len() - skip).min((end - self.lined_up) as usize);
+            self.waiting.push_back(slice.slice(skip..skip + most));
+            self.lined_up += most as u64;
+        }
+    }
+
     /// Reads what has arrived.
     fn drain(&mut self) {
         loop {
             let stack = &mut self.server.stack;
-            let (owned, read);
-            let bytes: &[u8] = if self.in_place {
-                match stack.read_owned(self.conn.1, usize::MAX) {
-                    Ok(slice) => owned = slice.expect("nobody closes"),
-                    Err(SocketError::WouldBlock) => return,
-                    Err(error) => panic!("an open connection: {error}"),
-                }
-                &owned
+            let read = if self.in_place {
+                stack.read_slices(self.conn.1, usize::MAX, &mut self.arrived)
             } else {
-                match stack.read(self.conn.1, &mut self.scratch) {
-                    Ok(len) => read = len,
-                    Err(SocketError::WouldBlock) => return,
-                    Err(error) => panic!("an open connection: {error}"),
-                }
-                &self.scratch[..read]
+                stack.read(self.conn.1, &mut self.scratch)
+            };
+            let len = match read {
+                Ok(len) => len,
+                Err(SocketError::WouldBlock) => return,
+                Err(error) => panic!("an open connection: {error}"),
             };
             if self.verify {
-                check_pattern(&self.pattern, self.received, bytes);
+                let mut at = self.received;
+                let copied = if self.in_place { 0 } else { len };
+                let pieces = self.arrived.iter().map(|slice| &**slice);
+                for bytes in pieces.chain([&self.scratch[..copied]]) {
+                    check_pattern(&self.pattern, at, bytes);
+                    at += bytes.len() as u64;
+                }
             }
-            self.received += bytes.len() as u64;
+            self.arrived.clear();
+            self.received += len as u64;
         }
     }
 
@@ -353,6 +369,9 @@ impl crate::Pair for Pair {
             verify: setup.verify,
             pattern,
             slices,
+            waiting: VecDeque::new(),
+            lined_up: 0,
+            arrived: VecDeque::new(),
             scratch: vec![0; PATTERN_BYTES],
             sent: 0,
             received: 0,

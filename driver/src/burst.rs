@@ -422,7 +422,7 @@ impl TxBurst {
     }
 
     /// Adds a frame of one segment, as [`TxBurst::push_segment`] and [`TxBurst::finish_frame`] do.
-    #[inline]
+    #[inline(always)]
     pub fn push_single(&mut self, segment: PacketSlice, meta: TxFrame) {
         debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
         let len = segment.len() as u32;
@@ -486,26 +486,36 @@ impl TxBurst {
         }
     }
 
-    /// Bytes of all frames, if each is one segment, to be sent as it is and of a length in `fits`.
-    #[inline]
-    pub(crate) fn simple_bytes(&self, fits: std::ops::RangeInclusive<u32>) -> Option<u64> {
-        if self.simple_frames != self.frames.len() || self.taken_frames > 0 {
+    /// As [`TxBurst::move_to`], of the only frame, if it is one segment, to be sent as it is, of a
+    /// length in `fits`; gives that.
+    #[inline(always)]
+    pub(crate) fn move_only(
+        &mut self,
+        fits: std::ops::RangeInclusive<u32>,
+        to: &mut RxBurst,
+    ) -> Option<u32> {
+        let [TxFrame { len, .. }] = self.frames[..] else { return None };
+        let only = self.simple_frames == 1 && self.taken_frames == 0 && self.segments.len() == 1;
+        if !only || !fits.contains(&len) || !to.segments.is_empty() || !to.frames.is_empty() {
             return None;
         }
-        let mut bytes = 0;
-        for frame in &self.frames {
-            if !fits.contains(&frame.len) {
-                return None;
-            }
-            bytes += u64::from(frame.len);
-        }
-        Some(bytes)
+        std::mem::swap(&mut self.segments, &mut to.segments);
+        to.frames.push(RxFrame { count: 1, len, ..RxFrame::default() });
+        to.whole_segments = 1;
+        self.frames.clear();
+        (self.whole_segments, self.simple_frames) = (0, 0);
+        Some(len)
     }
 
-    /// Gives all frames away as frames received, of which nothing is known: for a wire in memory,
-    /// between two hosts of one thread. `to` is to be empty; the segments change hands in one piece.
+    /// Gives all frames away as frames received, for a wire in memory between two hosts of one thread;
+    /// `meta` says what is known of each. `to` is to be empty; the segments change hands in one
+    /// piece. Gives their bytes; `None`, and all stay, if `meta` knows nothing of one.
     #[inline]
-    pub fn move_to(&mut self, to: &mut RxBurst) {
+    pub fn move_to(
+        &mut self,
+        to: &mut RxBurst,
+        mut meta: impl FnMut(&TxFrame, &[PacketSlice]) -> Option<RxFrame>,
+    ) -> Option<u64> {
         self.clear_taken();
         if self.segments.len() > self.whole_segments {
             self.abandon_frame();
@@ -513,16 +523,24 @@ impl TxBurst {
         if !to.segments.is_empty() || !to.frames.is_empty() {
             to.clear();
         }
+        let (mut first, mut bytes) = (0, 0);
+        to.frames.reserve(self.frames.len());
+        for frame in &self.frames {
+            let TxFrame { count, len, .. } = *frame;
+            let segments = self.segments.get(first..first + usize::from(count)).unwrap_or(&[]);
+            let Some(known) = meta(frame, segments) else {
+                to.frames.clear();
+                return None;
+            };
+            to.frames.push(RxFrame { first: first as u32, count, len, ..known });
+            first += usize::from(count);
+            bytes += u64::from(len);
+        }
         std::mem::swap(&mut self.segments, &mut to.segments);
         to.whole_segments = std::mem::take(&mut self.whole_segments);
         self.simple_frames = 0;
-        let mut first = 0;
-        to.frames.extend(self.frames.iter().map(|&TxFrame { count, len, .. }| {
-            let frame = RxFrame { first, count, len, ..RxFrame::default() };
-            first += u32::from(count);
-            frame
-        }));
         self.frames.clear();
+        Some(bytes)
     }
 
     /// How many frames at the front are one segment each, to be sent as it is.

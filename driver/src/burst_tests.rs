@@ -20,15 +20,54 @@ fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
     }
     sent.push_segment(slice(&pool, b"unfinished"));
     sent.take_front();
-    sent.move_to(&mut arrived);
+    // One that the wire does not take as it is keeps all where they are.
+    let known = |text: &'static [u8]| {
+        let good = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
+        move |_: &TxFrame, segments: &[PacketSlice]| (&segments[0][..] != text).then_some(good)
+    };
+    assert_eq!(sent.move_to(&mut arrived, known(b"two")), None);
+    assert_eq!((sent.len(), arrived.len()), (2, 0));
+    assert_eq!(sent.move_to(&mut arrived, known(b"three")), Some(8));
+    assert!(arrived.frames().iter().all(|frame| frame.checksum == RxChecksum::Good));
     assert!(sent.is_empty() && sent.segments_len() == 0);
     let frames: Vec<_> = arrived.frames().iter().map(|f| (f.first, f.count, f.len)).collect();
     assert_eq!(frames, [(0, 2, 4), (2, 2, 4)]);
     assert_eq!(&arrived.segments(&arrived.frames()[1])[0][..], b"two");
     sent.push_segment(slice(&pool, b"next"));
     sent.finish_frame(TxFrame::default());
-    sent.move_to(&mut arrived);
+    assert_eq!(sent.move_to(&mut arrived, |_, _| Some(RxFrame::default())), Some(4));
     assert_eq!(arrived.len(), 1);
+    arrived.clear();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_plain_frame_alone_arrives_as_it_would_among_others_and_nothing_else_does() {
+    let pool = pool();
+    let (mut sent, mut alone, mut arrived) = (TxBurst::new(), RxBurst::new(), RxBurst::new());
+    assert_eq!(sent.move_only(1..=9, &mut alone), None, "there is none");
+    sent.push_single(slice(&pool, b"only"), TxFrame::default());
+    assert_eq!(sent.move_only(5..=9, &mut alone), None, "it is too short");
+    assert_eq!(sent.move_only(4..=9, &mut alone), Some(4));
+    assert!(sent.is_empty() && sent.segments_len() == 0);
+    sent.push_single(slice(&pool, b"only"), TxFrame::default());
+    assert_eq!(sent.move_only(4..=9, &mut alone), None, "there is one before it");
+    assert!(sent.move_to(&mut arrived, |_, _| Some(RxFrame::default())).is_some());
+    assert_eq!(alone.frames(), arrived.frames());
+    assert_eq!(alone.take_only().map(|(_, only)| only.to_vec()), Some(b"only".to_vec()));
+    let mut refused = |sent: &mut TxBurst| {
+        assert_eq!(sent.move_only(1..=9, &mut alone), None);
+        sent.clear();
+    };
+    sent.push_single(slice(&pool, b"two"), TxFrame::default());
+    sent.push_single(slice(&pool, b"of them"), TxFrame::default());
+    refused(&mut sent);
+    sent.push_single(slice(&pool, b"tagged"), TxFrame { vlan: Some(5), ..TxFrame::default() });
+    refused(&mut sent);
+    sent.push_segment(slice(&pool, b"in"));
+    sent.push_segment(slice(&pool, b"pieces"));
+    sent.finish_frame(TxFrame::default());
+    refused(&mut sent);
     arrived.clear();
     assert!(pool.audit().all_free());
 }

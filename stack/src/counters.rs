@@ -60,6 +60,8 @@ counters! {
     reassembly_expired,
     /// TCP segments taken in.
     tcp_segments_received,
+    /// Those of them that were taken in as one with the segment before them.
+    tcp_segments_joined,
     /// TCP segments and super-segments sent.
     tcp_segments_sent,
     /// TCP segments with a malformed header.

@@ -1,5 +1,6 @@
 //! TCP on the engine's own core.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -186,6 +187,21 @@ impl AsyncTcpStream {
         self.when(Direction::Read, |stack| stack.read_owned(id, max)).await
     }
 
+    /// As [`AsyncTcpStream::read_owned`] for all that lies there, up to `max` bytes: appends the slices
+    /// to `out` and says how many bytes they hold, 0 at the end of the stream. Of bulk data a call
+    /// for each slice costs more than the slice does.
+    ///
+    /// # Errors
+    /// As a socket's `read`.
+    pub async fn read_slices(
+        &self,
+        max: usize,
+        out: &mut VecDeque<PacketSlice>,
+    ) -> io::Result<usize> {
+        let id = self.id();
+        self.when(Direction::Read, |stack| stack.read_slices(id, max, out)).await
+    }
+
     /// Writes as much as there is room for, at least one byte of a buffer that has any. Copies
     /// once.
     ///
@@ -236,6 +252,18 @@ impl AsyncTcpStream {
         .await
     }
 
+    /// As [`AsyncTcpStream::write_owned`] for all of `data`, which is empty then.
+    ///
+    /// # Errors
+    /// As a socket's `write`; what was not taken is left.
+    pub async fn write_slices(&self, data: &mut VecDeque<PacketSlice>) -> io::Result<()> {
+        let id = self.id();
+        while !data.is_empty() {
+            self.when(Direction::Write, |stack| stack.write_slices(id, data)).await?;
+        }
+        Ok(())
+    }
+
     /// Sends `len` bytes of `file` from `offset`: read by one system call straight into packet
     /// memory, and not copied again.
     ///
@@ -246,6 +274,7 @@ impl AsyncTcpStream {
     pub async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         let (mut at, end) = (offset, offset.saturating_add(len));
         let mut slots = Vec::with_capacity(FILE_BURST);
+        let mut slices = VecDeque::with_capacity(FILE_BURST);
         while at < end {
             let room = self.when_writable().await?;
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(room);
@@ -259,13 +288,12 @@ impl AsyncTcpStream {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             at += filled as u64;
-            for mut slot in slots.drain(..) {
+            slices.extend(slots.drain(..).map(|mut slot| {
                 slot.truncate(filled);
                 filled -= slot.len();
-                if !slot.is_empty() {
-                    self.write_owned(slot.freeze()).await?;
-                }
-            }
+                slot.freeze()
+            }));
+            self.write_slices(&mut slices).await?;
         }
         Ok(())
     }
@@ -480,6 +508,18 @@ impl ReadHalf {
     pub async fn read_owned(&self, max: usize) -> io::Result<Option<PacketSlice>> {
         self.0.read_owned(max).await
     }
+
+    /// As [`AsyncTcpStream::read_slices`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_slices(
+        &self,
+        max: usize,
+        out: &mut VecDeque<PacketSlice>,
+    ) -> io::Result<usize> {
+        self.0.read_slices(max, out).await
+    }
 }
 
 /// The writing half of a stream; see [`AsyncTcpStream::split`].
@@ -506,6 +546,14 @@ impl WriteHalf {
     /// As there.
     pub async fn write_owned(&self, data: PacketSlice) -> io::Result<()> {
         self.0.write_owned(data).await
+    }
+
+    /// As [`AsyncTcpStream::write_slices`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_slices(&self, data: &mut VecDeque<PacketSlice>) -> io::Result<()> {
+        self.0.write_slices(data).await
     }
 }
 

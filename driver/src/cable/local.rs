@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use arrayvec::ArrayVec;
+
 use super::CableConfig;
 use super::offload::{self, Link, WireFrame};
 use crate::device::{
@@ -74,25 +76,29 @@ impl Lane {
         if !self.takes_untouched() || !(1..=room.min(BURST_FRAMES)).contains(&count) {
             return None;
         }
-        let bytes = untouched_bytes(burst, link)?;
-        burst.move_to(self.vacant());
+        let mut batch = self.spare.pop().unwrap_or_default();
+        let moved =
+            burst.move_to(&mut batch, |frame, segments| offload::untouched(frame, segments, link));
+        let Some(bytes) = moved else {
+            self.spare.push(batch);
+            return None;
+        };
+        self.append(batch);
         self.frames += count;
         self.bytes += bytes;
         Some(bytes)
     }
 
-    /// The same where nothing is on its way and each frame is one segment, to be sent as it is; gives
-    /// their number and their bytes.
+    /// The same where nothing is on its way, of a burst of one frame in one segment, to be sent as it
+    /// is: what a conversation is made of.
     #[inline(always)]
-    fn take_simple(&mut self, burst: &mut TxBurst, config: &CableConfig) -> Option<(usize, u64)> {
-        let (count, most) = (burst.len(), BURST_FRAMES.min(config.ring_len));
-        if self.frames > 0 || count > most || !self.takes_untouched() {
+    fn take_only(&mut self, burst: &mut TxBurst, mtu: u16) -> Option<u64> {
+        if self.frames > 0 || !self.takes_untouched() {
             return None;
         }
-        let bytes = burst.simple_bytes(offload::untouched_lens(config.mtu))?;
-        burst.move_to(&mut self.next);
-        (self.frames, self.bytes) = (count, bytes);
-        Some((count, bytes))
+        let len = burst.move_only(offload::untouched_lens(mtu), &mut self.next)?;
+        (self.frames, self.bytes) = (1, len.into());
+        Some(len.into())
     }
 
     /// Takes up to `room` frames from the front over that go as they are: no segment is counted up
@@ -102,14 +108,16 @@ impl Lane {
         if !self.takes_untouched() {
             return (0, 0);
         }
-        let untouched = |(frame, segments): &(&TxFrame, &[PacketSlice])| {
+        let untouched = |(frame, segments): (&TxFrame, &[PacketSlice])| {
             offload::untouched(frame, segments, link)
         };
-        let count = burst.iter().take(room).take_while(untouched).count();
-        let mut bytes = 0;
+        let metas: ArrayVec<RxFrame, BURST_FRAMES> =
+            burst.iter().take(room.min(BURST_FRAMES)).map_while(untouched).collect();
+        let (count, mut bytes) = (metas.len(), 0);
+        let mut metas = metas.into_iter();
         burst.drain_front(count, |frame, segments| {
             bytes += u64::from(frame.len);
-            self.push(segments, RxFrame::default());
+            self.push(segments, metas.next().unwrap_or_default());
         });
         (count, bytes)
     }
@@ -128,6 +136,15 @@ impl Lane {
         }
         self.bytes += u64::from(batch.finish_frame(meta));
         self.frames += 1;
+    }
+
+    /// Puts a batch at the end of the line.
+    fn append(&mut self, batch: RxBurst) {
+        if self.frames == 0 {
+            self.spare.push(std::mem::replace(&mut self.next, batch));
+        } else {
+            self.batches.push_back(batch);
+        }
     }
 
     /// An empty burst at the end of the line, to be filled.
@@ -216,18 +233,6 @@ impl Lane {
     }
 }
 
-/// Bytes of all frames of a burst, if they go as they are.
-fn untouched_bytes(burst: &TxBurst, link: Link) -> Option<u64> {
-    let mut bytes = 0;
-    for (frame, segments) in burst.iter() {
-        if !offload::untouched(frame, segments, link) {
-            return None;
-        }
-        bytes += u64::from(frame.len);
-    }
-    Some(bytes)
-}
-
 /// One end of a cable within a thread; see [`local`].
 pub struct LocalQueue {
     config: CableConfig,
@@ -304,7 +309,9 @@ impl Queue for LocalQueue {
             return Ok(count);
         }
         let mut count = 0;
-        while inbound.frames > 0 && count < max {
+        // A batch that fits no more stays whole: it then changes hands as one.
+        while inbound.frames > 0 && count < max && (count == 0 || inbound.next.len() <= max - count)
+        {
             let (taken, bytes) = inbound.take_some(burst, max - count);
             debug_assert!(taken > 0, "frames lie in batches");
             count += taken;
@@ -318,12 +325,12 @@ impl Queue for LocalQueue {
         if !self.started {
             return Ok(0);
         }
-        let whole = self.outbound.borrow_mut().take_simple(burst, &self.config);
-        match whole {
-            Some((count, bytes)) => {
-                self.counters.tx_frames += count as u64;
+        let only = self.outbound.borrow_mut().take_only(burst, self.config.mtu);
+        match only {
+            Some(bytes) => {
+                self.counters.tx_frames += 1;
                 self.counters.tx_bytes += bytes;
-                Ok(count)
+                Ok(1)
             }
             None => Ok(self.send_some(burst)),
         }

@@ -106,12 +106,47 @@ pub(super) fn untouched_lens(mtu: u16) -> std::ops::RangeInclusive<u32> {
     ETHERNET_LEN as u32..=u32::from(mtu) + ETHERNET_LEN as u32
 }
 
-/// True for a frame that [`carry`] would hand over as it is, with nothing known about it.
+/// What the receiver is told of a frame that crosses as it is; `None` of one that [`carry`] has to
+/// change or refuses.
 #[inline]
-pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> bool {
-    let shaped = source.first().is_some_and(|first| first.len() >= ETHERNET_LEN)
-        && frame.len as usize <= usize::from(link.mtu) + ETHERNET_LEN;
-    shaped && frame.is_plain()
+pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> Option<RxFrame> {
+    let first = source.first().filter(|first| first.len() >= ETHERNET_LEN)?;
+    let largest = usize::from(link.mtu) + ETHERNET_LEN;
+    if frame.is_plain() {
+        return (frame.len as usize <= largest).then(RxFrame::default);
+    }
+    let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
+    let granted = link.sender.contains(Features::TX_CHECKSUM)
+        && link.receiver.contains(Features::RX_CHECKSUM)
+        && frame.vlan.is_none();
+    if !granted {
+        return None;
+    }
+    let good = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
+    if is_large(frame) {
+        let large = link.receiver.contains(Features::LARGE_RECEIVE)
+            && may_be_cut(frame, link)
+            && Headers::parse(frame, first, start, offset).is_ok();
+        return large.then_some(RxFrame { gso_bytes: frame.tso_mss, ..good });
+    }
+    let end = usize::from(start) + usize::from(offset) + 2;
+    (frame.len as usize <= largest && end <= first.len().min(MAX_HEADER)).then_some(good)
+}
+
+/// The device has to cut the frame.
+#[inline]
+fn is_large(frame: &TxFrame) -> bool {
+    let payload = (frame.len as usize).saturating_sub(usize::from(frame.header_len));
+    frame.tso_mss > 0 && payload > usize::from(frame.tso_mss)
+}
+
+/// It can, and what comes out of it fits the wire.
+#[inline]
+fn may_be_cut(frame: &TxFrame, link: Link) -> bool {
+    let wire = usize::from(frame.header_len) + usize::from(frame.tso_mss);
+    link.sender.contains(Features::TSO4)
+        && wire <= usize::from(link.mtu) + ETHERNET_LEN
+        && frame.len as usize - ETHERNET_LEN <= usize::from(u16::MAX)
 }
 
 /// Gives the frames that arrive at the far end for one that was sent, in order, to `out`.
@@ -119,69 +154,49 @@ pub(super) fn carry(
     frame: &TxFrame,
     source: &[PacketSlice],
     link: Link,
-    out: impl FnMut(&WireFrame<'_>),
+    mut out: impl FnMut(&WireFrame<'_>),
 ) -> Result<(), Misfit> {
+    if let Some(meta) = untouched(frame, source, link) {
+        out(&WireFrame { header: &[], source, from: 0, len: frame.len as usize, meta });
+        return Ok(());
+    }
     let Some(first) = source.first() else { return Err(Misfit) };
     if first.len() < ETHERNET_LEN || frame.vlan.is_some() {
         return Err(Misfit);
     }
-    let largest = usize::from(link.mtu) + ETHERNET_LEN;
-    let payload = (frame.len as usize).saturating_sub(usize::from(frame.header_len));
-    let large = frame.tso_mss > 0 && payload > usize::from(frame.tso_mss);
-    match frame.checksum {
-        TxChecksum::Partial { .. } if !link.sender.contains(Features::TX_CHECKSUM) => Err(Misfit),
-        TxChecksum::Partial { start, offset } if large => {
-            let wire = usize::from(frame.header_len) + usize::from(frame.tso_mss);
-            if !link.sender.contains(Features::TSO4) || wire > largest {
-                return Err(Misfit);
-            }
-            let headers = Headers::parse(frame, first, start, offset)?;
-            carry_large(frame, source, &headers, link, out)
-        }
-        // A TSO frame leaves its checksum to the device, always.
-        TxChecksum::Complete if frame.tso_mss > 0 => Err(Misfit),
-        _ if frame.len as usize > largest => Err(Misfit),
-        TxChecksum::Partial { start, offset } => carry_partial(
-            frame,
-            source,
-            usize::from(start),
-            usize::from(start) + usize::from(offset),
-            link,
-            out,
-        ),
-        TxChecksum::Complete => {
-            whole(frame, source, RxFrame::default(), out);
-            Ok(())
-        }
+    let TxChecksum::Partial { start, offset } = frame.checksum else {
+        // It is too long; or a TSO frame, which leaves its checksum to the device, always.
+        return Err(Misfit);
+    };
+    if !link.sender.contains(Features::TX_CHECKSUM) {
+        return Err(Misfit);
     }
+    if is_large(frame) {
+        if !may_be_cut(frame, link) {
+            return Err(Misfit);
+        }
+        let headers = Headers::parse(frame, first, start, offset)?;
+        cut(frame, source, &headers, link, out);
+        return Ok(());
+    }
+    if frame.len as usize > usize::from(link.mtu) + ETHERNET_LEN {
+        return Err(Misfit);
+    }
+    let start = usize::from(start);
+    complete(frame, source, start, start + usize::from(offset), out)
 }
 
-fn whole(
-    frame: &TxFrame,
-    source: &[PacketSlice],
-    meta: RxFrame,
-    mut out: impl FnMut(&WireFrame<'_>),
-) {
-    out(&WireFrame { header: &[], source, from: 0, len: frame.len as usize, meta });
-}
-
-/// A frame whose checksum at `field` covers everything from `start`.
-fn carry_partial(
+/// Fills in the checksum at `field`, which covers everything from `start`.
+fn complete(
     frame: &TxFrame,
     source: &[PacketSlice],
     start: usize,
     field: usize,
-    link: Link,
     mut out: impl FnMut(&WireFrame<'_>),
 ) -> Result<(), Misfit> {
     let (first, end) = (&source[0], field + 2);
     if end > first.len() || end > MAX_HEADER {
         return Err(Misfit);
-    }
-    if link.receiver.contains(Features::RX_CHECKSUM) {
-        let meta = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
-        whole(frame, source, meta, out);
-        return Ok(());
     }
     let mut header = [0; MAX_HEADER];
     let header = &mut header[..end];
@@ -277,23 +292,15 @@ impl Headers {
     }
 }
 
-/// A frame larger than one segment.
-fn carry_large(
+/// Cuts a frame that is larger than one segment.
+fn cut(
     frame: &TxFrame,
     source: &[PacketSlice],
     headers: &Headers,
     link: Link,
     mut out: impl FnMut(&WireFrame<'_>),
-) -> Result<(), Misfit> {
-    if frame.len as usize - ETHERNET_LEN > usize::from(u16::MAX) {
-        return Err(Misfit);
-    }
+) {
     let rx_checksum = link.receiver.contains(Features::RX_CHECKSUM);
-    if rx_checksum && link.receiver.contains(Features::LARGE_RECEIVE) {
-        let (checksum, gso_bytes) = (RxChecksum::Good, frame.tso_mss);
-        whole(frame, source, RxFrame { checksum, gso_bytes, ..RxFrame::default() }, out);
-        return Ok(());
-    }
     let checksum = if rx_checksum { RxChecksum::Good } else { RxChecksum::Unknown };
     let mss = usize::from(frame.tso_mss);
     let total = frame.len as usize - headers.len;
@@ -310,7 +317,6 @@ fn carry_large(
         let meta = RxFrame { checksum, ..RxFrame::default() };
         out(&WireFrame { header, source, from, len, meta });
     }
-    Ok(())
 }
 
 #[cfg(test)]

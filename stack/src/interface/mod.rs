@@ -10,6 +10,7 @@
 //! cell and references to the payload, never a copy of it. Payloads of up to
 //! [`INLINE_PAYLOAD_BYTES`] are copied behind their header, so that the frame is one segment.
 
+mod cut;
 mod datagram;
 mod link;
 mod segment;
@@ -406,11 +407,20 @@ impl Egress {
 
     /// A header cell for data, or `None`, counted: the last of them are kept for what overload is
     /// ended by, ACKs, RSTs, handshakes and neighbours.
+    #[inline(always)]
     fn data_cell(&mut self) -> Option<PacketBuf> {
-        if self.pool.free_cells() <= self.reserved_cells {
-            // Those that other threads have let go of may be enough.
-            self.pool.collect_returns();
+        if self.pool.free_cells() > self.reserved_cells
+            && let Some(cell) = self.pool.alloc_cell()
+        {
+            return Some(cell);
         }
+        self.scarce_data_cell()
+    }
+
+    #[inline(never)]
+    fn scarce_data_cell(&mut self) -> Option<PacketBuf> {
+        // Those that other threads have let go of may be enough.
+        self.pool.collect_returns();
         if self.pool.free_cells() > self.reserved_cells {
             return self.header_cell();
         }

@@ -1,9 +1,10 @@
-//! TCP segments on their way into a burst: TSO where the device has it, cutting where it has not.
+//! TCP segments on their way into a burst: TSO where the device has it, [cutting](super::cut) where
+//! it has not.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
-use barewire_driver::device::{Features, TxChecksum};
+use barewire_driver::device::{BURST_FRAMES, Features, TxChecksum};
 use barewire_driver::mem::{CELL_LEN, Checksum};
 use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
@@ -12,18 +13,21 @@ use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
 use crate::wire::ethernet::ethertype;
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
-use crate::wire::tcp::{self, TcpFlags, TcpHeader};
+use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::{self, protocol};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
 /// enough that one connection does not fill the burst.
 const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
 
+/// Headers of IPv4 and TCP with the options of usual data segments, and more than that of others.
+const MOST_HEADERS: u32 = 60;
+
 /// Most payload pieces of a super-segment.
 const MAX_PIECES: u16 = 64;
 
 /// Most pieces of one wire segment; more are copied together.
-const WIRE_PIECES: usize = 16;
+pub(super) const WIRE_PIECES: usize = 16;
 
 /// What a segment needs besides its header and payload.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +50,12 @@ impl Egress {
             let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
             return TxLimits { max_bytes: iface.config.tso_max_bytes, max_pieces };
         }
-        TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES }
+        // No more than fills the burst, so that devices need not cut that. A segment may have less
+        // payload than this, never more.
+        let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
+        let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
+        let max_bytes = SOFTWARE_TSO_BYTES.min(room * payload);
+        TxLimits { max_bytes, max_pieces: MAX_PIECES }
     }
 
     /// Writes one super-segment's frames. `pieces` holds exactly its payload and is drained.
@@ -78,35 +87,8 @@ impl Egress {
         pieces.clear();
     }
 
-    /// Cuts a super-segment into wire segments: sequence numbers advance, FIN and PSH stay with
-    /// the last, CWR with the first (RFC 3168 §6.1.2).
-    fn emit_cut(
-        &mut self,
-        path: &TcpPath,
-        mut header: TcpHeader,
-        segment: &Transmit,
-        pieces: &[PacketSlice],
-    ) {
-        let flags = header.flags;
-        let mut left = segment.payload_len;
-        let mut payload = Payload::new(pieces, left);
-        while left > 0 {
-            let len = left.min(u32::from(segment.mss));
-            left -= len;
-            header.flags = flags;
-            if left > 0 {
-                header.flags.remove(TcpFlags::FIN | TcpFlags::PSH);
-            }
-            if header.seq != segment.header.seq {
-                header.flags.remove(TcpFlags::CWR);
-            }
-            self.emit_one(path, &header, &mut payload, len, 0);
-            header.seq = header.seq.wrapping_add(len);
-        }
-    }
-
     /// Writes one frame with the next `len` bytes of `payload`.
-    fn emit_one(
+    pub(super) fn emit_one(
         &mut self,
         path: &TcpPath,
         header: &TcpHeader,
@@ -143,7 +125,7 @@ impl Egress {
         self.push_segment(path, cell, &mut parts, meta);
     }
 
-    fn write_ip(&self, path: &TcpPath, at: &mut [u8], segment_len: u16) {
+    pub(super) fn write_ip(&self, path: &TcpPath, at: &mut [u8], segment_len: u16) {
         let mut ip = Ipv4Header::new(path.key.local, path.key.remote, protocol::TCP, 0);
         ip.dont_fragment = true;
         ip.ttl = path.ttl;
@@ -200,7 +182,7 @@ impl Egress {
 
     /// Copies the next `len` bytes together, into as few slots as hold them; false, and nothing in
     /// `parts`, if the pool has not so many.
-    fn join<const N: usize>(
+    pub(super) fn join<const N: usize>(
         &mut self,
         payload: &mut Payload<'_>,
         len: u32,
@@ -234,14 +216,14 @@ fn finish_checksum(sum: &mut Checksum, header: &[u8], parts: &[PacketSlice]) {
 }
 
 /// A position in a super-segment's payload.
-struct Payload<'a> {
+pub(super) struct Payload<'a> {
     pieces: &'a [PacketSlice],
     /// Bytes of the first piece that are gone.
     offset: usize,
 }
 
 impl<'a> Payload<'a> {
-    fn new(pieces: &'a [PacketSlice], len: u32) -> Payload<'a> {
+    pub(super) fn new(pieces: &'a [PacketSlice], len: u32) -> Payload<'a> {
         debug_assert_eq!(pieces.iter().map(|p| p.len()).sum::<usize>(), len as usize);
         Payload { pieces, offset: 0 }
     }
@@ -262,7 +244,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    fn skip(&mut self, len: u32) {
+    pub(super) fn skip(&mut self, len: u32) {
         self.advance(len, |_, _| {});
     }
 
@@ -276,7 +258,7 @@ impl<'a> Payload<'a> {
 
     /// References to the next `len` bytes, or false (and nothing taken) if they lie in too many
     /// pieces.
-    fn take<const N: usize>(
+    pub(super) fn take<const N: usize>(
         &mut self,
         len: u32,
         one_frame: bool,

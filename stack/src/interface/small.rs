@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 
 use barewire_driver::device::{Features, TxChecksum};
 use barewire_driver::mem::Checksum;
-use barewire_driver::{MacAddr, PacketSlice, TxFrame};
+use barewire_driver::{MacAddr, TxBurst, TxFrame};
 
 use super::{
     Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, PathCache, Resolution, TcpPath,
@@ -107,12 +107,6 @@ impl Egress {
     }
 }
 
-/// A checksum of TCP on Ethernet that is left to the device.
-const PARTIAL_TCP: TxChecksum = TxChecksum::Partial {
-    start: (ethernet::LEN + PlainIpv4::LEN) as u16,
-    offset: tcp::CHECKSUM_OFFSET as u16,
-};
-
 impl Egress {
     /// What the headers that a connection keeps have to be made for, if its messages leave through
     /// `only`; and whether the device completes their checksums.
@@ -159,21 +153,10 @@ impl Egress {
         true
     }
 
-    /// Adds a message's frame to the burst.
+    /// Where frames wait for the interface to take them.
     #[inline(always)]
-    pub(crate) fn push_small(
-        &mut self,
-        only: IfaceId,
-        frame: PacketSlice,
-        headers_len: usize,
-        offload: bool,
-    ) {
-        let Some(iface) = self.ifaces.get_mut(usize::from(only.0)) else { return };
-        self.counters.tcp_segments_sent += 1;
-        self.counters.tx_packets += 1;
-        let checksum = if offload { PARTIAL_TCP } else { TxChecksum::Complete };
-        let header_len = headers_len as u16;
-        iface.burst.push_single(frame, TxFrame { checksum, header_len, ..TxFrame::default() });
+    pub(crate) fn burst_mut(&mut self, iface: IfaceId) -> Option<&mut TxBurst> {
+        self.ifaces.get_mut(usize::from(iface.0)).map(|iface| &mut iface.burst)
     }
 }
 
@@ -305,7 +288,7 @@ impl Egress {
 
 /// Writes the link header, if the interface has one; gives its length.
 #[inline]
-fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
+pub(super) fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
     match iface.config.medium {
         Medium::Ip => 0,
         Medium::Ethernet => {
@@ -317,6 +300,6 @@ fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
 }
 
 #[inline]
-fn put_sum(out: &mut [u8], at: usize, sum: u16) {
+pub(super) fn put_sum(out: &mut [u8], at: usize, sum: u16) {
     out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }

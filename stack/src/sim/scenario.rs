@@ -220,6 +220,7 @@ impl Run {
         if self.rounds.is_multiple_of(STATE_CHECK_ROUNDS) {
             self.check_states();
             self.check_limits();
+            self.check_deadlines();
         }
         any
     }
@@ -311,6 +312,15 @@ impl Run {
             ];
             for (what, count, limit) in tables.into_iter().filter(|&(_, n, limit)| n > limit) {
                 self.oracle.complain(format!("host {at} has {count} {what} of at most {limit}"));
+            }
+        }
+    }
+
+    /// No stack has forgotten a connection.
+    fn check_deadlines(&mut self) {
+        for (at, host) in self.world.hosts.iter().enumerate() {
+            for line in host.stack.forgotten() {
+                self.oracle.complain(format!("host {at} has forgotten {line}"));
             }
         }
     }

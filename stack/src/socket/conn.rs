@@ -55,6 +55,12 @@ impl LazyTimer {
         timer
     }
 
+    /// When it fires; never without an entry in the wheel.
+    #[cfg(feature = "sim")]
+    pub(crate) fn fires_at(&self) -> Instant {
+        self.at
+    }
+
     /// The entry has fired.
     pub(crate) fn fired(&mut self) {
         *self = LazyTimer::default();

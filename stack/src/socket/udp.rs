@@ -162,7 +162,10 @@ impl DatagramSocket {
         out[..len].copy_from_slice(&bytes[..len]);
         let received = Received { len, full_len: datagram.len, from: datagram.from };
         self.queued_bytes -= piece.slot_len();
-        self.queue.pop_front();
+        if let Some(Datagram { rest, .. }) = self.queue.pop_front() {
+            // It is empty: there is nothing to free, and a call only to find that out.
+            std::mem::forget(rest);
+        }
         Some(received)
     }
 

@@ -1,5 +1,6 @@
 //! The calls of open sockets: read, write, shutdown, close, and questions.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
 use barewire_driver::PacketSlice;
@@ -8,7 +9,7 @@ use super::{SEND_RESERVE_PART, SEND_SHARE_MIN_BYTES, SEND_SHARE_PART, Socket, St
 use crate::error::SocketError;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
-use crate::tcp::{Figures, Outcome, Readiness, SendLimit, TcpInfo};
+use crate::tcp::{Figures, Outcome, Readiness, SendLimit, Tcb, TcpInfo};
 
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
@@ -55,13 +56,7 @@ impl Stack {
 
     #[inline(never)]
     fn read_any(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
-        let Some(Socket::Connection(connection)) =
-            self.sockets.get_held_mut(id.index, id.generation)
-        else {
-            return Err(not_a_stream(self.get(id)));
-        };
-        let read = connection.tcb.wake_calm().read(out);
-        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
+        let read = self.on_stream(id, |tcb| tcb.read(out))?;
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
         }
@@ -88,9 +83,38 @@ impl Stack {
         id: SocketId,
         max: usize,
     ) -> Result<Option<PacketSlice>, SocketError> {
-        let index = self.stream(id)?;
-        self.with_tcb(index, |tcb| (tcb.read_owned(max), Outcome::Continue))
-            .unwrap_or(Err(SocketError::BadSocket))
+        self.on_stream(id, |tcb| tcb.read_owned(max))?
+    }
+
+    /// As [`Stack::read_owned`] for all that lies there, up to `max` bytes: appends the slices to
+    /// `out` and says how many bytes they hold. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn read_slices(
+        &mut self,
+        id: SocketId,
+        max: usize,
+        out: &mut VecDeque<PacketSlice>,
+    ) -> Result<usize, SocketError> {
+        self.on_stream(id, |tcb| tcb.read_slices(max, out))?
+    }
+
+    /// Applies `f`, which reads or writes, to the connection of a stream socket.
+    #[inline]
+    fn on_stream<R>(
+        &mut self,
+        id: SocketId,
+        f: impl FnOnce(&mut Tcb) -> R,
+    ) -> Result<R, SocketError> {
+        let Some(Socket::Connection(connection)) =
+            self.sockets.get_held_mut(id.index, id.generation)
+        else {
+            return Err(not_a_stream(self.get(id)));
+        };
+        let result = f(connection.tcb.wake_calm());
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
+        Ok(result)
     }
 
     /// Queues bytes for sending, copying them once, and says how many fitted.
@@ -136,7 +160,7 @@ impl Stack {
         let tcb = connection.tcb.wake_calm();
         tcb.expect_more(more);
         let written = tcb.write(pool, &data[..most]);
-        Stack::follow_up_call(&mut self.tx_list, id.index, connection);
+        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         written
     }
 
@@ -218,23 +242,48 @@ impl Stack {
         id: SocketId,
         data: PacketSlice,
     ) -> Result<(), (SocketError, PacketSlice)> {
-        let index = match self.stream(id) {
-            Ok(index) => index,
-            Err(error) => return Err((error, data)),
-        };
-        if self.claim_share(index).is_none() {
-            return Err((SocketError::WouldBlock, data));
-        }
         let mut data = Some(data);
-        let written = self.with_tcb(index, |tcb| {
+        let refused = match self.share_of(id) {
+            Ok(_) => {
+                let written = self.on_stream(id, |tcb| {
+                    tcb.expect_more(false);
+                    data.take().map_or(Ok(()), |data| tcb.write_owned(data))
+                });
+                match written {
+                    Ok(result) => return result,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        data.map_or(Ok(()), |data| Err((refused, data)))
+    }
+
+    /// As [`Stack::write_owned`] for slices from the front of `data`, as many as there is room for;
+    /// the others stay there. Says how many bytes were taken.
+    ///
+    /// # Errors
+    /// As [`Stack::write`]; nothing is taken then.
+    pub fn write_slices(
+        &mut self,
+        id: SocketId,
+        data: &mut VecDeque<PacketSlice>,
+    ) -> Result<usize, SocketError> {
+        let share = self.share_of(id)?;
+        self.on_stream(id, |tcb| {
             tcb.expect_more(false);
-            (data.take().map_or(Ok(()), |data| tcb.write_owned(data)), Outcome::Continue)
-        });
-        match (written, data) {
-            (Some(result), _) => result,
-            (None, Some(data)) => Err((SocketError::BadSocket, data)),
-            (None, None) => Ok(()),
+            tcb.write_slices(data, share)
+        })?
+    }
+
+    /// Bytes that a connection may take from its application now, its send buffer aside.
+    fn share_of(&mut self, id: SocketId) -> Result<usize, SocketError> {
+        let pool = &self.egress.pool;
+        if pool.free_slots() >= pool.total_slots() / 2 {
+            return Ok(usize::MAX);
         }
+        let index = self.stream(id)?;
+        self.claim_share(index).ok_or(SocketError::WouldBlock)
     }
 
     /// Bytes that a write would take now.

@@ -12,7 +12,8 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use barewire_driver::device::Segments;
@@ -22,9 +23,10 @@ use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 use super::input::wire_segments;
 use super::settle::follow_up_held;
 use super::{Socket, Stack};
-use crate::interface::{IfaceId, Interface, Medium};
+use crate::interface::{Egress, IfaceId, Interface, Medium};
 use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::udp::DatagramSocket;
 use crate::socket::{SocketId, SocketKind};
 use crate::tcp::{Memory, Text};
 use crate::time::Instant;
@@ -47,21 +49,9 @@ impl Stack {
         self.drain_loopback();
     }
 
-    #[inline(never)]
-    fn input_many(&mut self, iface: IfaceId, burst: &mut RxBurst) {
-        burst.drain(|frame, mut segments| match segments.as_slice() {
-            [_] => {
-                if let Some(piece) = segments.next() {
-                    self.input_piece(iface, piece, frame);
-                }
-            }
-            _ => self.input_pieces(iface, &mut Pieces::Many(segments), frame),
-        });
-    }
-
     /// Takes in a frame in one piece.
     #[inline(always)]
-    fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
+    pub(super) fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
         if let Err(piece) = self.input_calm(iface, piece, meta) {
             self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
         }
@@ -88,10 +78,23 @@ impl Stack {
         let start = ethernet::LEN + PlainIpv4::LEN;
         let end = start + bytes.len();
         if ip.protocol == protocol::UDP {
-            let Some((socket, from)) = self.find_sole_receiver(iface, &packet) else {
+            let Some((sole, from)) = self.find_sole_receiver(id, iface, &packet) else {
                 return Err(piece);
             };
-            self.deliver_whole(socket, from, piece, start + UdpHeader::LEN..end);
+            let Some(Socket::Datagram(socket)) =
+                self.sockets.get_held_mut(sole.index, sole.generation)
+            else {
+                return Err(piece);
+            };
+            let usual = socket.score(packet.ip.dst, from).is_some()
+                && (socket.is_bound_to(packet.ip.dst)
+                    || self.egress.owner_of(packet.ip.dst).is_some());
+            if !usual {
+                return Err(piece);
+            }
+            let from = SocketAddr::new(IpAddr::V4(from.0), from.1);
+            let bytes = start + UdpHeader::LEN..end;
+            deliver_whole(&mut self.egress, &mut self.events, sole, socket, from, piece, bytes);
             return Ok(());
         }
         if ip.protocol != protocol::TCP {
@@ -144,33 +147,34 @@ impl Stack {
     }
 
     /// As [`Stack::find_receiver`], for a socket that has its port to itself, if it was that of the
-    /// last datagram.
+    /// last datagram. Whether the socket takes the datagram is not asked yet.
     #[inline(always)]
     fn find_sole_receiver(
         &self,
+        on: IfaceId,
         iface: &Interface,
         packet: &Plain<'_>,
-    ) -> Option<(SocketId, SocketAddr)> {
+    ) -> Option<(SocketId, (Ipv4Addr, u16))> {
         let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
-        let (port, id) = self.sole_receiver?;
+        let SoleReceiver { port, socket: id, iface: known, peer } = self.sole_receiver?;
         if port != header.dst_port || usize::from(header.len) != packet.ip.payload_len {
             return None;
         }
-        let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation) else {
-            return None;
-        };
-        let (dst, from) = (packet.ip.dst, (packet.ip.src, header.src_port));
+        let from = (packet.ip.src, header.src_port);
         let usual = self.share.engines == 1
-            && socket.score(dst, from).is_some()
-            && (socket.is_bound_to(dst) || self.egress.owner_of(dst).is_some())
-            && !iface.is_bad_source(from.0)
+            && ((known, peer) == (on, from.0) || !iface.is_bad_source(from.0))
             && (header.checksum == 0 || packet.is_right());
-        usual.then(|| (id, SocketAddr::new(IpAddr::V4(from.0), from.1)))
+        usual.then_some((id, from))
     }
 
     /// Takes any other frame in.
     #[inline(never)]
-    fn input_pieces(&mut self, iface: IfaceId, pieces: &mut Pieces<'_, '_>, meta: &RxFrame) {
+    pub(super) fn input_pieces(
+        &mut self,
+        iface: IfaceId,
+        pieces: &mut Pieces<'_, '_>,
+        meta: &RxFrame,
+    ) {
         if !self.input_expected(iface, pieces, meta) {
             self.input_frame(iface, pieces.as_slice(), meta);
         }
@@ -184,25 +188,8 @@ impl Stack {
         segments: &mut Pieces<'_, '_>,
         meta: &RxFrame,
     ) -> bool {
-        let (Some(iface), [first, others @ ..]) = (self.egress.iface(id), segments.as_slice())
-        else {
-            return false;
-        };
-        let frame: &[u8] = first;
-        let link_len = match iface.config.medium {
-            Medium::Ip => 0,
-            Medium::Ethernet if plain::is_ipv4_for(frame, iface.config.mac) => ethernet::LEN,
-            Medium::Ethernet => return false,
-        };
-        let packet_len = (meta.len as usize).saturating_sub(link_len);
-        let Some(ip) = PlainIpv4::parse(&frame[link_len..], packet_len) else { return false };
-        // Only a frame in one piece may have padding: there is nothing behind its first piece.
-        if packet_len - PlainIpv4::LEN != ip.payload_len && !others.is_empty() {
-            return false;
-        }
-        let at = link_len + PlainIpv4::LEN;
-        let bytes = &frame[at..frame.len().min(at + ip.payload_len)];
-        let packet = Plain { ip, bytes, others, checksum: meta.checksum };
+        let Some((packet, at)) = self.plain(id, segments.as_slice(), meta) else { return false };
+        let (ip, bytes) = (packet.ip, packet.bytes);
         match ip.protocol {
             protocol::TCP => {
                 let (gso_bytes, end) = (meta.gso_bytes, at + bytes.len());
@@ -232,19 +219,55 @@ impl Stack {
             }
             protocol::UDP => {
                 let payload = at + UdpHeader::LEN..at + bytes.len();
-                let Some((socket, from)) = self.find_receiver(iface, &packet) else { return false };
+                let Some(iface) = self.egress.iface(id) else { return false };
+                let (found, peer) = (self.find_receiver(iface, &packet), ip.src);
+                let Some((socket, from)) = found else { return false };
                 let Some(piece) = segments.next() else { return false };
-                self.remember_receiver(socket);
-                self.deliver_whole(socket, from, piece, payload);
+                self.remember_receiver(socket, id, peer);
+                let id = socket;
+                if let Some(Socket::Datagram(socket)) =
+                    self.sockets.get_held_mut(id.index, id.generation)
+                {
+                    let (egress, events) = (&mut self.egress, &mut self.events);
+                    deliver_whole(egress, events, id, socket, from, piece, payload);
+                }
             }
             _ => return false,
         }
         true
     }
 
+    /// The frame, if its headers below the transport's are plain, and where the transport's begins.
+    #[inline(always)]
+    pub(super) fn plain<'a>(
+        &self,
+        id: IfaceId,
+        segments: &'a [PacketSlice],
+        meta: &RxFrame,
+    ) -> Option<(Plain<'a>, usize)> {
+        let (iface, [first, others @ ..]) = (self.egress.iface(id)?, segments) else {
+            return None;
+        };
+        let frame: &[u8] = first;
+        let link_len = match iface.config.medium {
+            Medium::Ip => 0,
+            Medium::Ethernet if plain::is_ipv4_for(frame, iface.config.mac) => ethernet::LEN,
+            Medium::Ethernet => return None,
+        };
+        let packet_len = (meta.len as usize).saturating_sub(link_len);
+        let ip = PlainIpv4::parse(&frame[link_len..], packet_len)?;
+        // Only a frame in one piece may have padding: there is nothing behind its first piece.
+        if packet_len - PlainIpv4::LEN != ip.payload_len && !others.is_empty() {
+            return None;
+        }
+        let at = link_len + PlainIpv4::LEN;
+        let bytes = &frame[at..frame.len().min(at + ip.payload_len)];
+        Some((Plain { ip, bytes, others, checksum: meta.checksum }, at))
+    }
+
     /// The connection, half open or not, that a segment is for, its header and the length of that.
     #[inline(always)]
-    fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
+    pub(super) fn find_flow(&mut self, packet: &Plain<'_>) -> Option<(Found, PlainTcp, usize)> {
         // A SYN, which is not plain, may be a new connection's for which an old one makes room.
         let (header, header_len) = PlainTcp::parse(packet.bytes, packet.ip.payload_len)?;
         let key = packet.key(header.dst_port, header.src_port);
@@ -322,7 +345,12 @@ impl Stack {
 
     /// The last checks, of memory and checksum: then the segment is counted, and taken.
     #[inline]
-    fn admit(&mut self, packet: &Plain<'_>, header_len: usize, gso_bytes: u16) -> Option<Text> {
+    pub(super) fn admit(
+        &mut self,
+        packet: &Plain<'_>,
+        header_len: usize,
+        gso_bytes: u16,
+    ) -> Option<Text> {
         let memory = self.memory();
         // Where it is exhausted, the long way chooses what to keep.
         if memory == Memory::Exhausted || !packet.is_right() {
@@ -337,7 +365,7 @@ impl Stack {
 
     /// Gives a connection its segment.
     #[inline]
-    fn deliver_expected(
+    pub(super) fn deliver_expected(
         &mut self,
         index: u32,
         header: &PlainTcp,
@@ -399,60 +427,68 @@ impl Stack {
     }
 
     /// The next datagram to the socket's port finds it at once, if no other socket has the port.
-    fn remember_receiver(&mut self, id: SocketId) {
+    fn remember_receiver(&mut self, id: SocketId, iface: IfaceId, peer: Ipv4Addr) {
         if let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation)
             && let Some(bound) = &socket.bound
         {
             let port = bound.lease.port();
             let sockets = self.datagrams.get(&(SocketKind::Udp, port));
             let sole = sockets.is_some_and(|sockets| sockets[..] == [id]);
-            self.sole_receiver = sole.then_some((port, id));
-        }
-    }
-
-    /// Queues the bytes of a frame in one piece at a socket.
-    #[inline(always)]
-    fn deliver_whole(
-        &mut self,
-        id: SocketId,
-        from: SocketAddr,
-        mut piece: PacketSlice,
-        bytes: Range<usize>,
-    ) {
-        self.egress.counters.rx_frames += 1;
-        self.egress.counters.udp_datagrams_received += 1;
-        let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
-        else {
-            return;
-        };
-        piece.truncate(bytes.end);
-        piece.advance(bytes.start);
-        if !socket.deliver_whole(from, piece) {
-            self.egress.counters.udp_queue_full += 1;
-        } else if !std::mem::replace(&mut socket.in_event_list, true) {
-            self.events.push_back(id);
+            self.sole_receiver = sole.then_some(SoleReceiver { port, socket: id, iface, peer });
         }
     }
 }
 
+/// Queues the bytes of a frame in one piece at a socket.
+#[inline(always)]
+fn deliver_whole(
+    egress: &mut Egress,
+    events: &mut VecDeque<SocketId>,
+    id: SocketId,
+    socket: &mut DatagramSocket,
+    from: SocketAddr,
+    mut piece: PacketSlice,
+    bytes: Range<usize>,
+) {
+    egress.counters.rx_frames += 1;
+    egress.counters.udp_datagrams_received += 1;
+    piece.truncate(bytes.end);
+    piece.advance(bytes.start);
+    if !socket.deliver_whole(from, piece) {
+        egress.counters.udp_queue_full += 1;
+    } else if !std::mem::replace(&mut socket.in_event_list, true) {
+        events.push_back(id);
+    }
+}
+
+/// The last UDP port that a datagram came to and that a single socket is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SoleReceiver {
+    port: u16,
+    socket: SocketId,
+    /// Where the datagram came from: an address that may be answered on that interface.
+    iface: IfaceId,
+    peer: Ipv4Addr,
+}
+
 /// What a plain segment is for.
-enum Found {
+pub(super) enum Found {
     Connection(u32),
     HalfOpen(u32),
 }
 
 /// A frame whose headers below the transport's are plain.
-struct Plain<'a> {
-    ip: PlainIpv4,
+pub(super) struct Plain<'a> {
+    pub(super) ip: PlainIpv4,
     /// Transport header and payload, as far as they lie in the first piece.
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     others: &'a [PacketSlice],
     checksum: RxChecksum,
 }
 
 impl Plain<'_> {
     #[inline]
-    fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
+    pub(super) fn key(&self, local_port: u16, remote_port: u16) -> FlowKey {
         FlowKey { local: self.ip.dst, remote: self.ip.src, local_port, remote_port }
     }
 
@@ -476,14 +512,14 @@ impl Plain<'_> {
 }
 
 /// The pieces of a frame that have not been taken yet.
-enum Pieces<'a, 'b> {
+pub(super) enum Pieces<'a, 'b> {
     One(Option<PacketSlice>),
     Many(Segments<'a, 'b>),
 }
 
 impl Pieces<'_, '_> {
     #[inline]
-    fn as_slice(&self) -> &[PacketSlice] {
+    pub(super) fn as_slice(&self) -> &[PacketSlice] {
         match self {
             Pieces::One(piece) => piece.as_slice(),
             Pieces::Many(segments) => segments.as_slice(),
@@ -505,7 +541,7 @@ impl Iterator for Pieces<'_, '_> {
 
 /// Moves a frame's payload out of a burst: bytes `range` of its first piece, and the others.
 #[inline]
-fn payload(
+pub(super) fn payload(
     segments: &mut Pieces<'_, '_>,
     range: Range<usize>,
 ) -> impl Iterator<Item = PacketSlice> {

@@ -18,7 +18,10 @@
 //! the same packets.
 
 mod ahead;
+#[cfg(feature = "sim")]
+mod audit;
 mod calls;
+mod coalesce;
 mod config;
 mod datagram;
 mod expected;
@@ -131,8 +134,7 @@ pub struct Stack {
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
     pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
-    /// The last UDP port that a datagram came to and that a single socket is bound to.
-    sole_receiver: Option<(u16, SocketId)>,
+    sole_receiver: Option<expected::SoleReceiver>,
     pub(crate) wheel: Wheel,
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
@@ -157,6 +159,8 @@ pub struct Stack {
     /// Where the last connection went, and the hash that its port was chosen by.
     last_destination: Option<(open::Destination, u64)>,
     scratch: Vec<PacketSlice>,
+    /// Payload of segments that are taken in together; empty between bursts.
+    run_pieces: Vec<PacketSlice>,
     fired: Vec<u32>,
 }
 
@@ -195,6 +199,7 @@ impl Stack {
             last_destination: None,
             share,
             scratch: Vec::new(),
+            run_pieces: Vec::new(),
             fired: Vec::new(),
         }
     }
@@ -313,22 +318,27 @@ impl Stack {
     }
 
     /// The next socket whose readiness has grown since it was last told.
-    #[inline]
+    #[inline(always)]
     pub fn poll_event(&mut self) -> Option<Event> {
+        if self.events.is_empty() { None } else { self.next_event() }
+    }
+
+    #[inline(never)]
+    fn next_event(&mut self) -> Option<Event> {
         let socket = self.events.pop_front()?;
-        match self.tell(socket) {
+        match self.tell_calm(socket) {
             Some(ready) => Some(Event { socket, ready }),
-            None => self.next_event(),
+            None => self.other_event(socket),
         }
     }
 
-    #[cold]
-    fn next_event(&mut self) -> Option<Event> {
+    #[inline(never)]
+    fn other_event(&mut self, mut socket: SocketId) -> Option<Event> {
         loop {
-            let socket = self.events.pop_front()?;
             if let Some(ready) = self.tell(socket) {
                 return Some(Event { socket, ready });
             }
+            socket = self.events.pop_front()?;
         }
     }
 

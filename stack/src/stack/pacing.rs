@@ -29,6 +29,12 @@ impl PacingQueue {
         self.waiting.peek().map(|&Reverse((at, ..))| at)
     }
 
+    /// True if this connection is among those that wait.
+    #[cfg(feature = "sim")]
+    pub(crate) fn knows(&self, index: u32, generation: Option<u32>) -> bool {
+        self.waiting.iter().any(|&Reverse((_, i, g))| i == index && Some(g) == generation)
+    }
+
     fn pop_due(&mut self, now: Instant) -> Option<SocketId> {
         if self.next()? > now {
             return None;

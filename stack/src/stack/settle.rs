@@ -8,7 +8,7 @@ use crate::error::SocketError;
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::block::Block;
-use crate::socket::conn::{Connection, Holder};
+use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
 use crate::tcp::{Outcome, Readiness, State, Tcb, TxLimits};
@@ -58,11 +58,12 @@ impl Stack {
         }
     }
 
-    /// The same after a call of the application that cannot make the socket readier, end its
-    /// connection or set a timer: nobody needs to be told.
+    /// The same after a call of the application that cannot make the socket readier or end its
+    /// connection: nobody needs to be told.
     #[inline(always)]
     pub(super) fn follow_up_call(
         list: &mut VecDeque<u32>,
+        wheel: &mut Wheel,
         index: u32,
         connection: &mut Connection,
     ) {
@@ -73,6 +74,9 @@ impl Stack {
             connection.in_tx_list = true;
             list.push_back(index);
         }
+        // A call that woke the connection brought its deadlines back, the next rest's among them.
+        let (at, token) = (tcb.quiet_until(), Tag::Connection(index).to_bits());
+        connection.timer.arm(wheel, at, token);
     }
 
     /// The same without anybody to tell: a connection that is over is let go. That is CLOSED with
@@ -116,6 +120,25 @@ impl Stack {
         }
     }
 
+    /// As [`Stack::tell`], of a datagram socket, or a connection on which nothing unusual goes on.
+    #[inline(always)]
+    pub(super) fn tell_calm(&mut self, id: SocketId) -> Option<Readiness> {
+        match self.sockets.get_held_mut(id.index, id.generation)? {
+            Socket::Connection(connection) => {
+                let ready = connection.tcb.whole_calm()?.calm_readiness()?;
+                connection.in_event_list = false;
+                connection.told = ready;
+                Some(ready)
+            }
+            Socket::Datagram(socket) => {
+                socket.in_event_list = false;
+                socket.told = socket.readiness();
+                Some(socket.told)
+            }
+            Socket::Listener(_) | Socket::Fresh(_) => None,
+        }
+    }
+
     /// Takes the socket out of the list of events; gives its readiness if it still exists.
     #[inline]
     pub(super) fn tell(&mut self, id: SocketId) -> Option<Readiness> {
@@ -129,11 +152,7 @@ impl Stack {
                 listener.in_event_list = false;
                 (!listener.accept_queue.is_empty()).then_some(Readiness::READABLE)
             }
-            Socket::Datagram(socket) => {
-                socket.in_event_list = false;
-                socket.told = socket.readiness();
-                Some(socket.told)
-            }
+            Socket::Datagram(_) => self.tell_calm(id),
             Socket::Fresh(_) => None,
         }
     }
@@ -278,8 +297,13 @@ impl Stack {
                 return false;
             }
         }
-        let Some(frame) = tcb.send_small(self.egress.now, offload) else { return false };
-        self.egress.push_small(only, frame, tcb.front.len(), offload);
+        let now = self.egress.now;
+        let Some(burst) = self.egress.burst_mut(only) else { return false };
+        if !tcb.send_small(now, offload, burst) {
+            return false;
+        }
+        self.egress.counters.tcp_segments_sent += 1;
+        self.egress.counters.tx_packets += 1;
         connection.in_tx_list = false;
         let token = Tag::Connection(index).to_bits();
         connection.timer.arm(&mut self.wheel, tcb.quiet_until(), token);
@@ -394,13 +418,20 @@ pub(super) fn follow_up_held(
     id: SocketId,
     connection: &mut Connection,
 ) -> bool {
-    schedule(list, wheel, id.index, connection);
-    pace(pacing, id, connection);
-    let ready = connection.tcb.readiness();
-    if ready != connection.told {
-        let grown = !(ready - connection.told).is_empty();
+    let Connection { tcb, timer, told, in_tx_list, in_pacing, .. } = connection;
+    // Looked at once: what has just happened to it has woken it.
+    let ready = match tcb {
+        Block::Whole(tcb) => {
+            schedule_whole(list, wheel, id.index, tcb, timer, in_tx_list);
+            pace_whole(pacing, id, tcb, in_pacing);
+            tcb.readiness()
+        }
+        Block::AtRest(_) => tcb.readiness(),
+    };
+    if ready != *told {
+        let grown = !(ready - *told).is_empty();
         // What is gone may come again, and is then news.
-        connection.told &= ready;
+        *told &= ready;
         if grown && connection.holder == Holder::Application && !connection.in_event_list {
             connection.in_event_list = true;
             events.push_back(id);
@@ -413,22 +444,39 @@ pub(super) fn follow_up_held(
 /// needs.
 #[inline(always)]
 fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
-    let Some(tcb) = connection.tcb.whole() else { return };
-    if !connection.in_tx_list && tcb.wants_transmit() {
-        connection.in_tx_list = true;
+    let Connection { tcb: Block::Whole(tcb), timer, in_tx_list, .. } = connection else { return };
+    schedule_whole(list, wheel, index, tcb, timer, in_tx_list);
+}
+
+#[inline(always)]
+fn schedule_whole(
+    list: &mut VecDeque<u32>,
+    wheel: &mut Wheel,
+    index: u32,
+    tcb: &Tcb,
+    timer: &mut LazyTimer,
+    in_tx_list: &mut bool,
+) {
+    if !*in_tx_list && tcb.wants_transmit() {
+        *in_tx_list = true;
         list.push_back(index);
     }
-    let (at, token) = (tcb.quiet_until(), Tag::Connection(index).to_bits());
-    connection.timer.arm(wheel, at, token);
+    timer.arm(wheel, tcb.quiet_until(), Tag::Connection(index).to_bits());
 }
 
 /// Has the connection looked at again when pacing lets it send.
 #[inline(always)]
 fn pace(queue: &mut PacingQueue, id: SocketId, connection: &mut Connection) {
-    if !connection.in_pacing
-        && let Some(at) = connection.tcb.whole().and_then(|tcb| tcb.paced_until())
+    let Connection { tcb: Block::Whole(tcb), in_pacing, .. } = connection else { return };
+    pace_whole(queue, id, tcb, in_pacing);
+}
+
+#[inline(always)]
+fn pace_whole(queue: &mut PacingQueue, id: SocketId, tcb: &Tcb, in_pacing: &mut bool) {
+    if let Some(at) = tcb.paced_until()
+        && !*in_pacing
     {
-        connection.in_pacing = true;
+        *in_pacing = true;
         queue.push(at, id);
     }
 }

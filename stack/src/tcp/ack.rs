@@ -214,7 +214,7 @@ impl Tcb {
         };
         // RFC 7323 §4.2: an ACK for every other segment is expected.
         let samples = in_flight.div_ceil(2 * self.mss());
-        self.rtt.sample(rtt, samples, &self.config);
+        self.rtt.sample(rtt, samples);
         Some(rtt)
     }
 
@@ -265,7 +265,7 @@ impl Tcb {
     /// RFC 6298 §5.3. With RFC 7765 §4 the time counts from when the oldest segment left, if so few
     /// are out that no loss among them would show otherwise.
     pub(super) fn restart_retransmit(&mut self, now: Instant) {
-        let mut rto = self.rtt.rto(&self.config);
+        let mut rto = self.rtt.rto();
         if self.config.rto_restart {
             let waiting = self.snd.nxt.since(self.snd.una) + self.sendq.unsent();
             let few = waiting.div_ceil(self.mss()) < RTO_RESTART_SEGMENTS;

@@ -86,6 +86,7 @@ impl Tcb {
         } else if self.config.recv_autotune && self.window_was_the_limit(now) {
             self.rcv.buffer = self.rcv.buffer.saturating_mul(2).min(most).max(start);
         }
+        self.still = self.still_windows();
         self.begin_tuning(now);
     }
 

@@ -1,5 +1,7 @@
 //! The calls of the application: RFC 9293 §3.10.2 to §3.10.5 as POSIX spells them.
 
+use std::collections::VecDeque;
+
 use barewire_driver::{PacketSlice, Pool};
 
 use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN};
@@ -34,6 +36,15 @@ impl Tcb {
         self.unusual_readiness()
     }
 
+    /// As [`Tcb::readiness`], if the connection was calm the last time and nothing waits for an ACK.
+    #[inline(always)]
+    pub(crate) fn calm_readiness(&self) -> Option<Readiness> {
+        let mut ready = Readiness::empty();
+        ready.set(Readiness::READABLE, !self.recvq.is_empty());
+        ready.set(Readiness::WRITABLE, self.snd.buffer > 0);
+        (self.calm && self.sendq.len() == 0).then_some(ready)
+    }
+
     #[inline(never)]
     fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
@@ -51,11 +62,13 @@ impl Tcb {
 
     /// A third of the send buffer is free: waking a writer for a few bytes would make it send in
     /// crumbs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_roomy(&self) -> bool {
-        if self.sendq.len() == 0 {
-            return self.snd.buffer > 0;
-        }
+        if self.sendq.len() == 0 { self.snd.buffer > 0 } else { self.is_third_free() }
+    }
+
+    #[inline(never)]
+    fn is_third_free(&self) -> bool {
         self.write_room() >= (self.snd.buffer as usize / 3).max(1)
     }
 
@@ -129,6 +142,34 @@ impl Tcb {
             self.sendq.push(data);
         }
         Ok(())
+    }
+
+    /// As [`Tcb::write_owned`] for slices from the front of `data`, while there is room and less than
+    /// `most` bytes were taken. Says how many were.
+    ///
+    /// # Errors
+    /// As [`Tcb::write`]; nothing is taken then.
+    pub fn write_slices(
+        &mut self,
+        data: &mut VecDeque<PacketSlice>,
+        most: usize,
+    ) -> Result<usize, SocketError> {
+        self.check_write()?;
+        if self.write_room() == 0 && !data.is_empty() {
+            return Err(SocketError::WouldBlock);
+        }
+        let mut taken = 0;
+        // Asked each time: many small slices fill a buffer otherwise than a few large ones.
+        while taken < most
+            && self.write_room() > 0
+            && let Some(slice) = data.pop_front()
+        {
+            taken += slice.len();
+            if !slice.is_empty() {
+                self.sendq.push(slice);
+            }
+        }
+        Ok(taken)
     }
 
     fn check_write(&mut self) -> Result<(), SocketError> {
@@ -206,6 +247,33 @@ impl Tcb {
             }
             None => self.stream_end().map(|()| None),
         }
+    }
+
+    /// Takes the slices at the front, up to `max` bytes, and appends them to `out`; says how many
+    /// bytes they hold. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Tcb::read`].
+    pub fn read_slices(
+        &mut self,
+        max: usize,
+        out: &mut VecDeque<PacketSlice>,
+    ) -> Result<usize, SocketError> {
+        if max == 0 {
+            return Err(SocketError::InvalidInput);
+        }
+        let mut taken = 0;
+        while taken < max
+            && let Some(slice) = self.recvq.take(max - taken)
+        {
+            taken += slice.len();
+            out.push_back(slice);
+        }
+        if taken == 0 {
+            return self.stream_end().map(|()| 0);
+        }
+        self.after_read();
+        Ok(taken)
     }
 
     /// Nothing is queued: the pending error, or the end, or not yet.

@@ -14,7 +14,7 @@
 //! In: text in sequence and ACKs of data in flight (header prediction). Out: a small message, which
 //! lies in its cell behind room for the headers, so that the cell becomes the frame.
 
-use barewire_driver::{PacketSlice, Pool};
+use barewire_driver::{PacketSlice, Pool, TxBurst};
 
 use super::congestion::CongestionControl;
 use super::delivery::SentAt;
@@ -54,12 +54,14 @@ impl Tcb {
     #[inline(always)]
     fn is_calm(&mut self) -> bool {
         debug_assert!(!self.calm || self.looks_calm(), "disturbed unnoticed: {self:?}");
+        debug_assert!(!self.calm || self.still == self.still_windows(), "{self:?}");
         self.calm || self.has_calmed()
     }
 
     #[inline(never)]
     fn has_calmed(&mut self) -> bool {
         self.calm = self.looks_calm();
+        self.still = self.still_windows();
         self.calm
     }
 
@@ -75,7 +77,7 @@ impl Tcb {
             && self.rcv.dsack.is_none()
             && self.rcv.dup_acks == 0;
         let untroubled = (self.retries, self.probes, self.persist_backoff) == (0, 0, 0)
-            && self.rtt.is_settled(&self.config)
+            && self.rtt.is_settled()
             && self.error.or(self.soft_error).is_none()
             && self.ecn_has_nothing_to_tell();
         usual && complete && untroubled && self.fast_open.is_none() && self.path.is_none()
@@ -102,7 +104,7 @@ impl Tcb {
             && h.seq == self.rcv.nxt.get()
             && in_order
             && len <= self.rcv.edge.since(self.rcv.nxt)
-            && self.recvq.pinned() < recvq::pinned_max(self.rcv.buffer)
+            && recvq::may_pin_more(self.recvq.pinned(), self.rcv.buffer)
             && text.memory == Memory::Plenty
             && (text.ecn != Ecn::Ce || !self.ecn.agreed)
             && self.is_calm()
@@ -165,7 +167,7 @@ impl Tcb {
         }
         self.bytes_acked += u64::from(bytes);
         let rtt_ns = now.nanos_since(sent_at);
-        self.rtt.sample_ns(rtt_ns, &self.config);
+        self.rtt.sample_ns(rtt_ns);
         if self.has_sack() {
             self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
         }
@@ -210,7 +212,9 @@ impl Tcb {
             return None;
         }
         let len = self.recvq.read_only(out)?;
-        self.after_read();
+        if self.rcv.edge.since(self.rcv.nxt) < self.still.0 {
+            self.after_read();
+        }
         Some(len)
     }
 
@@ -244,34 +248,38 @@ impl Tcb {
         small && self.sendq.copy_small(pool, data)
     }
 
-    /// Sends all that is unsent, if it lies in a cell of its own and may leave at once: the frame,
-    /// with the headers that are [kept](Tcb::front). With `offload` the device completes the sum.
+    /// Adds all that is unsent to the burst, if it lies in a cell of its own and may leave at once,
+    /// with the headers that are [kept](Tcb::front); otherwise does nothing and says false. With
+    /// `offload` the device completes the sum.
     // A function of its own: what the caller still needs would take the registers away.
     #[inline(never)]
-    pub(crate) fn send_small(&mut self, now: Instant, offload: bool) -> Option<PacketSlice> {
-        let len = self.sendq.small_len()?;
-        let in_flight = self.snd.nxt.get().wrapping_sub(self.snd.una.get());
-        let idle = in_flight == 0;
+    pub(crate) fn send_small(&mut self, now: Instant, offload: bool, burst: &mut TxBurst) -> bool {
+        let Some(len) = self.sendq.small_len() else { return false };
+        let (mss, in_flight) = (self.mss(), self.snd.nxt.get().wrapping_sub(self.snd.una.get()));
+        let (idle, flight) = (in_flight == 0, in_flight + len);
         // With nothing in flight, one segment is within every congestion window.
-        let fits = len <= self.mss()
-            && in_flight + len <= self.snd.wnd
-            && (idle || in_flight + len <= self.controller.cwnd());
+        let fits =
+            len <= mss && flight <= self.snd.wnd && (idle || flight <= self.controller.cwnd());
         // Nagle's algorithm, as in `sendable`.
         let whole = idle
             || self.snd.small_end.before_eq(self.snd.una)
             || (self.status.contains(Status::NODELAY) && self.crumbs_fit());
         let held = self.more_to_come || self.status.intersects(HELD) || self.ecn.agreed;
         if !fits || !whole || held || !self.is_calm() {
-            return None;
+            return false;
         }
         if idle {
             self.restart_calmly(now);
         }
         let seq = self.snd.nxt;
         self.snd.nxt += len;
-        self.note_small_sent(now, seq, len);
+        self.note_small_sent(now, seq, len, mss);
+        self.probe_calmly(now, flight, mss);
         let header = self.small_header(now, seq, len);
-        self.sendq.send_small(&self.front, &header, offload)
+        if let Some(frame) = self.sendq.send_small(&self.front, &header, offload) {
+            burst.push_single(frame, self.front.describe(offload));
+        }
+        true
     }
 
     /// As [`Tcb::restart_after_idle`].
@@ -286,9 +294,8 @@ impl Tcb {
 
     /// As [`Tcb::note_sent`] and [`Tcb::note_what_limits`], for all that was unsent.
     #[inline(always)]
-    fn note_small_sent(&mut self, now: Instant, seq: SeqNum, len: u32) {
+    fn note_small_sent(&mut self, now: Instant, seq: SeqNum, len: u32, mss: u32) {
         self.timers.clear(Timer::Cork);
-        let mss = self.mss();
         if len < mss {
             self.snd.small_end = self.snd.nxt;
         }
@@ -298,7 +305,6 @@ impl Tcb {
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, now.after_nanos(self.rtt.rto_ns()));
         }
-        self.probe_calmly(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
         if self.rcv.nxt != self.rcv.acked {
             self.rcv.quick_acks = 0;
@@ -308,19 +314,16 @@ impl Tcb {
         }
     }
 
-    /// As [`Tcb::window_field`]. With an empty queue and the edge not beyond the buffer, an edge that
-    /// does not move is offered as before, rounded up to what the field can say.
+    /// As [`Tcb::window_field`]: a window that [stands still](Tcb::still_windows) is offered as before,
+    /// rounded up to what the field can say.
     #[inline(always)]
     fn window_calmly(&mut self) -> u16 {
-        let (scale, buffer) = (self.rcv.scale, self.rcv.buffer);
-        let current = self.rcv.edge.since(self.rcv.nxt);
-        let growth = buffer.min(scale.bytes(u16::MAX)).saturating_sub(current);
-        let step = (buffer / 2).min(u32::from(self.rcv.our_mss));
-        let field = (current + (scale.bytes(1) - 1)) >> scale.shift();
-        let usual = current <= buffer && growth < step && field <= u32::from(u16::MAX);
-        if !usual || !self.recvq.is_empty() {
+        let (current, (least, most)) = (self.rcv.edge.since(self.rcv.nxt), self.still);
+        if current < least || current > most || !self.recvq.is_empty() {
             return self.window_field(Growth::Yes);
         }
+        let scale = self.rcv.scale;
+        let field = (current + (scale.bytes(1) - 1)) >> scale.shift();
         self.rcv.edge = self.rcv.nxt + scale.bytes(field as u16);
         field as u16
     }

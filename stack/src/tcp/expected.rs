@@ -54,7 +54,7 @@ impl Tcb {
         // RFC 7323 §4.2, as for every sample.
         let two = 2 * self.mss();
         let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
-        self.rtt.sample(rtt, samples, &self.config);
+        self.rtt.sample(rtt, samples);
         let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
         let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
         self.judge_plain(now, SentAt { at: record.last_sent, end: ack }, &advance);
@@ -99,7 +99,7 @@ impl Tcb {
         self.snd.max_wnd = window;
         self.set_window(seq, ack, self.snd.scale.bytes(h.window));
         let rtt = now - sent_at;
-        self.rtt.sample(rtt, 1, &self.config);
+        self.rtt.sample(rtt, 1);
         let advance =
             Advance { bytes: 0, in_flight: 1, piped: 1, rtt: Some(rtt), moved: true, echo: false };
         self.judge_plain(now, SentAt { at: sent_at, end: ack }, &advance);

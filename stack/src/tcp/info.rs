@@ -347,7 +347,7 @@ impl Tcb {
             tcpi_options: self.options_in_use(),
             tcpi_snd_wscale: shift(snd.scale.shift()),
             tcpi_rcv_wscale: shift(self.rcv.scale.shift()),
-            tcpi_rto: micros(self.rtt.rto(&self.config)),
+            tcpi_rto: micros(self.rtt.rto()),
             tcpi_ato: if waits { micros(self.config.delayed_ack) } else { 0 },
             tcpi_snd_mss: mss,
             tcpi_rcv_mss: u32::from(self.rcv.peer_segment),

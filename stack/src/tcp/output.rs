@@ -175,7 +175,7 @@ impl Tcb {
         match self.blocked_timer() {
             Some(Timer::Cork) => self.timers.set(Timer::Cork, now + CORK_MAX),
             Some(timer) => {
-                let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
+                let wait = self.rtt.rto_after(self.persist_backoff);
                 self.timers.set(timer, now + wait);
             }
             None => {}
@@ -338,7 +338,7 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle time the window says nothing about the path any more.
     pub(super) fn restart_after_idle(&mut self, now: Instant) {
-        let long = now > self.rtt.deadline(self.last_sent, &self.config);
+        let long = now > self.rtt.deadline(self.last_sent);
         let restart = long && self.config.slow_start_after_idle;
         if long && !restart {
             self.controller.on_long_idle(now);
@@ -400,7 +400,7 @@ impl Tcb {
         self.pace(now, n);
         // RFC 6298 §5.1.
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, self.rtt.deadline(now, &self.config));
+            self.timers.set(Timer::Retransmit, self.rtt.deadline(now));
         }
         self.schedule_probe(now);
         // Data that answers data: an interactive peer, which gains nothing from ACKs of their own.
@@ -446,7 +446,7 @@ impl Tcb {
         self.last_sent = now;
         self.pace(now, n);
         if !self.timers.is_set(Timer::Retransmit) {
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
         let (header, ecn) = (self.header(now, from, flags, n), Ecn::NotEct);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn }
@@ -458,7 +458,7 @@ impl Tcb {
         self.recovery.on_resent(from, len, ts_clock(now, self.ts_offset));
         if from == self.snd.una && self.has_sack() {
             // The round trip of what the timer waits for begins again.
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
         if self.is_repairing() {
             self.schedule_probe(now);
@@ -476,7 +476,7 @@ impl Tcb {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         self.last_sent = now;
-        self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         if self.status.contains(Status::USER_TIMEOUT) {
             self.arm_user_timeout();
         }

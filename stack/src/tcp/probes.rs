@@ -20,7 +20,7 @@ impl Tcb {
             self.status |= Status::PROBED;
         }
         self.last_sent = now;
-        let wait = self.rtt.rto_after(self.persist_backoff, &self.config);
+        let wait = self.rtt.rto_after(self.persist_backoff);
         self.timers.set(Timer::Persist, now + wait);
         let header = self.header(now, self.snd.nxt - (1 - n), TcpFlags::ACK, n);
         Transmit { header, payload_len: n, mss: self.snd.mss, ecn: Ecn::NotEct }

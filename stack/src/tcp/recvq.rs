@@ -21,6 +21,13 @@ const COMPACT_MAX_BYTES: usize = 512;
 /// never gets there.
 const COMPACT_FROM_BYTES: u64 = 32 * 1024;
 
+/// True if a queue that pins so much may pin more: less than [`pinned_max`], which is seldom worked
+/// out.
+#[inline(always)]
+pub(crate) fn may_pin_more(pinned: u64, buffer_bytes: u32) -> bool {
+    pinned < PINNED_MIN_BYTES || pinned < pinned_max(buffer_bytes)
+}
+
 /// The bound on pinned packet memory for a receive buffer, once for data in sequence and once for
 /// data out of it.
 pub(crate) fn pinned_max(buffer_bytes: u32) -> u64 {

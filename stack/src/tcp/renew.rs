@@ -45,6 +45,7 @@ impl Tcb {
             rcv,
             ts_recent,
             ts_offset,
+            still,
             recovery,
             last_heard,
             controller,
@@ -84,6 +85,7 @@ impl Tcb {
         *snd = Send::new(iss, mss, send_start(&with));
         *rcv = Receive::new(&with, our_mss);
         (*ts_recent, *ts_offset, *ts_recent_at) = (0, open.ts_offset, now);
+        *still = (0, 0);
         (*last_heard, *last_sent) = (now, now);
         *recovery = Recovery::new(iss);
         (*ecn, *pacer) = (EcnState::default(), Pacer::default());
@@ -113,6 +115,7 @@ impl Tcb {
             rcv: Receive::new(&config, MSS_DEFAULT),
             ts_recent: 0,
             ts_offset: 0,
+            still: (0, 0),
             recovery: Recovery::new(iss),
             last_heard: Instant::ZERO,
             controller: Controller::new(Algorithm::NewReno, 0),

@@ -41,6 +41,9 @@ pub(crate) struct Rtt {
     rttvar_ns: u64,
     /// The timeout before backing off.
     rto_ns: u64,
+    /// The bounds of that, as in the configuration; mirrored for the hot path.
+    min_ns: u64,
+    max_ns: u64,
     backoff: u8,
     measured: bool,
 }
@@ -59,14 +62,21 @@ impl Rtt {
             srtt_ns: 0,
             rttvar_ns: 0,
             rto_ns: nanos(config.rto_initial),
+            min_ns: nanos(config.rto_min),
+            max_ns: nanos(config.rto_max),
             backoff: 0,
             measured: false,
         }
     }
 
+    /// Takes the bounds of the timeout over; the next measurement heeds them.
+    pub(crate) fn mirror(&mut self, config: &TcpConfig) {
+        (self.min_ns, self.max_ns) = (nanos(config.rto_min), nanos(config.rto_max));
+    }
+
     /// A measurement. RFC 7323 §4.2: with `samples_per_rtt` of them in a round trip each weighs so
     /// much less, so that the filter keeps its length in round trips.
-    pub(crate) fn sample(&mut self, rtt: Duration, samples_per_rtt: u32, config: &TcpConfig) {
+    pub(crate) fn sample(&mut self, rtt: Duration, samples_per_rtt: u32) {
         let r = nanos(rtt).max(1);
         if self.measured {
             let error = self.srtt_ns.abs_diff(r);
@@ -82,27 +92,27 @@ impl Rtt {
         } else {
             (self.srtt_ns, self.rttvar_ns, self.measured) = (r, r / 2, true);
         }
-        self.update_rto(config);
+        self.update_rto();
         // RFC 6298 §5, last note: a new measurement collapses the backed-off timeout.
         self.backoff = 0;
     }
 
     /// As [`Rtt::sample`], of one of the few samples in a round trip, in nanoseconds.
     #[inline(always)]
-    pub(crate) fn sample_ns(&mut self, rtt_ns: u64, config: &TcpConfig) {
+    pub(crate) fn sample_ns(&mut self, rtt_ns: u64) {
         let r = rtt_ns.max(1);
         if !self.measured {
-            return self.sample(Duration::from_nanos(r), 1, config);
+            return self.sample(Duration::from_nanos(r), 1);
         }
         self.rttvar_ns = blend(self.rttvar_ns, self.srtt_ns.abs_diff(r), 4);
         self.srtt_ns = blend(self.srtt_ns, r, 8);
-        self.update_rto(config);
+        self.update_rto();
         self.backoff = 0;
     }
 
     /// There was a measurement, and nothing has expired since.
-    pub(crate) fn is_settled(&self, config: &TcpConfig) -> bool {
-        self.measured && self.backoff == 0 && self.rto_ns <= nanos(config.rto_max)
+    pub(crate) fn is_settled(&self) -> bool {
+        self.measured && self.backoff == 0 && self.rto_ns <= self.max_ns
     }
 
     /// The current timeout if the round trip [is settled](Rtt::is_settled).
@@ -118,9 +128,9 @@ impl Rtt {
     }
 
     #[inline(always)]
-    fn update_rto(&mut self, config: &TcpConfig) {
+    fn update_rto(&mut self) {
         let rto_ns = self.srtt_ns + (K * self.rttvar_ns).max(GRANULARITY_NS);
-        self.rto_ns = rto_ns.max(nanos(config.rto_min)).min(nanos(config.rto_max));
+        self.rto_ns = rto_ns.max(self.min_ns).min(self.max_ns);
     }
 
     /// The part that outlasts a rest.
@@ -135,7 +145,7 @@ impl Rtt {
         if rest.srtt_ns > 0 {
             (rtt.srtt_ns, rtt.rttvar_ns) = (rest.srtt_ns.into(), rest.rttvar_ns.into());
             rtt.measured = true;
-            rtt.update_rto(config);
+            rtt.update_rto();
         }
         rtt
     }
@@ -160,21 +170,21 @@ impl Rtt {
     }
 
     /// The current timeout, backed off.
-    pub(crate) fn rto(&self, config: &TcpConfig) -> Duration {
-        self.rto_after(self.backoff, config)
+    pub(crate) fn rto(&self) -> Duration {
+        self.rto_after(self.backoff)
     }
 
     /// When what is sent now times out.
     #[inline]
-    pub(crate) fn deadline(&self, now: Instant, config: &TcpConfig) -> Instant {
+    pub(crate) fn deadline(&self, now: Instant) -> Instant {
         let ns = self.rto_ns.saturating_mul(1 << self.backoff);
-        Instant::from_nanos(now.as_nanos().saturating_add(ns.min(nanos(config.rto_max))))
+        Instant::from_nanos(now.as_nanos().saturating_add(ns.min(self.max_ns)))
     }
 
     /// The timeout after `doublings`, for timers that back off on their own.
-    pub(crate) fn rto_after(&self, doublings: u8, config: &TcpConfig) -> Duration {
+    pub(crate) fn rto_after(&self, doublings: u8) -> Duration {
         let ns = self.rto_ns.saturating_mul(1 << doublings.min(BACKOFF_MAX));
-        Duration::from_nanos(ns.min(nanos(config.rto_max)))
+        Duration::from_nanos(ns.min(self.max_ns))
     }
 
     pub(crate) fn srtt(&self) -> Option<Duration> {
@@ -209,29 +219,41 @@ mod tests {
     fn the_first_sample_sets_and_later_ones_smooth() {
         let config = TcpConfig { rto_min: ms(1), ..TcpConfig::default() };
         let mut rtt = Rtt::new(&config);
-        assert_eq!(rtt.rto(&config), ms(1000));
-        rtt.sample(ms(100), 1, &config);
-        assert_eq!((rtt.srtt(), rtt.rttvar(), rtt.rto(&config)), (Some(ms(100)), ms(50), ms(300)));
-        rtt.sample(ms(180), 1, &config);
+        assert_eq!(rtt.rto(), ms(1000));
+        rtt.sample(ms(100), 1);
+        assert_eq!((rtt.srtt(), rtt.rttvar(), rtt.rto()), (Some(ms(100)), ms(50), ms(300)));
+        rtt.sample(ms(180), 1);
         assert_eq!(rtt.srtt(), Some(ms(110)));
         assert_eq!(rtt.rttvar(), Duration::from_micros(57_500));
-        assert_eq!(rtt.rto(&config), ms(340));
+        assert_eq!(rtt.rto(), ms(340));
     }
 
     #[test]
     fn bounds_hold_and_backoff_doubles_up_to_the_upper_one() {
         let config = TcpConfig::default();
         let mut rtt = Rtt::new(&config);
-        rtt.sample(ms(1), 1, &config);
-        assert_eq!(rtt.rto(&config), config.rto_min);
+        rtt.sample(ms(1), 1);
+        assert_eq!(rtt.rto(), config.rto_min);
         rtt.back_off();
-        assert_eq!(rtt.rto(&config), 2 * config.rto_min);
+        assert_eq!(rtt.rto(), 2 * config.rto_min);
         for _ in 0..300 {
             rtt.back_off();
         }
-        assert_eq!(rtt.rto(&config), config.rto_max);
-        rtt.sample(ms(1), 1, &config);
-        assert_eq!(rtt.rto(&config), config.rto_min, "a sample ends the backoff");
+        assert_eq!(rtt.rto(), config.rto_max);
+        rtt.sample(ms(1), 1);
+        assert_eq!(rtt.rto(), config.rto_min, "a sample ends the backoff");
+    }
+
+    #[test]
+    fn other_bounds_hold_from_the_next_sample_on() {
+        let config = TcpConfig::default();
+        let mut rtt = Rtt::new(&config);
+        rtt.sample(ms(10), 1);
+        rtt.mirror(&TcpConfig { rto_min: ms(700), rto_max: ms(900), ..config });
+        rtt.sample(ms(10), 1);
+        assert_eq!(rtt.rto(), ms(700));
+        rtt.back_off();
+        assert_eq!(rtt.rto(), ms(900));
     }
 
     #[test]
@@ -240,19 +262,19 @@ mod tests {
         let mut rtt = Rtt::new(&config);
         rtt.back_off();
         rtt.after_lost_syn();
-        assert_eq!(rtt.rto(&config), ms(3000));
-        rtt.sample(ms(10), 1, &config);
+        assert_eq!(rtt.rto(), ms(3000));
+        rtt.sample(ms(10), 1);
         rtt.after_lost_syn();
-        assert_eq!(rtt.rto(&config), config.rto_min);
+        assert_eq!(rtt.rto(), config.rto_min);
     }
 
     #[test]
     fn many_samples_a_round_trip_weigh_less_each() {
         let config = TcpConfig::default();
         let mut rtt = Rtt::new(&config);
-        rtt.sample(ms(100), 1, &config);
+        rtt.sample(ms(100), 1);
         for _ in 0..10 {
-            rtt.sample(ms(200), 10, &config);
+            rtt.sample(ms(200), 10);
         }
         let srtt = rtt.srtt().unwrap();
         assert!(srtt > ms(111) && srtt < ms(113), "{srtt:?}");

@@ -61,8 +61,10 @@ struct Again {
 struct OpenSlot {
     buf: PacketBuf,
     /// Where the bytes begin: 0 in a slot, [`SMALL_AT`] in a cell.
-    start: u16,
-    filled: u16,
+    start: u32,
+    /// Bytes behind that. Whole words, both: two halves of one would be read together, and what was
+    /// written last apart.
+    filled: u32,
 }
 
 #[derive(Debug, Default)]
@@ -106,13 +108,13 @@ impl SendQueue {
         let mut left = data;
         while !left.is_empty() {
             let Some(open) = self.open_slot(pool) else { break };
-            let at = usize::from(open.start + open.filled);
+            let at = (open.start + open.filled) as usize;
             let n = left.len().min(open.buf.len() - at);
             open.buf[at..at + n].copy_from_slice(&left[..n]);
-            open.filled += n as u16;
+            open.filled += n as u32;
             left = &left[n..];
             self.len += n as u32;
-            if self.open.as_ref().is_some_and(|o| usize::from(o.start + o.filled) == o.buf.len()) {
+            if self.open.as_ref().is_some_and(|o| (o.start + o.filled) as usize == o.buf.len()) {
                 self.freeze_open();
             }
         }
@@ -125,7 +127,7 @@ impl SendQueue {
     /// leave in one piece with what follows.
     fn leave_cell(&mut self, pool: &Pool, more: usize) {
         let Some(OpenSlot { buf, start: start @ 1.., filled }) = &mut self.open else { return };
-        let (at, end) = (usize::from(*start), usize::from(*start + *filled));
+        let (at, end) = (*start as usize, (*start + *filled) as usize);
         if end + more > buf.len()
             && let Some(mut slot) = pool.alloc()
         {
@@ -144,7 +146,7 @@ impl SendQueue {
         let Some(mut buf) = pool.alloc_cell() else { return false };
         let Some(room) = buf.get_mut(SMALL_AT..SMALL_AT + data.len()) else { return false };
         room.copy_from_slice(data);
-        let open = OpenSlot { buf, start: SMALL_AT as u16, filled: data.len() as u16 };
+        let open = OpenSlot { buf, start: SMALL_AT as u32, filled: data.len() as u32 };
         debug_assert!(self.open.is_none(), "a cell is for what comes alone");
         // Nothing is dropped: that costs a call only to find it out.
         std::mem::forget(self.open.replace(open));
@@ -174,8 +176,8 @@ impl SendQueue {
         // the processor's store buffer cannot serve.
         let Some(open) = &mut self.open else { return };
         if open.filled > 0 {
-            let mut piece = open.buf.split_to(usize::from(open.start + open.filled)).freeze();
-            piece.advance(usize::from(open.start));
+            let mut piece = open.buf.split_to((open.start + open.filled) as usize).freeze();
+            piece.advance(open.start as usize);
             self.chunks.push_back(piece);
             open.filled = 0;
         }
@@ -204,10 +206,12 @@ impl SendQueue {
     /// How many bytes are unsent, if they are a small message in its cell.
     #[inline(always)]
     pub(crate) fn small_len(&self) -> Option<u32> {
-        let small = |open: &&OpenSlot| open.start > 0 && self.cursor.chunk == self.chunks.len();
-        let len = self.open.as_ref().filter(small).map(|open| u32::from(open.filled))?;
-        debug_assert_eq!(len, self.unsent(), "nothing of a cell is sent before the rest");
-        Some(len)
+        let unsent = self.unsent();
+        let open = self.open.as_ref()?;
+        // Nothing of a cell is sent before the rest: if no more is unsent, the chunks have left.
+        let small = open.start > 0 && open.filled == unsent;
+        debug_assert!(!small || self.cursor.chunk == self.chunks.len());
+        small.then_some(unsent)
     }
 
     /// Counts the small message as sent and gives its frame, with headers like those that are kept in
@@ -220,7 +224,7 @@ impl SendQueue {
         offload: bool,
     ) -> Option<PacketSlice> {
         let open = self.open.as_mut()?;
-        let len = usize::from(open.filled);
+        let len = open.filled as usize;
         front.write(open.buf.first_chunk_mut()?, len, header, offload);
         let OpenSlot { buf, .. } = self.open.take()?;
         let at = SMALL_AT - front.len();

@@ -241,6 +241,8 @@ pub struct Tcb {
     pub(super) rcv: Receive,
     pub(super) ts_recent: u32,
     pub(super) ts_offset: u32,
+    /// While the connection is calm, its [still windows](Tcb::still_windows).
+    pub(super) still: (u32, u32),
     pub(super) recovery: Recovery,
     pub(super) last_heard: Instant,
     pub(super) controller: Controller,
@@ -421,6 +423,7 @@ impl Tcb {
         self.controller.switch_to(self.config.congestion, self.initial_window(), since);
         self.retune();
         self.ack_delay_ns = nanos(self.config.delayed_ack);
+        self.rtt.mirror(&self.config);
         self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
         if !self.status.contains(Status::PACED) {
             self.timers.clear(Timer::Pacing);
@@ -457,6 +460,12 @@ impl Tcb {
         self.timers.bound()
     }
 
+    /// The number of the next byte in order, RCV.NXT.
+    #[inline]
+    pub(crate) fn next_expected(&self) -> u32 {
+        self.rcv.nxt.get()
+    }
+
     /// When paced data may leave that is held back now; a matter of microseconds.
     #[inline]
     pub fn paced_until(&self) -> Option<Instant> {
@@ -490,7 +499,7 @@ impl Tcb {
             state: self.state,
             srtt: self.rtt.srtt(),
             rttvar: self.rtt.rttvar(),
-            rto: self.rtt.rto(&self.config),
+            rto: self.rtt.rto(),
             congestion: self.controller.algorithm(),
             cwnd_bytes: self.controller.cwnd(),
             ssthresh_bytes: self.controller.ssthresh(),

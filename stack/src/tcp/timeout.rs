@@ -127,7 +127,7 @@ impl Tcb {
             self.pending |= Pending::SYN;
         }
         self.retries = self.retries.saturating_add(1);
-        self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         Outcome::Continue
     }
 

@@ -20,6 +20,14 @@ impl Tcb {
         free.saturating_sub(self.rcv.edge.since(self.rcv.nxt))
     }
 
+    /// The windows that are offered as before while nothing waits to be read: less than a step short
+    /// of all that there is room for. The first is greater where there are none.
+    pub(super) fn still_windows(&self) -> (u32, u32) {
+        let most = self.rcv.buffer.min(self.rcv.scale.bytes(u16::MAX));
+        let step = (self.rcv.buffer / 2).min(u32::from(self.rcv.our_mss));
+        (most - step.min(most) + 1, most)
+    }
+
     /// The window to advertise. The right edge never moves back (RFC 9293 §3.8.6), and forward only
     /// by a step worth sending (§3.8.6.2.2).
     #[inline]

@@ -11,8 +11,9 @@
 
 use std::net::Ipv4Addr;
 
-use barewire_driver::MacAddr;
+use barewire_driver::device::TxChecksum;
 use barewire_driver::mem::{CELL_LEN, Checksum};
+use barewire_driver::{MacAddr, TxFrame};
 
 use super::ethernet::{self, EthernetHeader, ethertype};
 use super::plain::PlainIpv4;
@@ -117,6 +118,13 @@ impl Front {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         SMALL_AT - tcp_at(self.stamped) + PlainIpv4::LEN + ethernet::LEN
+    }
+
+    /// What a device has to know of a frame with these headers.
+    #[inline(always)]
+    pub(crate) fn describe(&self, offload: bool) -> TxFrame {
+        let checksum = if offload { PARTIAL_TCP } else { TxChecksum::Complete };
+        TxFrame { checksum, header_len: self.len() as u16, ..TxFrame::default() }
     }
 
     /// Writes the headers in front of the message of `len` bytes that lies in the cell at
@@ -279,6 +287,12 @@ const UDP_AT: usize = ethernet::LEN + PlainIpv4::LEN;
 /// Fields of the IPv4 header.
 const IP_TOTAL_LEN: usize = 2;
 const IP_CHECKSUM: usize = 10;
+
+/// A checksum of TCP on Ethernet that is left to the device.
+const PARTIAL_TCP: TxChecksum = TxChecksum::Partial {
+    start: (ethernet::LEN + PlainIpv4::LEN) as u16,
+    offset: tcp::CHECKSUM_OFFSET as u16,
+};
 
 /// Where TCP's header begins in a cell.
 const fn tcp_at(stamped: bool) -> usize {

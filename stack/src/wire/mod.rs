@@ -102,6 +102,6 @@ fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
 }
 
 #[inline]
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }

@@ -18,6 +18,9 @@ pub const MAX_LEN: usize = 60;
 /// Where the checksum lies in the header.
 pub const CHECKSUM_OFFSET: usize = field::CHECKSUM;
 
+/// Where the sequence number lies in it.
+pub(crate) const SEQ_OFFSET: usize = field::SEQ;
+
 /// Where the fields begin.
 pub(super) mod field {
     pub(super) const SRC_PORT: usize = 0;

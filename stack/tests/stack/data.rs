@@ -1,5 +1,7 @@
 //! Moving data: segmentation, copies, readiness (SOCKETS §3).
 
+use std::collections::VecDeque;
+use std::net::Shutdown;
 use std::time::Duration;
 
 use barewire_driver::{Features, MacAddr};
@@ -89,6 +91,50 @@ fn owned_memory_is_not_copied_on_its_way_to_the_peer() {
     });
     assert!(got == whole);
     assert_eq!(copied(&mut pair), before, "neither end has copied a byte");
+}
+
+#[test]
+fn owned_slices_are_taken_as_there_is_room_and_given_as_they_are_asked_for() {
+    let mut pair = plain();
+    let listener = pair.listen(80, 1);
+    let (client, server) = pair.connect(listener);
+    let room = pair.client().write_room(client).unwrap();
+    let whole = pattern(room + 50_000);
+    let pool = pair.client().pool().clone();
+    let mut waiting: VecDeque<_> =
+        whole.chunks(1000).map(|chunk| pool.copy_from(chunk).unwrap().freeze()).collect();
+    let taken = pair.client().write_slices(client, &mut waiting).unwrap();
+    // The last one is taken whole while there is any room.
+    assert!((room..room + 1000).contains(&taken), "{taken} of {room}");
+    let left: usize = waiting.iter().map(|slice| slice.len()).sum();
+    assert_eq!(taken + left, whole.len());
+    let full = pair.client().write_slices(client, &mut waiting);
+    assert_eq!(full, Err(SocketError::WouldBlock));
+    assert_eq!(waiting.iter().map(|slice| slice.len()).sum::<usize>(), left, "nothing is taken");
+
+    let (mut got, mut slices) = (Vec::new(), VecDeque::new());
+    pair.run_until(|p| {
+        if !waiting.is_empty() {
+            let _ = p.client().write_slices(client, &mut waiting);
+        }
+        // 777 is no multiple of what arrives: slices are split.
+        while let Ok(bytes) = p.server().read_slices(server, 777, &mut slices) {
+            assert!((1..=777).contains(&bytes));
+            assert_eq!(slices.iter().map(|slice| slice.len()).sum::<usize>(), bytes);
+            slices.drain(..).for_each(|slice| got.extend_from_slice(&slice));
+        }
+        got.len() == whole.len()
+    });
+    assert!(got == whole);
+
+    let none = pair.server().read_slices(server, 0, &mut slices);
+    assert_eq!(none, Err(SocketError::InvalidInput));
+    pair.client().shutdown(client, Shutdown::Write).unwrap();
+    pair.settle();
+    assert_eq!(pair.server().read_slices(server, 1, &mut slices), Ok(0), "the end");
+    let mut late = VecDeque::from([pool.copy_from(b"late").unwrap().freeze()]);
+    let refused = pair.client().write_slices(client, &mut late);
+    assert_eq!((refused, late.len()), (Err(SocketError::BrokenPipe), 1));
 }
 
 #[test]

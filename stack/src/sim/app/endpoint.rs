@@ -1,5 +1,6 @@
 //! One end of a connection: writes a stream, reads the other, stalls, and ends in one of many ways.
 
+use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const STALLS_MAX: u32 = 40;
 /// The least writes that a stream may take, about twice as many: tiny calls for megabytes cost time
 /// and frames, and show nothing new.
 const CALLS_FOR_ALL: u64 = 1_000;
+
+/// Most slots that one write hands over.
+const OWNED_SLOTS_MAX: usize = 16;
 
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
@@ -235,13 +239,12 @@ impl Endpoint {
         }
         let most = 1 + cx.rng.below(self.habits.most as u64) as usize;
         let result = if cx.rng.chance(self.habits.owned) {
-            cx.stack.read_owned(self.socket, most).map(|slice| match slice {
-                Some(slice) => {
-                    cx.oracle.read(self.party, &slice, &mut self.head);
-                    slice.len()
-                }
-                None => 0,
-            })
+            let mut slices = VecDeque::new();
+            let result = cx.stack.read_slices(self.socket, most, &mut slices);
+            for slice in slices {
+                cx.oracle.read(self.party, &slice, &mut self.head);
+            }
+            result
         } else {
             cx.scratch.resize(most, 0);
             let result = cx.stack.read(self.socket, cx.scratch);
@@ -302,18 +305,23 @@ impl Endpoint {
         true
     }
 
+    /// Writes without a copy: as many slots as there are to spare, of which what does not fit is
+    /// dropped.
     fn write_owned(&mut self, cx: &mut Context<'_>, most: usize) -> Result<usize, SocketError> {
-        if cx.stack.spare_slots() == 0 {
+        let mut slices = VecDeque::new();
+        let mut filled = 0;
+        while filled < most && slices.len() < cx.stack.spare_slots().min(OWNED_SLOTS_MAX) {
+            let mut slot = cx.stack.pool().alloc().ok_or(SocketError::NoBuffers)?;
+            let bytes = (most - filled).min(slot.len());
+            slot.truncate(bytes);
+            content::fill(self.party, self.written + filled as u64, &mut slot);
+            slices.push_back(slot.freeze());
+            filled += bytes;
+        }
+        if filled == 0 {
             return Err(SocketError::NoBuffers);
         }
-        let mut slot = cx.stack.pool().alloc().ok_or(SocketError::NoBuffers)?;
-        let bytes = most.min(slot.len());
-        slot.truncate(bytes);
-        content::fill(self.party, self.written, &mut slot);
-        match cx.stack.write_owned(self.socket, slot.freeze()) {
-            Ok(()) => Ok(bytes),
-            Err((error, _given_back)) => Err(error),
-        }
+        cx.stack.write_slices(self.socket, &mut slices)
     }
 
     /// Half-closes when everything is written, and closes when everything is read, too.

@@ -486,8 +486,8 @@ impl Tcb {
 
     /// As [`Tcb::schedule_probe`], for a calm connection with something in flight.
     #[inline(always)]
-    pub(in crate::tcp) fn probe_calmly(&mut self, now: Instant) {
-        if !self.has_rack() || self.snd.nxt.since(self.snd.una) >= 2 * self.mss() {
+    pub(in crate::tcp) fn probe_calmly(&mut self, now: Instant, flight: u32, mss: u32) {
+        if !self.has_rack() || flight >= 2 * mss {
             return self.schedule_probe(now);
         }
         let at = now.after_nanos(2 * self.rtt.srtt_ns() + MAX_ACK_DELAY.as_nanos() as u64);
@@ -505,7 +505,7 @@ impl Tcb {
         let wanted = self.has_rack()
             && self.recovery.probe.is_none_or(|probe| probe.answered)
             && self.snd.una != self.snd.nxt
-            && 2 * pto <= self.rtt.rto(&self.config);
+            && 2 * pto <= self.rtt.rto();
         if wanted {
             self.timers.set(Timer::Probe, now + pto);
         } else {
@@ -530,7 +530,7 @@ impl Tcb {
         let probing = self.recovery.phase == Phase::Open || self.is_repairing();
         if self.snd.una != self.snd.nxt && probing {
             self.pending |= Pending::TAIL;
-            self.timers.set(Timer::Retransmit, now + self.rtt.rto(&self.config));
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
     }
 

@@ -2,6 +2,7 @@
 //! thread. What is done with it is written once, as `async` functions; those of the kernel's block
 //! where ours wait, so that they are ready at their first poll.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -105,8 +106,7 @@ impl Link for AsyncTcpStream {
 
     async fn discard(&self, buffer: &mut [u8], owned: bool) -> io::Result<usize> {
         if owned {
-            let slice = self.read_owned(usize::MAX).await?;
-            Ok(slice.map_or(0, |slice| slice.len()))
+            self.read_slices(usize::MAX, &mut VecDeque::new()).await
         } else {
             AsyncTcpStream::read(self, buffer).await
         }
@@ -131,7 +131,12 @@ impl Link for AsyncTcpStream {
             CoreBlock::Copied(bytes) => {
                 AsyncTcpStream::write_all(self, bytes).await.map(|()| bytes.len())
             }
-            CoreBlock::Owned(slice) => self.write_owned(slice.clone()).await.map(|()| slice.len()),
+            CoreBlock::Owned(slice) => {
+                let mut slices =
+                    VecDeque::from(vec![slice.clone(); (BLOCK_BYTES / slice.len()).max(1)]);
+                let bytes = slices.len() * slice.len();
+                self.write_slices(&mut slices).await.map(|()| bytes)
+            }
         }
     }
 
