@@ -183,7 +183,7 @@ fn a_disturbed_connection_expects_nothing_and_sends_no_message_the_short_way() {
         assert!(!t.tcb.write_small(&t.pool, b"a message"), "{what}");
         assert!(t.tcb.read_small(&mut [0; 10]).is_none(), "{what}");
         t.tcb.sendq.copy_small(&t.pool, b"a message");
-        assert!(t.tcb.send_small(t.now, false).is_none(), "{what}");
+        assert!(sent_small(&mut t).is_none(), "{what}");
     };
     for (what, change) in cases {
         disturbed(what, &change);
@@ -292,7 +292,7 @@ fn write_small(t: &mut Trace, len: usize) -> bool {
 fn send_small(t: &mut Trace) -> Option<PacketSlice> {
     let stamped = t.tcb.is_stamped()?;
     keep_headers(&mut t.tcb, stamped);
-    t.tcb.send_small(t.now, false)
+    sent_small(t)
 }
 
 #[test]
@@ -452,6 +452,7 @@ fn a_small_message_offers_the_window_of_any_segment() {
                 let mut t = calm();
                 t.rx(&format!("A 1:{} ack 1 ts 700/1", 1 + queued));
                 (t.tcb.rcv.scale, t.tcb.rcv.buffer) = (scale, buffer);
+                t.tcb.still = t.tcb.still_windows();
                 for current in sizes.into_iter().filter(|&size| size <= buffer + scale.bytes(1)) {
                     let edge = t.tcb.rcv.nxt + current;
                     t.tcb.rcv.edge = edge;
