@@ -341,6 +341,15 @@ fn a_small_message_is_probed_for_when_its_ack_cannot_be_delayed_any_more() {
 }
 
 #[test]
+fn a_message_that_grows_out_of_its_cell_leaves_in_one_piece() {
+    let mut t = calm();
+    t.write(100);
+    t.write(1000);
+    assert_eq!(t.tcb.sendq.chunks(), 1);
+    t.tx("PA 1:1101 ack 1");
+}
+
+#[test]
 fn half_of_the_cells_are_left_to_headers() {
     let mut t = calm();
     let taken: Vec<_> = (0..7).map(|_| t.pool.alloc_cell().unwrap()).collect();
