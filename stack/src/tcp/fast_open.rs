@@ -427,10 +427,12 @@ mod tests {
     #[test]
     fn the_cache_is_bounded_and_a_lost_syn_blocks_its_server() {
         let mut cache = Cache::new(2);
+        assert!(cache.is_empty());
         let now = Instant::ZERO;
         let given = FastOpenCookie::new(&[1; 8]).unwrap();
         (1..=3).for_each(|last| cache.learn(ip(last), given, 1400));
         assert_eq!((cache.len(), cache.get(ip(1), now)), (2, None));
+        assert!(!cache.is_empty());
         assert_eq!(cache.get(ip(3), now), Some((given, 1400)));
         cache.block(ip(3), now);
         assert_eq!(cache.get(ip(3), now), None);

@@ -210,6 +210,7 @@ fn marks_and_memory_end_what_is_expected() {
         let piece = t.pool.copy_from(&[0; 600]).unwrap().freeze();
         t.tcb.take_expected(now, &h, &text(600), Some(piece));
         taken += 1;
+        assert!(taken < 128, "for ever");
     }
     assert_eq!(taken, recvq::pinned_max(t.tcb.rcv.buffer) / 4096);
     assert!(t.tcb.rcv.edge.since(t.tcb.rcv.nxt) > 600);
@@ -225,7 +226,7 @@ fn the_ack_of_one_message_takes_the_shortest_way() {
         t.now += Duration::from_millis(30);
         assert!(t.tcb.take_last_ack(t.now));
         assert_eq!((t.tcb.snd.una, t.tcb.bytes_unacked()), (t.tcb.snd.nxt, 0));
-        assert_eq!(t.tcb.bytes_acked(), 2896);
+        assert_eq!((t.tcb.bytes_acked(), t.tcb.snd.proven), (2896, 1448), "full segments fit");
         assert_eq!(t.tcb.rtt.srtt(), Some(Duration::from_micros(21_250)), "RFC 6298 §2.3");
         let timers = [Timer::Retransmit, Timer::Reorder, Timer::Probe];
         assert!(timers.iter().all(|&timer| !t.tcb.timers.is_set(timer)));
@@ -254,6 +255,17 @@ fn the_ack_of_more_is_left_to_the_longer_ways() {
     t.tx("PA 1:101 ack 1");
     t.tcb.sendq.copy_small(&t.pool, b"more");
     assert!(!t.tcb.take_last_ack(t.now), "something is unsent");
+}
+
+#[test]
+fn an_ack_is_owed_for_two_full_segments_and_not_for_less() {
+    let mut t = calm();
+    t.rx("A 1:537 ack 1 ts 700/1");
+    assert!(!t.tcb.owes_ack());
+    t.rx("A 537:1073 ack 1 ts 700/1");
+    assert!(t.tcb.owes_ack());
+    t.tx("A 1 ack 1073");
+    assert!(!t.tcb.owes_ack());
 }
 
 #[test]
@@ -326,6 +338,15 @@ fn a_small_message_is_probed_for_when_its_ack_cannot_be_delayed_any_more() {
     assert!(write_small(&mut t, 10) && send_small(&mut t).is_some());
     let probe = t.tcb.timers.get(Timer::Probe) - t.now;
     assert_eq!(probe, Duration::from_millis(240));
+}
+
+#[test]
+fn a_message_that_grows_out_of_its_cell_leaves_in_one_piece() {
+    let mut t = calm();
+    t.write(100);
+    t.write(1000);
+    assert_eq!(t.tcb.sendq.chunks(), 1);
+    t.tx("PA 1:1101 ack 1");
 }
 
 #[test]
@@ -409,6 +430,30 @@ fn a_message_with_nothing_in_flight_fits_every_congestion_window() {
     assert!(!leaves(&|tcb| tcb.snd.wnd = 99));
     assert!(leaves(&|tcb| tcb.snd.mss = 100));
     assert!(!leaves(&|tcb| tcb.snd.mss = 99), "more than a segment");
+}
+
+#[test]
+fn a_message_that_fills_a_segment_holds_no_other() {
+    for (mss, held) in [(101, true), (100, false)] {
+        let mut t = calm_with(TcpConfig { nodelay: false, ..plain() });
+        assert!(write_small(&mut t, 100));
+        t.tcb.snd.mss = mss;
+        assert!(send_small(&mut t).is_some());
+        assert_eq!(t.tcb.snd.small_end == t.tcb.snd.nxt, held, "RFC 9293 §3.7.4");
+    }
+}
+
+#[test]
+fn a_message_after_a_long_silence_finds_the_initial_window() {
+    // RFC 5681 §4.1: more than one retransmission timeout.
+    let initial = calm().tcb.initial_window();
+    for (late_ns, window) in [(0, 2 * initial), (1, initial)] {
+        let mut t = calm();
+        t.tcb.controller = Controller::new(Algorithm::NewReno, 2 * initial);
+        t.now = t.tcb.last_sent.after_nanos(t.tcb.rtt.rto_ns() + late_ns);
+        assert!(write_small(&mut t, 10) && send_small(&mut t).is_some());
+        assert_eq!(t.tcb.info().cwnd_bytes, window);
+    }
 }
 
 /// What a small message offers is what any segment would.

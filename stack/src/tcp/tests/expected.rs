@@ -37,6 +37,10 @@ fn the_ack_of_a_part_or_of_what_was_sent_again_takes_the_long_way() {
         t.wait_for_timer();
     }
     assert!(!t.tcb.take_plain_ack(t.now, all, false), "Karn's algorithm asks which it answers");
+    let mut t = Trace::with_sack(TcpConfig { congestion: Algorithm::Bbr, ..plain() });
+    t.write(64);
+    t.tx("PA 1:65 ack 1");
+    assert!(!t.tcb.take_plain_ack(t.now, t.tcb.snd.nxt, false), "BBR asks how fast it was");
 }
 
 #[test]

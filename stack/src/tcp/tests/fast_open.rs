@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use super::*;
-use crate::tcp::fast_open::{Cache, FastConnect};
-use crate::wire::tcp::FastOpenCookie;
+use crate::tcp::fast_open::{Cache, FastConnect, FastOpenQueue};
+use crate::tcp::tcb::Status;
+use crate::wire::tcp::{self, FastOpenCookie};
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
@@ -34,6 +35,7 @@ fn connecting(cache: &Rc<RefCell<Cache>>, how: FastConnect) -> Trace {
 fn a_syn_waits_for_data_if_it_is_told_to() {
     let mut t = connecting(&cache(), FastConnect::AtOnce);
     t.tx("S 0");
+    assert!(!t.tcb.status.contains(Status::PROBED), "nothing went with it");
     let mut t = connecting(&cache(), FastConnect::WithData);
     t.quiet();
     t.write(100);
@@ -77,9 +79,35 @@ fn a_syn_without_data_that_is_lost_blocks_nothing() {
 fn what_does_not_fit_the_syn_waits_for_the_end_of_a_simultaneous_open() {
     let mut t = connecting(&cache(), FastConnect::WithData);
     t.write(3000);
-    assert!(t.poll().is_some_and(|(_, data)| !data.is_empty()));
+    let (syn, data) = t.poll().expect("a SYN");
+    assert_eq!(syn.header.header_len() - tcp::LEN + data.len(), 1460, "what both links take");
     t.rx("S 0 win 65535 mss 1460");
     t.tx("SA 0 ack 1");
     t.quiet();
     t.state("SYN-RECEIVED");
+}
+
+#[test]
+fn whom_a_cookie_has_let_in_waits_for_no_handshake() {
+    // RFC 7413 §4.2.2.
+    let (config, now) = (Rc::new(plain()), Instant::from_millis(100_000));
+    let options = TcpOptions { mss: Some(1460), ..TcpOptions::default() };
+    let syn = TcpHeader { seq: IRS, flags: TcpFlags::SYN, options, ..TcpHeader::default() };
+    let open = Open { iss: ISS, ts_offset: 0, mss: 1460 };
+    let half = HalfOpen::new(now, &syn, &config, open);
+    let place = Rc::new(FastOpenQueue::default()).take_place(1, now).unwrap();
+    let segment = Segment {
+        header: &syn,
+        payload: &mut Vec::new(),
+        payload_len: 0,
+        wire_segments: 1,
+        ecn: Ecn::NotEct,
+        memory: Memory::Plenty,
+    };
+    let (tcb, syn_ack) = half.into_fast_open(now, Rc::clone(&config), segment, place);
+    assert_eq!((tcb.state(), syn_ack.ack), (State::SynReceived, IRS + 1));
+    assert!(!tcb.is_connecting());
+    assert_eq!(tcb.rcv.quick_acks, config.quick_acks, "no text has come");
+    assert!(Trace::connecting(plain()).tcb.is_connecting(), "without a cookie");
+    assert!(!Trace::established(plain()).tcb.is_connecting());
 }

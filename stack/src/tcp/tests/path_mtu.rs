@@ -202,3 +202,17 @@ fn a_search_ends_when_less_than_32_bytes_are_to_be_gained() {
         assert!(format!("{:?}", t.tcb.path).contains(&format!("high: {high}")), "{lost}");
     }
 }
+
+#[test]
+fn silence_about_less_than_a_segment_or_behind_a_small_window_is_no_black_hole() {
+    for (bytes, window, suspected) in
+        [(3000, 65_535, true), (3000, 1459, false), (1459, 65_535, false)]
+    {
+        let mut t = Trace::settled(plain());
+        t.write(bytes);
+        t.drain();
+        t.tcb.snd.wnd = window;
+        t.tcb.path_silent(t.now, 10);
+        assert_eq!(t.tcb.snd.mss < 1460, suspected, "{bytes} bytes, a window of {window}");
+    }
+}
