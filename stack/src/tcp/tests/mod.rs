@@ -32,7 +32,7 @@ mod windows;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
+use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig, TxBurst};
 
 use super::*;
 use crate::SocketError;
@@ -184,6 +184,15 @@ pub(super) fn keep_headers(tcb: &mut Tcb, stamped: bool) {
     let (src_port, dst_port, ttl, tos) = (80, 4000, key.ttl, key.tos);
     let common = Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
     tcb.front.make(key, &common, stamped);
+}
+
+/// The frame of a small message, if it leaves by the short way.
+pub(super) fn small_frame(t: &mut Trace) -> Option<PacketSlice> {
+    let mut burst = TxBurst::new();
+    let sent = t.tcb.send_small(t.now, false, &mut burst);
+    let frame = burst.front().map(|(_, pieces)| pieces[0].clone());
+    assert_eq!(sent, frame.is_some());
+    frame
 }
 
 /// A block of relative numbers, as on the wire.
