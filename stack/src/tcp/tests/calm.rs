@@ -416,6 +416,7 @@ fn a_small_message_offers_the_window_of_any_segment() {
                 let mut t = calm();
                 t.rx(&format!("A 1:{} ack 1 ts 700/1", 1 + queued));
                 (t.tcb.rcv.scale, t.tcb.rcv.buffer) = (scale, buffer);
+                t.tcb.still = t.tcb.still_windows();
                 for current in sizes.into_iter().filter(|&size| size <= buffer + scale.bytes(1)) {
                     let edge = t.tcb.rcv.nxt + current;
                     t.tcb.rcv.edge = edge;
