@@ -24,8 +24,8 @@ pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 80;
 const UDP_PORT: u16 = 7;
 const BACKLOG: usize = 16;
-const SLOT_LEN: u32 = 2048;
-const SLOTS: u32 = 4096;
+/// Packet memory of a host, without header cells.
+const SLOT_BYTES: u32 = 8 << 20;
 const CELLS: u32 = 8192;
 
 /// Virtual time between two short connections: 60 s of TIME-WAIT hold 12,000 of them, fewer than
@@ -61,9 +61,13 @@ impl<Q: Queue + ?Sized> Host<Q> {
         config: StackConfig,
         neighbor: NeighborConfig,
     ) -> Host<Q> {
-        let pool = PoolConfig { slots: SLOTS, slot_len: SLOT_LEN, cells: CELLS, try_huge: true };
-        let pool = Pool::new(pool).expect("memory for a pool");
         let wanted = queue.capabilities();
+        // What a user with frames larger than a slot sets.
+        let large = wanted.mtu > 2048 || wanted.features.contains(Features::TSO4);
+        let slot_len = if large { 4096 } else { 2048 };
+        let slots = SLOT_BYTES / slot_len;
+        let pool = PoolConfig { slots, slot_len, cells: CELLS, try_huge: true };
+        let pool = Pool::new(pool).expect("memory for a pool");
         let features = queue.start(&pool, wanted.features).expect("a cable starts");
         let mut stack = Stack::new(config, pool);
         let cidr = Cidr::new(IpAddr::V4(addr), 24).expect("24 bits of 32");
@@ -273,7 +277,8 @@ impl Pair {
     fn line_up(&mut self, end: u64) {
         while self.lined_up < end && self.waiting.len() < self.slices.len() {
             let at = (self.lined_up % PATTERN_BYTES as u64) as usize;
-            let (slot, skip) = (at / SLOT_LEN as usize, at % SLOT_LEN as usize);
+            let slot_len = self.client.stack.pool().slot_len();
+            let (slot, skip) = (at / slot_len, at % slot_len);
             let slice = &self.slices[slot];
             let most = (slice.len() - skip).min((end - self.lined_up) as usize);
             self.waiting.push_back(slice.slice(skip..skip + most));
@@ -355,7 +360,7 @@ impl crate::Pair for Pair {
         let datagram = (client.udp(CLIENT), server.udp(SERVER));
         let pattern = crate::pattern();
         let slices = pattern
-            .chunks(SLOT_LEN as usize)
+            .chunks(client.stack.pool().slot_len())
             .map(|chunk| client.stack.pool().copy_from(chunk).expect("a free slot").freeze())
             .collect();
         let mut pair = Pair {
@@ -465,7 +470,7 @@ impl crate::Resting for Pair {
             let pool = host.stack.pool();
             let slots = pool.total_slots() - pool.free_slots();
             let cells = CELLS as usize - pool.free_cells();
-            slots * SLOT_LEN as usize + cells * CELL_LEN
+            slots * pool.slot_len() + cells * CELL_LEN
         };
         held(&self.client) + held(&self.server)
     }

@@ -205,8 +205,13 @@ impl Tcb {
             self.note_what_limits();
             return Some(self.plain_header(now, seq, flags, 0));
         }
-        let ack_is_due = self.pending.contains(Pending::ACK);
-        ack_is_due.then(|| self.plain_header(now, seq, TcpFlags::ACK, 0))
+        if !self.pending.contains(Pending::ACK) {
+            return None;
+        }
+        if self.state.can_transmit_data() {
+            self.note_what_limits();
+        }
+        Some(self.plain_header(now, seq, TcpFlags::ACK, 0))
     }
 
     /// The header of a segment with an ACK that has no gap to report, ports left zero, and the note

@@ -183,7 +183,7 @@ fn a_disturbed_connection_expects_nothing_and_sends_no_message_the_short_way() {
         assert!(!t.tcb.write_small(&t.pool, b"a message"), "{what}");
         assert!(t.tcb.read_small(&mut [0; 10]).is_none(), "{what}");
         t.tcb.sendq.copy_small(&t.pool, b"a message");
-        assert!(small_frame(&mut t).is_none(), "{what}");
+        assert!(sent_small(&mut t).is_none(), "{what}");
     };
     for (what, change) in cases {
         disturbed(what, &change);
@@ -280,7 +280,7 @@ fn write_small(t: &mut Trace, len: usize) -> bool {
 fn send_small(t: &mut Trace) -> Option<PacketSlice> {
     let stamped = t.tcb.is_stamped()?;
     keep_headers(&mut t.tcb, stamped);
-    small_frame(t)
+    sent_small(t)
 }
 
 #[test]

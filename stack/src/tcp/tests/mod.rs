@@ -186,8 +186,8 @@ pub(super) fn keep_headers(tcb: &mut Tcb, stamped: bool) {
     tcb.front.make(key, &common, stamped);
 }
 
-/// The frame of a small message, if it leaves by the short way.
-pub(super) fn small_frame(t: &mut Trace) -> Option<PacketSlice> {
+/// The frame of the small message that waits, if it leaves by the short way.
+pub(super) fn sent_small(t: &mut Trace) -> Option<PacketSlice> {
     let mut burst = TxBurst::new();
     let sent = t.tcb.send_small(t.now, false, &mut burst);
     let frame = burst.front().map(|(_, pieces)| pieces[0].clone());

@@ -177,7 +177,7 @@ impl Side {
         let t = &mut self.trace;
         let Some(stamped) = t.tcb.is_stamped() else { return false };
         keep_headers(&mut t.tcb, stamped);
-        let Some(frame) = small_frame(t) else { return false };
+        let Some(frame) = sent_small(t) else { return false };
         let segment = &frame[ethernet::LEN + PlainIpv4::LEN..];
         let (header, header_len) = PlainTcp::parse(segment, segment.len()).expect("plain");
         self.sent.push(Sent::new(&header, &segment[header_len..]));
