@@ -18,7 +18,7 @@ use crate::interface::IfaceId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::Text;
 use crate::wire::protocol;
-use crate::wire::tcp::{PlainTcp, TcpFlags};
+use crate::wire::tcp::{self, PlainTcp, TcpFlags};
 
 /// Payload with which a segment begins a run: half of what is usual.
 const RUN_MIN_BYTES: u32 = 700;
@@ -112,14 +112,16 @@ impl Stack {
         frame: &RxFrame,
     ) -> Option<Run> {
         let (packet, at) = self.plain(iface, pieces.as_slice(), frame)?;
-        if packet.ip.protocol != protocol::TCP {
+        // A segment that ends what was written is a message more often than the first of many.
+        let flags = packet.bytes.get(tcp::FLAGS_OFFSET);
+        if packet.ip.protocol != protocol::TCP || flags != Some(&TcpFlags::ACK.bits()) {
             return None;
         }
         let (Found::Connection(index), header, header_len) = self.find_flow(&packet)? else {
             return None;
         };
         let len = (packet.ip.payload_len - header_len) as u32;
-        if len < RUN_MIN_BYTES || header.flags != TcpFlags::ACK || !self.awaits(index, header.seq) {
+        if len < RUN_MIN_BYTES || !self.awaits(index, header.seq) {
             return None;
         }
         let (key, tos) = (packet.key(header.dst_port, header.src_port), packet.ip.tos);

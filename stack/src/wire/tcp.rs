@@ -21,6 +21,9 @@ pub const CHECKSUM_OFFSET: usize = field::CHECKSUM;
 /// Where the sequence number lies in it.
 pub(crate) const SEQ_OFFSET: usize = field::SEQ;
 
+/// Where the flags lie in it.
+pub(crate) const FLAGS_OFFSET: usize = field::FLAGS;
+
 /// Where the fields begin.
 pub(super) mod field {
     pub(super) const SRC_PORT: usize = 0;
