@@ -1,5 +1,6 @@
-//! Segments that arrive in one burst are taken in together: a stream, its counters, its window and
-//! its answers are the same as if each had come by itself.
+//! Segments that arrive in one burst are taken in together: a stream, its window, what is known of its
+//! peer and the last ACK are the same as if each had come by itself. What is refused of a run is counted
+//! once.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A run is joined by the next segment of its flow, if that says nothing else but more bytes: the
-//! same ACK, window, timestamps, flags and codepoint. Each is checked for itself before it joins.
+//! same length, ACK, window, timestamps, flags and codepoint. Each is checked for itself before it joins.
 //! TCP then does once what it would have done for each, as it does where the device joins segments;
 //! that the wire had several it is told. What is short is not waited with: it would gain nothing.
 
@@ -37,7 +37,7 @@ struct Run {
     text: Text,
     /// The sequence number that the next one has.
     next: u32,
-    /// The payload of the first. A segment with less is the last of what was written.
+    /// The payload of each: what the peer's segments hold is told from the mean.
     segment_bytes: u32,
 }
 
@@ -167,7 +167,7 @@ impl Stack {
             && header.timestamps == run.header.timestamps
             && packet.ip.tos == run.tos
             && frame.gso_bytes == 0
-            && (1..=run.segment_bytes).contains(&len)
+            && len == run.segment_bytes
             && run.text.len + len <= RUN_MAX_BYTES;
         let text_at = at + header_len..at + packet.bytes.len();
         if !same || self.admit(&packet, header_len, 0).is_none() {
@@ -179,7 +179,7 @@ impl Stack {
         self.egress.counters.tcp_segments_joined += 1;
         run.header.flags |= header.flags;
         run.next = run.next.wrapping_add(len);
-        if pushed || len < run.segment_bytes { Fit::Last } else { Fit::Joined }
+        if pushed { Fit::Last } else { Fit::Joined }
     }
 
     /// Gives the run to its connection.

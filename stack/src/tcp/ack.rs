@@ -66,12 +66,14 @@ impl Tcb {
     /// An ACK of whatever kind; a good one acknowledges something new.
     fn take_any_ack(&mut self, now: Instant, h: &TcpHeader, flags: TcpFlags, len: u32, good: bool) {
         let ack = SeqNum::new(h.ack);
-        let news = self.take_sack(h);
+        let mut news = self.take_sack(h);
+        news.bare = self.is_bare(h, flags, len);
         if good {
             self.take_new_ack(now, ack, h, news);
         } else if self.has_sack() {
             self.take_blocks(now, h, &news);
-        } else if ack == self.snd.una && self.is_duplicate(h, flags, len) {
+        } else if news.bare && ack == self.snd.una && self.snd.una != self.snd.nxt {
+            // RFC 5681 §2: a duplicate, for data is outstanding.
             let f = self.flight();
             if self.recovery.on_dup_ack(now, &f, &mut self.controller) {
                 if !f.answered {
@@ -82,10 +84,9 @@ impl Tcb {
         }
     }
 
-    /// RFC 5681 §2: data is outstanding, no data, no SYN or FIN, the same window.
-    fn is_duplicate(&self, h: &TcpHeader, flags: TcpFlags, len: u32) -> bool {
+    /// RFC 5681 §2: no data, no SYN or FIN, the same window.
+    fn is_bare(&self, h: &TcpHeader, flags: TcpFlags, len: u32) -> bool {
         len == 0
-            && self.snd.una != self.snd.nxt
             && !flags.intersects(TcpFlags::SYN | TcpFlags::FIN)
             && self.snd.scale.bytes(h.window) == self.snd.wnd
     }

@@ -183,6 +183,20 @@ impl Tcb {
         }
     }
 
+    /// The same of bytes behind a gap that the segment has filled: they were held and came again.
+    fn note_held_twice(&mut self, start: SeqNum, end: SeqNum) {
+        if !self.has_sack() || !self.config.dsack {
+            return;
+        }
+        match &mut self.rcv.dsack {
+            Some(range) if range.end == start => range.end = end,
+            // RFC 2883 §4: one range is reported, the first.
+            Some(_) => {}
+            None => self.rcv.dsack = Some(Range { start, end }),
+        }
+        self.pending |= Pending::ACK;
+    }
+
     /// What the next ACK reports beyond its number (RFC 2018 §4, RFC 2883 §4): first what arrived
     /// twice, then the runs behind gaps. Nothing if it does not fit behind `payload_len` bytes.
     pub(super) fn sack_blocks(&mut self, payload_len: u32) -> SackBlocks {
@@ -208,6 +222,9 @@ impl Tcb {
             slice.truncate(self.rcv.edge.since(at) as usize);
             loop {
                 let known = (self.rcv.nxt.since(at) as usize).min(slice.len());
+                if known > 0 && at.after_eq(before) {
+                    self.note_held_twice(at, at + known as u32);
+                }
                 slice.advance(known);
                 at += known as u32;
                 if slice.is_empty() {

@@ -27,6 +27,9 @@ pub(in crate::tcp) struct News {
     pub(in crate::tcp) delivery: Delivery,
     /// A duplicate that the peer reports (RFC 2883).
     dsack: Option<Range>,
+    /// The segment is nothing but an ACK with the window of the last one: a duplicate, if its number
+    /// is that of the last one, too (RFC 5681 §2).
+    pub(in crate::tcp) bare: bool,
 }
 
 /// What the acknowledgment number of an ACK did.
@@ -63,7 +66,7 @@ impl Tcb {
 
     pub(in crate::tcp) fn no_news(&self) -> News {
         let fack = self.sendq.records.highest_sacked().unwrap_or(self.snd.una);
-        News { delivery: Delivery::new(fack.later(self.snd.una)), dsack: None }
+        News { delivery: Delivery::new(fack.later(self.snd.una)), dsack: None, bare: false }
     }
 
     // --- blocks ----------------------------------------------------------------------------------
@@ -446,7 +449,8 @@ impl Tcb {
         }
         // Case 1: the original had arrived.
         let twice = news.dsack.is_some_and(|b| b.end == end);
-        let duplicate = ack == end && h.options.sack.is_empty() && news.delivery.bytes == 0;
+        let bare = news.bare && h.options.sack.is_empty() && news.delivery.bytes == 0;
+        let duplicate = ack == end && bare;
         if !is_retransmission || twice || duplicate {
             self.recovery.probe = None;
         } else if ack.after(end) {
