@@ -105,6 +105,11 @@ impl Assembler {
         self.recent.insert(0, seq);
     }
 
+    /// Where the peer's stream ends, if its FIN waits here.
+    pub(crate) fn fin(&self) -> Option<SeqNum> {
+        self.fin
+    }
+
     /// True if the FIN stands at `rcv_nxt`.
     pub(crate) fn fin_reached(&self, rcv_nxt: SeqNum) -> bool {
         self.fin == Some(rcv_nxt)

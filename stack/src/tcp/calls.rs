@@ -177,6 +177,9 @@ impl Tcb {
             return Err(error);
         }
         match self.state {
+            State::SynSent if self.status.contains(Status::FIN_QUEUED) => {
+                Err(SocketError::BrokenPipe)
+            }
             State::SynSent | State::SynReceived if self.writes_early() => {
                 self.release_syn();
                 Ok(())
@@ -312,9 +315,13 @@ impl Tcb {
     pub fn shutdown_write(&mut self, _now: Instant) -> Result<Outcome, SocketError> {
         match self.state {
             State::Closed | State::Listen => Err(SocketError::NotConnected),
-            // RFC 9293 §3.10.4: the TCB is deleted, and who waits for it is told.
-            State::SynSent => Ok(self.fail(SocketError::ConnectionReset)),
-            State::SynReceived
+            // RFC 9293 §3.10.4: the TCB is deleted, and who waits for it is told. What fast open has
+            // taken is delivered (RFC 7413 §4.2).
+            State::SynSent if !self.has_written_early() => {
+                Ok(self.fail(SocketError::ConnectionReset))
+            }
+            State::SynSent
+            | State::SynReceived
             | State::Established
             | State::FinWait1
             | State::FinWait2
@@ -330,8 +337,11 @@ impl Tcb {
 
     fn queue_fin(&mut self) {
         self.stir();
-        // RFC 9293 §3.10.4: "In any case, enter FIN-WAIT-1 state."
-        self.state = self.state.on_close();
+        // RFC 9293 §3.10.4: "In any case, enter FIN-WAIT-1 state." What was written before the
+        // handshake's end goes on with that, and with the FIN behind it.
+        if self.state != State::SynSent {
+            self.state = self.state.on_close();
+        }
         self.status |= Status::FIN_QUEUED;
     }
 
@@ -355,12 +365,13 @@ impl Tcb {
         self.assembler = None;
         match self.state {
             State::Closed | State::Listen => return Outcome::Closed,
-            State::SynSent => return self.finish(),
+            State::SynSent if !self.has_written_early() => return self.finish(),
             State::TimeWait => {
                 self.recvq.clear();
                 return Outcome::TimeWait;
             }
-            State::SynReceived
+            State::SynSent
+            | State::SynReceived
             | State::Established
             | State::FinWait1
             | State::FinWait2

@@ -257,6 +257,11 @@ impl Tcb {
         known.is_some()
     }
 
+    /// The application has written before the handshake's end: a close waits for what it wrote.
+    pub(super) fn has_written_early(&self) -> bool {
+        self.fast_open.is_some() && self.sendq.len() > 0
+    }
+
     /// Data may be written although no handshake has ended: it goes with the SYN, or, on the side
     /// that has accepted a cookie, with and behind the SYN-ACK.
     pub(super) fn writes_early(&self) -> bool {

@@ -218,8 +218,11 @@ impl Tcb {
     /// both have a byte, the one that waited was received first and wins.
     fn deliver(&mut self, mut at: SeqNum, payload: &mut Vec<PacketSlice>) {
         let before = self.rcv.nxt;
+        // Nothing lies behind the peer's FIN, whatever it sends there.
+        let fin = self.assembler.as_ref().and_then(|a| a.fin());
+        let end = fin.map_or(self.rcv.edge, |fin| fin.earlier(self.rcv.edge));
         for mut slice in payload.drain(..) {
-            slice.truncate(self.rcv.edge.since(at) as usize);
+            slice.truncate(end.later(at).since(at) as usize);
             loop {
                 let known = (self.rcv.nxt.since(at) as usize).min(slice.len());
                 if known > 0 && at.after_eq(before) {

@@ -375,7 +375,9 @@ impl Tcb {
     /// meanwhile is in FIN-WAIT-1 already, and the connection needs all the rest like any other.
     pub(super) fn establish(&mut self, now: Instant) {
         if self.state.is_opening() {
-            self.state = State::Established;
+            let closed = self.status.contains(Status::FIN_QUEUED);
+            let open = State::Established;
+            self.state = if closed { open.on_close() } else { open };
         }
         if self.status.contains(Status::SYN_LOST) {
             self.rtt.after_lost_syn();

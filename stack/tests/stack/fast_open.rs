@@ -1,5 +1,6 @@
 //! TCP Fast Open (RFC 7413), both sides.
 
+use std::net::Shutdown;
 use std::time::Duration;
 
 use barewire_stack::sim::{Pair, PairConfig};
@@ -80,6 +81,46 @@ fn more_than_one_segment_follows_the_syn_in_order() {
     assert_eq!((syn.header.flags, syn.len), (TcpFlags::SYN, room), "an MSS less the options");
     assert_eq!(pair.client().figures(client).unwrap().retransmissions, 0);
     assert_eq!(pair.client().bytes_unacked(client), Ok(0));
+}
+
+#[test]
+fn what_was_written_before_the_handshake_arrives_whoever_closes_meanwhile() {
+    for (close, syn_is_lost) in [(true, false), (false, false), (true, true)] {
+        let (mut pair, listener) = acquainted(4);
+        let data = pattern(5000);
+        let client = connect_with(&mut pair, &data);
+        if close {
+            pair.client().close(client).unwrap();
+        } else {
+            pair.client().shutdown(client, Shutdown::Write).unwrap();
+            let late = pair.client().write(client, b"late");
+            assert_eq!(late, Err(SocketError::BrokenPipe));
+        }
+        pair.host(1).deaf = syn_is_lost;
+        pair.settle();
+        pair.host(1).deaf = false;
+        pair.run_for(Duration::from_secs(3));
+        let (server, _) = pair.server().accept(listener).unwrap();
+        pair.run_for(Duration::from_millis(500));
+        assert_eq!(read_all(pair.server(), server), (data, true), "{close} {syn_is_lost}");
+        pair.server().close(server).unwrap();
+        pair.settle();
+        assert_eq!(pair.client().orphans(), 0);
+    }
+}
+
+#[test]
+fn an_early_writer_that_has_closed_gives_up_like_any_other() {
+    let (mut pair, _listener) = acquainted(4);
+    let free = |pair: &mut Pair| pair.host(0).pool.free_slots() + pair.host(0).pool.free_cells();
+    let before = free(&mut pair);
+    let client = connect_with(&mut pair, b"into the void");
+    assert!(free(&mut pair) < before);
+    pair.client().close(client).unwrap();
+    pair.host(1).deaf = true;
+    pair.run_for(Duration::from_secs(200));
+    assert_eq!((pair.client().orphans(), pair.client().sockets()), (0, 0));
+    assert_eq!(free(&mut pair), before);
 }
 
 #[test]
