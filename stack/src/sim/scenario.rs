@@ -225,8 +225,23 @@ impl Run {
         any
     }
 
-    /// Tells the applications of a host what has happened, and wakes those whose time has come.
+    /// Tells the applications of a host what has happened, and wakes those whose time has come; then
+    /// they hear what their own calls have brought about.
     fn dispatch(&mut self, host: usize) -> bool {
+        let mut any = self.tell_events(host);
+        let now = self.world.now();
+        self.each_app(host, |app, cx| {
+            if app.wake_at().is_some_and(|at| at <= now) {
+                any = true;
+                app.on_time(cx);
+            }
+        });
+        any |= self.tell_events(host);
+        self.wakes[host] = self.apps[host].iter().filter_map(|app| app.wake_at()).min();
+        any
+    }
+
+    fn tell_events(&mut self, host: usize) -> bool {
         let mut any = false;
         while let Some(event) = self.world.hosts[host].stack.poll_event() {
             any = true;
@@ -236,14 +251,6 @@ impl Run {
                 self.oracle.complain(format!("host {host}: {event:?} is for nobody"));
             }
         }
-        let now = self.world.now();
-        self.each_app(host, |app, cx| {
-            if app.wake_at().is_some_and(|at| at <= now) {
-                any = true;
-                app.on_time(cx);
-            }
-        });
-        self.wakes[host] = self.apps[host].iter().filter_map(|app| app.wake_at()).min();
         any
     }
 
