@@ -192,7 +192,11 @@ impl Tcb {
 
     /// Bytes that the congestion window still takes.
     pub(super) fn cwnd_room(&self) -> u32 {
-        self.recovery.room(&self.controller, self.pipe(), self.mss(), self.has_sack())
+        let (pipe, mss) = (self.pipe(), self.mss());
+        let room = self.recovery.room(&self.controller, pipe, mss, self.has_sack());
+        // RFC 5681 §3.1: no window is less than a segment. It may have been set when segments were
+        // smaller; nothing would ever leave then, and no ACK would make it grow.
+        if pipe == 0 { room.max(mss) } else { room }
     }
 
     /// New data may leave, or must before anything is sent again.

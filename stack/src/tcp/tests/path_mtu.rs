@@ -1,5 +1,6 @@
 //! Paths that take smaller segments than the link: routers that say so, liars, and black holes.
 
+use super::super::congestion::{Algorithm, Controller};
 use super::*;
 
 /// A peer behind a path that silently drops segments with more payload than `limit`.
@@ -214,5 +215,18 @@ fn silence_about_less_than_a_segment_or_behind_a_small_window_is_no_black_hole()
         t.tcb.snd.wnd = window;
         t.tcb.path_silent(t.now, 10);
         assert_eq!(t.tcb.snd.mss < 1460, suspected, "{bytes} bytes, a window of {window}");
+    }
+}
+
+#[test]
+fn a_window_from_when_segments_were_smaller_lets_one_larger_segment_go() {
+    for algorithm in [Algorithm::NewReno, Algorithm::Cubic] {
+        let mut t = Trace::established(plain());
+        t.tcb.controller = Controller::new(algorithm, 524);
+        t.write(2920);
+        t.tx("A 1:1461 ack 1");
+        assert!(t.poll().is_none());
+        t.rx("A 1 ack 1461");
+        t.tx("PA 1461:2921 ack 1");
     }
 }
