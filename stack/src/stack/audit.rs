@@ -1,6 +1,9 @@
-//! What a simulation asks a stack beside its calls: has it forgotten a connection?
+//! What a simulation asks a stack beside its calls: has it forgotten a connection, and how many go on
+//! in the background?
 
 use super::{Socket, Stack};
+use crate::socket::conn::Holder;
+use crate::tcp::State;
 use crate::time::Instant;
 
 impl Stack {
@@ -31,5 +34,18 @@ impl Stack {
             }
         }
         lines
+    }
+
+    /// Connections in the background that go on: one in CLOSED only waits for a neighbour to send it
+    /// its RST, and may be one more than the limit says.
+    pub fn living_orphans(&self) -> usize {
+        let lives = |socket: &Socket| match socket {
+            Socket::Connection(connection) => {
+                let closed = connection.tcb.look(|tcb| tcb.state() == State::Closed);
+                connection.holder == Holder::Nobody && !closed
+            }
+            Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => false,
+        };
+        self.sockets.iter().filter(|(_, socket)| lives(socket)).count()
     }
 }
