@@ -14,13 +14,13 @@ use barewire_driver::device::{Features, TxChecksum};
 use barewire_driver::mem::Checksum;
 use barewire_driver::{MacAddr, PacketSlice, TxFrame};
 
-use super::segment::{Payload, WIRE_PIECES};
-use super::small::{put_sum, write_link};
-use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath};
+use super::segment::{Payload, WIRE_PIECES, add_pieces};
+use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath, link};
 use crate::tcp::Transmit;
+use crate::wire::ethernet::ethertype;
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
-use crate::wire::{self, protocol, put_u32};
+use crate::wire::{self, protocol, put_u16, put_u32};
 
 /// Room for the largest headers: Ethernet's, IPv4's and TCP's with all options.
 const PATTERN_LEN: usize = 96;
@@ -81,7 +81,8 @@ impl Egress {
     fn pattern(&self, path: &TcpPath, mac: MacAddr, header: &TcpHeader, len: u32) -> Pattern {
         let mut bytes = [0; PATTERN_LEN];
         let iface = self.iface(path.hop.iface());
-        let link_len = iface.map_or(0, |iface| write_link(iface, mac, &mut bytes));
+        let link_len =
+            iface.map_or(0, |iface| link::write(&iface.config, mac, ethertype::IPV4, &mut bytes));
         let tcp_at = link_len + Ipv4Header::LEN;
         let tcp_len = TcpHeader { seq: 0, ..*header }.emit(&mut bytes[tcp_at..]);
         let segment_len = tcp_len as u32 + len;
@@ -90,7 +91,7 @@ impl Egress {
         let mut sum = wire::pseudo_header(src, dst, protocol::TCP, segment_len);
         let offload = |features: Features| features.contains(Features::TX_CHECKSUM);
         let sum = if iface.is_some_and(|iface| offload(iface.config.features)) {
-            put_sum(&mut bytes, tcp_at + tcp::CHECKSUM_OFFSET, sum.partial());
+            put_u16(&mut bytes, tcp_at + tcp::CHECKSUM_OFFSET, sum.partial());
             None
         } else {
             sum.add(&bytes[tcp_at..tcp_at + tcp_len]);
@@ -125,21 +126,13 @@ impl Egress {
                 let mut sum = Checksum::new();
                 sum.add_u16(common);
                 sum.add_u32(seq);
-                for part in &parts {
-                    sum.add(part);
-                }
-                put_sum(&mut cell, pattern.tcp_at + offset, sum.finish());
+                add_pieces(&mut sum, &parts);
+                put_u16(&mut cell, pattern.tcp_at + offset, sum.finish());
                 TxChecksum::Complete
             }
         };
-        let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
+        let meta = TxFrame { checksum, header_len: pattern.len as u16, ..TxFrame::default() };
         self.counters.tcp_segments_sent += 1;
-        self.counters.tx_packets += 1;
-        iface.burst.push_segment(cell.freeze());
-        for part in parts {
-            iface.burst.push_segment(part);
-        }
-        let header_len = pattern.len as u16;
-        iface.burst.finish_frame(TxFrame { checksum, header_len, ..TxFrame::default() });
+        self.push_written(path.hop.iface(), cell, parts, meta);
     }
 }

@@ -463,11 +463,23 @@ impl Egress {
         id: IfaceId,
         mac: MacAddr,
         mut header: PacketBuf,
-        pieces: Vec<PacketSlice>,
+        pieces: impl IntoIterator<Item = PacketSlice>,
         meta: TxFrame,
     ) {
-        let Some(iface) = self.ifaces.get_mut(id.0 as usize) else { return };
+        let Some(iface) = self.iface(id) else { return };
         link::write(&iface.config, mac, ethernet::ethertype::IPV4, &mut header);
+        self.push_written(id, header, pieces, meta);
+    }
+
+    /// As [`Egress::push_frame`], with a link header in its place.
+    fn push_written(
+        &mut self,
+        id: IfaceId,
+        header: PacketBuf,
+        pieces: impl IntoIterator<Item = PacketSlice>,
+        meta: TxFrame,
+    ) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
         iface.burst.push_segment(header.freeze());
         for piece in pieces {
             iface.burst.push_segment(piece);

@@ -8,13 +8,12 @@ use barewire_driver::device::{BURST_FRAMES, Features, TxChecksum};
 use barewire_driver::mem::{CELL_LEN, Checksum};
 use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
-use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
+use super::{Egress, Hop, INLINE_PAYLOAD_BYTES};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Transmit, TxLimits};
-use crate::wire::ethernet::ethertype;
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
 use crate::wire::tcp::{self, TcpHeader};
-use crate::wire::{self, protocol};
+use crate::wire::{self, protocol, put_u16};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
 /// enough that one connection does not fill the burst.
@@ -150,34 +149,29 @@ impl Egress {
         let field = tcp_at + tcp::CHECKSUM_OFFSET;
         let local = matches!(path.hop, Hop::Local { .. });
         if offload || local {
-            cell[field..field + 2].copy_from_slice(&sum.partial().to_be_bytes());
+            put_u16(cell, field, sum.partial());
             let offset = tcp::CHECKSUM_OFFSET as u16;
             return TxChecksum::Partial { start: tcp_at as u16, offset };
         }
-        finish_checksum(&mut sum, &cell[tcp_at..], parts);
-        cell[field..field + 2].copy_from_slice(&sum.finish().to_be_bytes());
+        sum.add(&cell[tcp_at..]);
+        add_pieces(&mut sum, parts);
+        put_u16(cell, field, sum.finish());
         TxChecksum::Complete
     }
 
     fn push_segment(
         &mut self,
         path: &TcpPath,
-        mut cell: PacketBuf,
+        cell: PacketBuf,
         parts: &mut ArrayVec<PacketSlice, { MAX_PIECES as usize }>,
         meta: TxFrame,
     ) {
         self.counters.tcp_segments_sent += 1;
-        let Some(mac) = path.mac else {
-            return self.dispatch(path.hop, cell, parts.drain(..).collect(), meta);
-        };
-        let Some(iface) = self.ifaces.get_mut(path.hop.iface().0 as usize) else { return };
-        link::write(&iface.config, mac, ethertype::IPV4, &mut cell);
-        iface.burst.push_segment(cell.freeze());
-        for part in parts.drain(..) {
-            iface.burst.push_segment(part);
+        let parts = parts.drain(..);
+        match path.mac {
+            Some(mac) => self.push_frame(path.hop.iface(), mac, cell, parts, meta),
+            None => self.dispatch(path.hop, cell, parts.collect(), meta),
         }
-        iface.burst.finish_frame(meta);
-        self.counters.tx_packets += 1;
     }
 
     /// Copies the next `len` bytes together, into as few slots as hold them; false, and nothing in
@@ -207,9 +201,8 @@ impl Egress {
     }
 }
 
-/// Adds the transport header (and an inline payload behind it) and the payload's pieces.
-fn finish_checksum(sum: &mut Checksum, header: &[u8], parts: &[PacketSlice]) {
-    sum.add(header);
+/// Adds the payload's pieces.
+pub(super) fn add_pieces(sum: &mut Checksum, parts: &[PacketSlice]) {
     for part in parts {
         sum.add(part);
     }
