@@ -488,6 +488,14 @@ impl Egress {
         self.counters.tx_packets += 1;
     }
 
+    /// Adds a TCP segment with all its headers, in one piece, to the interface's burst.
+    fn push_whole(&mut self, id: IfaceId, frame: PacketSlice, meta: TxFrame) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
+        iface.burst.push_single(frame, meta);
+        self.counters.tcp_segments_sent += 1;
+        self.counters.tx_packets += 1;
+    }
+
     fn loop_back(&mut self, iface: IfaceId, header: PacketBuf, pieces: Vec<PacketSlice>) {
         if self.loopback.len() >= LOOPBACK_PACKETS {
             self.counters.loopback_full += 1;

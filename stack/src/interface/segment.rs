@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
 use barewire_driver::device::{BURST_FRAMES, Features, TxChecksum};
-use barewire_driver::mem::{CELL_LEN, Checksum};
+use barewire_driver::mem::CELL_LEN;
 use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
 use super::{Egress, Hop, INLINE_PAYLOAD_BYTES};
 use crate::socket::demux::FlowKey;
-use crate::tcp::{Transmit, TxLimits};
+use crate::tcp::{Cut, Transmit, TxLimits};
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::{self, protocol, put_u16};
@@ -43,18 +43,25 @@ impl Egress {
     /// What one transmission towards `hop` may be.
     pub(crate) fn tcp_limits(&self, hop: Hop) -> TxLimits {
         let Some(iface) = self.iface(hop.iface()) else {
-            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES };
+            let cut = Cut::Software;
+            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES, cut };
         };
         if iface.config.features.contains(Features::TSO4) && !matches!(hop, Hop::Local { .. }) {
             let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
-            return TxLimits { max_bytes: iface.config.tso_max_bytes, max_pieces };
+            return TxLimits {
+                max_bytes: iface.config.tso_max_bytes,
+                max_pieces,
+                cut: Cut::Device,
+            };
         }
         // No more than fills the burst, so that devices need not cut that. A segment may have less
         // payload than this, never more.
         let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
         let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
         let max_bytes = SOFTWARE_TSO_BYTES.min(room * payload);
-        TxLimits { max_bytes, max_pieces: MAX_PIECES }
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
+        let cut = if offload { Cut::Software } else { Cut::SoftwareSums };
+        TxLimits { max_bytes, max_pieces: MAX_PIECES, cut }
     }
 
     /// Writes one super-segment's frames. `pieces` holds exactly its payload and is drained.
@@ -154,7 +161,7 @@ impl Egress {
             return TxChecksum::Partial { start: tcp_at as u16, offset };
         }
         sum.add(&cell[tcp_at..]);
-        add_pieces(&mut sum, parts);
+        parts.iter().for_each(|part| sum.add(part));
         put_u16(cell, field, sum.finish());
         TxChecksum::Complete
     }
@@ -201,13 +208,6 @@ impl Egress {
     }
 }
 
-/// Adds the payload's pieces.
-pub(super) fn add_pieces(sum: &mut Checksum, parts: &[PacketSlice]) {
-    for part in parts {
-        sum.add(part);
-    }
-}
-
 /// A position in a super-segment's payload.
 pub(super) struct Payload<'a> {
     pieces: &'a [PacketSlice],
@@ -235,6 +235,12 @@ impl<'a> Payload<'a> {
                 self.offset = 0;
             }
         }
+    }
+
+    /// The piece of which the next `len` bytes are all, if there is one.
+    #[inline]
+    pub(super) fn next_whole(&self, len: u32) -> Option<&'a PacketSlice> {
+        self.pieces.first().filter(|piece| self.offset == 0 && piece.len() == len as usize)
     }
 
     pub(super) fn skip(&mut self, len: u32) {

@@ -26,6 +26,7 @@ use thiserror::Error;
 pub mod arp;
 pub mod ethernet;
 pub(crate) mod front;
+pub(crate) mod headroom;
 pub mod icmpv4;
 pub mod ipv4;
 pub mod plain;
