@@ -20,6 +20,7 @@
 //! real clock would be the same cost to both. The kernel has its own clock, and no process switch:
 //! its two hosts are sockets of one thread.
 
+pub mod arguments;
 pub mod balance;
 pub mod cores;
 pub mod kernel;
