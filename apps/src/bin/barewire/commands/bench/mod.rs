@@ -24,8 +24,9 @@
 //!
 //! At a fixed rate (`rr --rate`) a request has a time at which it is due, whether earlier ones have
 //! been answered or not, and its latency counts from then. A server that stalls is charged for all
-//! requests that had to wait meanwhile. One that could not even be sent is charged with the time
-//! that it had waited at the end.
+//! requests that had to wait meanwhile. One that could not even be sent, or was never answered, is
+//! charged with the time that it had waited at the end, and the rate is over the time in which
+//! requests were due.
 
 mod answer;
 mod client;

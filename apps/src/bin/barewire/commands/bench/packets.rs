@@ -23,8 +23,9 @@ use barewire_driver::{
 };
 use serde_json::json;
 
-use super::report;
+use super::report::JsonFile;
 use crate::cli::{ForwardArgs, PacketArgs, PktgenArgs};
+use crate::commands::start::nobody_at;
 use crate::output::{self, Advice};
 use crate::signals::Stop;
 
@@ -59,6 +60,7 @@ struct Counts {
 }
 
 pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("pktgen", &args.packets, None)?;
     let pool = pool()?;
     let mut port = Port::open(&args.packets.device, &pool)?;
     let mut frame = vec![0; usize::from(args.size)];
@@ -67,8 +69,7 @@ pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
     frame[12..14].copy_from_slice(&ETHERTYPE);
     let slice = pool.copy_from(&frame).context("the pool is empty")?.freeze();
     let mut burst = TxBurst::new();
-    let mut counts = Counts::default();
-    measure("pktgen", &args.packets, &mut counts, |counts| {
+    measure(run, |counts| {
         while burst.len() < BURST_FRAMES {
             burst.push_segment(slice.clone());
             burst.finish_frame(TxFrame::default());
@@ -82,11 +83,11 @@ pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("rxdrop", args, None)?;
     let pool = pool()?;
     let mut port = Port::open(&args.device, &pool)?;
     let mut burst = RxBurst::new();
-    let mut counts = Counts::default();
-    measure("rxdrop", args, &mut counts, |counts| {
+    measure(run, |counts| {
         let received = port.queue.rx_burst(&mut burst, BURST_FRAMES)?;
         counts.received += received as u64;
         counts.bytes += burst.frames().iter().map(|frame| u64::from(frame.len)).sum::<u64>();
@@ -96,12 +97,12 @@ pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("forward", &args.packets, Some(&args.to))?;
     let pool = pool()?;
     let mut one = Port::open(&args.packets.device, &pool)?;
     let mut other = Port::open(&args.to, &pool)?;
     let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
-    let mut counts = Counts::default();
-    measure("forward", &args.packets, &mut counts, |counts| {
+    measure(run, |counts| {
         let there = pass(&mut one, &mut other, &mut rx, &mut tx, counts)?;
         let back = pass(&mut other, &mut one, &mut rx, &mut tx, counts)?;
         Ok(there || back)
@@ -139,10 +140,7 @@ impl Port {
         let spec: DeviceSpec = device.parse().context("--device")?;
         match spec {
             DeviceSpec::PciNoIommu(_) => tracing::warn!("{NOIOMMU_WARNING}"),
-            DeviceSpec::Cable(_) => {
-                let what = format!("{device} ends in this process, where nobody has its other end");
-                return Err(Advice::new(what, "give a tap: or a pci: device").into());
-            }
+            DeviceSpec::Cable(_) => return Err(nobody_at(device).into()),
             _ => {}
         }
         // Frames as they are on the wire: nothing joined, nothing left for the device to fill in.
@@ -178,32 +176,51 @@ fn wait_for_link(device: &dyn Device) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is run, and where.
+struct Run<'a> {
+    mode: &'a str,
+    args: &'a PacketArgs,
+    /// The other device, where there is one.
+    to: Option<&'a str>,
+    json: Option<JsonFile>,
+}
+
+impl<'a> Run<'a> {
+    /// # Errors
+    /// When the file for the result cannot be written.
+    fn new(mode: &'a str, args: &'a PacketArgs, to: Option<&'a str>) -> anyhow::Result<Run<'a>> {
+        Ok(Run { mode, args, to, json: JsonFile::create(args.json.as_deref())? })
+    }
+}
+
 /// Repeats `burst`, which says whether it moved anything, until the time has passed or the end is
 /// asked for; then tells.
 fn measure(
-    mode: &str,
-    args: &PacketArgs,
-    counts: &mut Counts,
+    run: Run<'_>,
     mut burst: impl FnMut(&mut Counts) -> Result<bool, QueueError>,
 ) -> anyhow::Result<ExitCode> {
+    let Run { mode, args, to, json } = run;
+    let mut counts = Counts::default();
     let stop = Stop::install().context("signals cannot be received")?;
     let begin = Instant::now();
     let end = begin + args.seconds.duration();
     let (mut now, mut bursts) = (begin, 0_u64);
     while now < end && !(bursts.is_multiple_of(STOP_BURSTS) && stop.wait(Duration::ZERO)) {
-        if !burst(counts).with_context(|| format!("{} can no longer be used", args.device))? {
+        if !burst(&mut counts).with_context(|| format!("{} can no longer be used", args.device))? {
             thread::yield_now();
         }
         bursts += 1;
         now = Instant::now();
     }
     let seconds = (now - begin).as_secs_f64();
-    output::line(told(mode, &args.device, seconds, counts))?;
-    if let Some(path) = &args.json {
-        let Counts { sent, received, bytes, dropped } = *counts;
+    let devices = to.map_or(args.device.clone(), |to| format!("{} and {to}", args.device));
+    output::line(told(mode, &devices, seconds, &counts))?;
+    if let Some(file) = json {
+        let Counts { sent, received, bytes, dropped } = counts;
         let value = json!({
             "mode": mode,
             "side": args.device,
+            "to": to,
             "seconds": seconds,
             "frames_sent": sent,
             "frames_received": received,
@@ -212,7 +229,7 @@ fn measure(
             "bytes_per_s": bytes as f64 / seconds,
             "dropped": dropped,
         });
-        report::write(path, &value)?;
+        file.write(&value)?;
     }
     Ok(ExitCode::SUCCESS)
 }
