@@ -23,6 +23,7 @@
 pub mod arguments;
 pub mod balance;
 pub mod cores;
+pub mod handler;
 pub mod kernel;
 pub mod latency;
 pub mod loss;

@@ -7,6 +7,7 @@ use std::alloc::System;
 use std::time::Duration;
 
 use barewire_benches::arguments::number;
+use barewire_benches::handler;
 use barewire_benches::million::Crowd;
 use cap::Cap;
 use clap::Parser;
@@ -30,6 +31,9 @@ struct Options {
 
 /// What one that talks beside the crowd is to keep of its rate.
 const KEPT_MIN: f64 = 0.9;
+
+/// Idle handlers whose memory is counted.
+const HANDLERS: usize = 5_000;
 
 /// How far apart in memory two connections are that talk one after the other: some six tenths of
 /// `count`, and without a common factor with it, so that multiples visit all connections.
@@ -70,7 +74,7 @@ fn main() {
     let beside = crowd.rate(0, 1, time);
     say("one talks, all others idle", beside);
     let met = if beside >= KEPT_MIN * alone { "met" } else { "missed" };
-    println!("  at least {KEPT_MIN} of the rate with none: {met}");
+    println!("  at least {KEPT_MIN} of the rate with none: {met} ({:.3})", beside / alone);
     say("all in turn, one at a time", crowd.rate(stride, 1, time));
     say("all in turn, 64 in flight", crowd.rate(stride, 64, time));
     crowd.rest();
@@ -80,6 +84,12 @@ fn main() {
     assert!(crowd.packet_memory_is_free(), "closed connections hold packet memory");
     let after = HEAP.allocated().saturating_sub(before);
     println!("bytes left when all are closed  {after:>12}");
+    drop(crowd);
+
+    let handler = handler::idle_bytes(HANDLERS, || HEAP.allocated());
+    println!(
+        "bytes of an idle echo handler   {handler:>12.1}  (apart; its task and a buffer of 4 KiB)"
+    );
 }
 
 #[cfg(test)]
