@@ -14,6 +14,12 @@ pub(crate) const SIZE_MAX: u32 = 1 << 20;
 /// The port that server and client use unless told otherwise.
 const PORT: u16 = 7777;
 
+/// Why the modes without a stack have no other side to compare with.
+const PACKET_LEVEL: &str = "\
+There is no --kernel here: a packet socket of the kernel gets copies of frames that its own stack goes on
+to handle, so that nothing would be dropped or passed on in its place. Compare with the kernel's pktgen
+module, or with XDP.";
+
 /// How the sides are chosen, in the usage lines.
 macro_rules! usage {
     ($command:literal, $rest:literal) => {
@@ -35,10 +41,13 @@ pub(crate) enum BenchCommand {
     #[command(subcommand)]
     Client(ClientCommand),
     /// Send frames as fast as the device takes them, without a stack.
+    #[command(after_help = PACKET_LEVEL)]
     Pktgen(PktgenArgs),
     /// Receive frames and throw them away, without a stack.
+    #[command(after_help = PACKET_LEVEL)]
     Rxdrop(PacketArgs),
     /// Pass frames from one device to another and back, without a stack.
+    #[command(after_help = PACKET_LEVEL)]
     Forward(ForwardArgs),
 }
 
