@@ -477,7 +477,7 @@ fn generated_frames_all_reach_the_kernel() {
 
 /// Sends datagrams to a host on the network of `device` that is only there by its address.
 fn datagrams(device: &str, host: &'static str) -> impl Fn() + Send + 'static {
-    ip(&format!("neigh add {host} lladdr 02:00:00:00:00:09 dev {device}"));
+    ip(&format!("neigh replace {host} lladdr 02:00:00:00:00:09 dev {device}"));
     move || {
         // While nobody has the tap open, it has no carrier.
         let _ = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&[0; 100], (host, 9));
@@ -511,5 +511,45 @@ fn frames_are_passed_from_one_device_to_the_other() {
         assert!(sent > 20, "{result}");
         assert_eq!(kernel_received("bw0") + kernel_received("bw1"), sent, "{result}");
         assert!(kernel_received("bw1") > 20, "{result}");
+    });
+}
+
+/// A veth pair with an address on the first end.
+fn veth(near: &str, far: &str, address: &str) {
+    ip(&format!("link add {near} type veth peer name {far}"));
+    for end in [near, far] {
+        // Nothing but what the test sends is to be counted.
+        fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap_or_default();
+        ip(&format!("link set {end} up"));
+    }
+    ip(&format!("addr add {address} dev {near}"));
+}
+
+#[test]
+fn the_kernels_packet_sockets_are_measured_as_devices_are() {
+    in_namespace("the_kernels_packet_sockets_are_measured_as_devices_are", || {
+        let folder = Folder::new("packet-sockets");
+        veth("a0", "a1", "10.77.0.1/24");
+        veth("b0", "b1", "10.78.0.1/24");
+        let line = "pktgen --kernel --device a1 --to 02:00:00:00:00:01 --size 100";
+        let result = packets(&folder, line, || {});
+        let sent = number(&result, "frames_sent");
+        assert!(sent > 1000, "{result}");
+        assert_eq!((number(&result, "bytes"), kernel_received("a0")), (sent * 100, sent));
+        assert_eq!((&result["side"], &result["device"]), (&"kernel".into(), &"a1".into()));
+
+        let traffic = datagrams("a0", "10.77.0.9");
+        let result = packets(&folder, "rxdrop --kernel --device a1", traffic);
+        let received = number(&result, "frames_received");
+        assert!(received > 20 && number(&result, "bytes") >= received * 100, "{result}");
+
+        let (before, traffic) = (kernel_received("b0"), datagrams("a0", "10.77.0.9"));
+        let result = packets(&folder, "forward --kernel --device a1 --to b1", traffic);
+        let (sent, dropped) = (number(&result, "frames_sent"), number(&result, "dropped"));
+        assert!(sent > 20 && dropped == 0, "{result}");
+        assert_eq!((kernel_received("b0") - before, &result["to"]), (sent, &"b1".into()));
+
+        let output = barewire("bench rxdrop --kernel --device tap:bw0").output().unwrap();
+        refused(&output, 1, &["tap:bw0 gives the kernel no packet socket", "next: with --kernel"]);
     });
 }

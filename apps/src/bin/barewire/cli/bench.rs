@@ -14,12 +14,6 @@ pub(crate) const SIZE_MAX: u32 = 1 << 20;
 /// The port that server and client use unless told otherwise.
 const PORT: u16 = 7777;
 
-/// Why the modes without a stack have no other side to compare with.
-const PACKET_LEVEL: &str = "\
-There is no --kernel here: a packet socket of the kernel gets copies of frames that its own stack goes on
-to handle, so that nothing would be dropped or passed on in its place. Compare with the kernel's pktgen
-module, or with XDP.";
-
 /// How the sides are chosen, in the usage lines.
 macro_rules! usage {
     ($command:literal, $rest:literal) => {
@@ -41,13 +35,10 @@ pub(crate) enum BenchCommand {
     #[command(subcommand)]
     Client(ClientCommand),
     /// Send frames as fast as the device takes them, without a stack.
-    #[command(after_help = PACKET_LEVEL)]
     Pktgen(PktgenArgs),
     /// Receive frames and throw them away, without a stack.
-    #[command(after_help = PACKET_LEVEL)]
     Rxdrop(PacketArgs),
     /// Pass frames from one device to another and back, without a stack.
-    #[command(after_help = PACKET_LEVEL)]
     Forward(ForwardArgs),
 }
 
@@ -167,9 +158,13 @@ pub(crate) struct SizeArgs {
 /// What the modes without a stack need.
 #[derive(Args, Debug)]
 pub(crate) struct PacketArgs {
-    /// The device: `tap:NAME` or `pci:ADDRESS`.
+    /// The device: `tap:NAME` or `pci:ADDRESS`; with --kernel the name of an interface.
     #[arg(long, value_name = "KIND:NAME")]
     pub(crate) device: String,
+    /// Use packet sockets of the kernel in place of a device. They get copies: the kernel's own stack
+    /// handles what arrives all the same.
+    #[arg(long)]
+    pub(crate) kernel: bool,
     /// Seconds to measure.
     #[arg(long, default_value_t = Seconds(10.0))]
     pub(crate) seconds: Seconds,
@@ -261,6 +256,7 @@ mod tests {
             ("pktgen --device tap:bw0", "--to"),
             ("pktgen --device tap:bw0 --to 1:2", "no Ethernet address"),
             ("forward --device tap:bw0", "--to"),
+            ("rxdrop --kernel", "--device"),
         ] {
             let error = parse(&format!("barewire bench {line}")).unwrap_err();
             assert!(error.contains(says), "{line}: {error}");

@@ -14,6 +14,7 @@
 //!   link             the connection: ours or the kernel's
 //!   tally, report    what has been counted and timed, and how it is told
 //!   packets          bursts of a device's queue, without a stack
+//!   kernel_packets   the same on packet sockets of the kernel
 //! ```
 //!
 //! # What is measured
@@ -33,6 +34,7 @@ mod client;
 mod gate;
 mod half;
 mod hello;
+mod kernel_packets;
 mod link;
 mod packets;
 mod report;

@@ -9,6 +9,7 @@
 //! Nothing sleeps. A frame that the sending device has no room for is dropped and counted, so that
 //! what is received keeps being looked at.
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -19,10 +20,12 @@ use barewire::DeviceSpec;
 use barewire_driver::device::{BURST_FRAMES, RxBurst, TxBurst, TxFrame};
 use barewire_driver::vfio::NOIOMMU_WARNING;
 use barewire_driver::{
-    Device, Features, OpenOptions, Pool, PoolConfig, Queue, QueueError, QueueId, open_device,
+    Device, Features, MacAddr, OpenOptions, Pool, PoolConfig, Queue, QueueError, QueueId,
+    open_device,
 };
 use serde_json::json;
 
+use super::kernel_packets;
 use super::report::JsonFile;
 use crate::cli::{ForwardArgs, PacketArgs, PktgenArgs};
 use crate::commands::start::nobody_at;
@@ -51,22 +54,22 @@ struct Port {
 
 /// What has been counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    sent: u64,
-    received: u64,
-    bytes: u64,
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) bytes: u64,
     /// Received, and not sent on for want of room.
-    dropped: u64,
+    pub(super) dropped: u64,
 }
 
 pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
     let run = Run::new("pktgen", &args.packets, None)?;
+    if args.packets.kernel {
+        return kernel_packets::generate(run, args);
+    }
     let pool = pool()?;
     let mut port = Port::open(&args.packets.device, &pool)?;
-    let mut frame = vec![0; usize::from(args.size)];
-    frame[..6].copy_from_slice(&args.to.0.0);
-    frame[6..12].copy_from_slice(&port.device.mac().0);
-    frame[12..14].copy_from_slice(&ETHERTYPE);
+    let frame = frame(args, port.device.mac());
     let slice = pool.copy_from(&frame).context("the pool is empty")?.freeze();
     let mut burst = TxBurst::new();
     measure(run, |counts| {
@@ -78,12 +81,24 @@ pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
         counts.sent += sent;
         counts.bytes += sent * frame.len() as u64;
         port.queue.reclaim();
-        Ok(sent > 0)
+        Ok::<_, QueueError>(sent > 0)
     })
+}
+
+/// What `pktgen` sends.
+pub(super) fn frame(args: &PktgenArgs, from: MacAddr) -> Vec<u8> {
+    let mut frame = vec![0; usize::from(args.size)];
+    frame[..6].copy_from_slice(&args.to.0.0);
+    frame[6..12].copy_from_slice(&from.0);
+    frame[12..14].copy_from_slice(&ETHERTYPE);
+    frame
 }
 
 pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
     let run = Run::new("rxdrop", args, None)?;
+    if args.kernel {
+        return kernel_packets::drop_received(run);
+    }
     let pool = pool()?;
     let mut port = Port::open(&args.device, &pool)?;
     let mut burst = RxBurst::new();
@@ -92,12 +107,15 @@ pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
         counts.received += received as u64;
         counts.bytes += burst.frames().iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         burst.clear();
-        Ok(received > 0)
+        Ok::<_, QueueError>(received > 0)
     })
 }
 
 pub(super) fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
     let run = Run::new("forward", &args.packets, Some(&args.to))?;
+    if args.packets.kernel {
+        return kernel_packets::forward(run, &args.to);
+    }
     let pool = pool()?;
     let mut one = Port::open(&args.packets.device, &pool)?;
     let mut other = Port::open(&args.to, &pool)?;
@@ -105,7 +123,7 @@ pub(super) fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
     measure(run, |counts| {
         let there = pass(&mut one, &mut other, &mut rx, &mut tx, counts)?;
         let back = pass(&mut other, &mut one, &mut rx, &mut tx, counts)?;
-        Ok(there || back)
+        Ok::<_, QueueError>(there || back)
     })
 }
 
@@ -177,9 +195,9 @@ fn wait_for_link(device: &dyn Device) -> anyhow::Result<()> {
 }
 
 /// What is run, and where.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     mode: &'a str,
-    args: &'a PacketArgs,
+    pub(super) args: &'a PacketArgs,
     /// The other device, where there is one.
     to: Option<&'a str>,
     json: Option<JsonFile>,
@@ -195,9 +213,9 @@ impl<'a> Run<'a> {
 
 /// Repeats `burst`, which says whether it moved anything, until the time has passed or the end is
 /// asked for; then tells.
-fn measure(
+pub(super) fn measure<E: Error + Send + Sync + 'static>(
     run: Run<'_>,
-    mut burst: impl FnMut(&mut Counts) -> Result<bool, QueueError>,
+    mut burst: impl FnMut(&mut Counts) -> Result<bool, E>,
 ) -> anyhow::Result<ExitCode> {
     let Run { mode, args, to, json } = run;
     let mut counts = Counts::default();
@@ -213,13 +231,16 @@ fn measure(
         now = Instant::now();
     }
     let seconds = (now - begin).as_secs_f64();
-    let devices = to.map_or(args.device.clone(), |to| format!("{} and {to}", args.device));
+    let whose = if args.kernel { "the kernel's " } else { "" };
+    let and = to.map_or_else(String::new, |to| format!(" and {to}"));
+    let devices = format!("{whose}{}{and}", args.device);
     output::line(told(mode, &devices, seconds, &counts))?;
     if let Some(file) = json {
         let Counts { sent, received, bytes, dropped } = counts;
         let value = json!({
             "mode": mode,
-            "side": args.device,
+            "side": if args.kernel { "kernel" } else { &args.device },
+            "device": args.device,
             "to": to,
             "seconds": seconds,
             "frames_sent": sent,
