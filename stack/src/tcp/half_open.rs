@@ -247,7 +247,10 @@ impl HalfOpen {
             + u32::from(h.flags.contains(TcpFlags::SYN))
             + u32::from(h.flags.contains(TcpFlags::FIN));
         if len == 0 {
-            return seq.after_eq(nxt) && seq.before_eq(edge);
+            // What a peer sends that has filled the window stands at its edge; an RST has to lie in
+            // the window (RFC 5961 §3.2).
+            let at_edge = seq == edge && !h.flags.contains(TcpFlags::RST);
+            return seq.after_eq(nxt) && (seq.before(edge) || at_edge);
         }
         seq.before(edge) && (seq + len).after(nxt)
     }

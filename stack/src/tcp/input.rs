@@ -192,8 +192,6 @@ impl Tcb {
         if flags.contains(TcpFlags::RST) {
             return self.take_reset(now, seq);
         }
-        self.last_heard = now;
-        self.note_timestamp(now, h);
         // Fourth, check the SYN bit. RFC 5961 §4.2: a challenge ACK, whatever its number.
         if flags.contains(TcpFlags::SYN) {
             self.dropped = Some(DropReason::UnexpectedSyn);
@@ -239,7 +237,7 @@ impl Tcb {
     }
 
     /// RFC 7323 §4.3: TS.Recent follows segments at or before the last ACK sent.
-    fn note_timestamp(&mut self, now: Instant, h: &TcpHeader) {
+    pub(super) fn note_timestamp(&mut self, now: Instant, h: &TcpHeader) {
         if let Some(ts) = h.options.timestamps
             && self.status.contains(Status::TIMESTAMPS)
             && !older(ts.val, self.ts_recent)
@@ -297,7 +295,10 @@ impl Tcb {
     fn take_reset(&mut self, now: Instant, seq: SeqNum) -> Outcome {
         if seq != self.rcv.nxt {
             self.dropped = Some(DropReason::BadReset);
-            self.challenge(now);
+            // At the right edge an ACK still counts; for an RST that is outside of the window.
+            if seq.before(self.rcv.edge) {
+                self.challenge(now);
+            }
             return Outcome::Continue;
         }
         match self.state {
