@@ -384,6 +384,7 @@ impl Tcb {
             self.controller = Controller::new(self.config.congestion, self.initial_window());
         }
         self.last_heard = now;
+        self.tally.established(now);
         self.soft_error = None;
         self.begin_tuning(now);
         self.arm_keepalive();
