@@ -26,6 +26,9 @@ pub const TCPI_OPT_WSCALE: u8 = 4;
 /// `tcpi_options`: explicit congestion notification is in use.
 pub const TCPI_OPT_ECN: u8 = 8;
 
+/// `tcpi_options`: data went with the SYN, and was acknowledged by the SYN-ACK.
+pub const TCPI_OPT_SYN_DATA: u8 = 32;
+
 /// Why a connection is not sending now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -105,7 +108,7 @@ tcp_info! {
     /// Doublings of the retransmission or probe timer.
     tcpi_backoff: u8,
     /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`],
-    /// [`TCPI_OPT_ECN`].
+    /// [`TCPI_OPT_ECN`], [`TCPI_OPT_SYN_DATA`].
     tcpi_options: u8,
     /// Shift of the peer's window.
     tcpi_snd_wscale: u8,
@@ -403,6 +406,7 @@ impl Tcb {
             | in_use(self.has_sack(), TCPI_OPT_SACK)
             | in_use(self.status.contains(Status::SCALING), TCPI_OPT_WSCALE)
             | in_use(self.ecn.agreed, TCPI_OPT_ECN)
+            | in_use(self.status.contains(Status::SYN_DATA), TCPI_OPT_SYN_DATA)
     }
 }
 

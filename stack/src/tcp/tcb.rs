@@ -107,6 +107,8 @@ bitflags! {
         const SACK = 1 << 16;
         /// Data leaves at a rate: the configuration or the controller wants it so.
         const PACED = 1 << 17;
+        /// Data came with the SYN of the side that opened, and was acknowledged (RFC 7413).
+        const SYN_DATA = 1 << 18;
     }
 }
 
