@@ -303,6 +303,11 @@ impl HalfOpen {
         HalfOpenTimeout::Resend(self.syn_ack(now, config))
     }
 
+    /// It is not given up yet, nor is anything sent meanwhile.
+    pub(crate) fn wait_on(&mut self, now: Instant, config: &TcpConfig) {
+        self.deadline = now + config.rto_max;
+    }
+
     /// What it was opened with.
     pub(crate) fn open(&self) -> Open {
         Open { iss: self.iss, ts_offset: self.ts_offset, mss: self.our_mss }
