@@ -465,17 +465,10 @@ impl Stack {
                 self.handle_syn(id, key, segment, iss_above);
             }
             Some(id) if flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) => {
-                if self.handle_cookie(id, key, segment) {
-                    return;
+                if !self.handle_cookie(id, key, segment) {
+                    self.egress.counters.tcp_no_socket += 1;
+                    self.refuse(key, header, payload_len);
                 }
-                if self.is_accept_queue_full(id) {
-                    // It may be a client that found no room in either queue: nobody is reset for
-                    // that, and what it says it will say again.
-                    self.egress.counters.accept_overflow += 1;
-                    return;
-                }
-                self.egress.counters.tcp_no_socket += 1;
-                self.refuse(key, header, payload_len);
             }
             // RFC 9293 §3.10.7.2, fourth: nothing else is for a listener, nor answered by it.
             Some(_) if !flags.intersects(TcpFlags::ACK | TcpFlags::SYN) => {

@@ -112,14 +112,6 @@ impl Stack {
         }
     }
 
-    /// No connection may be added to the listener's accept queue.
-    pub(super) fn is_accept_queue_full(&self, id: SocketId) -> bool {
-        match self.get(id) {
-            Some(Socket::Listener(listener)) => listener.accept_queue.len() >= listener.backlog,
-            Some(Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_)) | None => false,
-        }
-    }
-
     /// The accept queue is full: the last ACK of this half-open connection is ignored.
     fn turn_away(&mut self, id: SocketId, index: u32) {
         self.egress.counters.accept_overflow += 1;

@@ -279,7 +279,8 @@ impl Tcb {
         reason: DropReason,
     ) -> Outcome {
         self.dropped = Some(reason);
-        if flags.contains(TcpFlags::RST) {
+        // Nor is one without ACK answered: the fifth step would drop it, and no connection sends it.
+        if flags.contains(TcpFlags::RST) || !flags.intersects(TcpFlags::ACK | TcpFlags::SYN) {
             return Outcome::Continue;
         }
         if len > 0 && !flags.contains(TcpFlags::SYN) {

@@ -32,11 +32,10 @@ impl Tcb {
         let fin = segment.header.flags.contains(TcpFlags::FIN);
         let end = seq + segment.payload_len;
         if !self.state.can_receive() {
-            // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received." A repeated
-            // FIN is answered again.
+            // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received from the remote
+            // side. Ignore the segment text." A repeated FIN lies before the window, and was answered.
             if segment.payload_len > 0 || fin {
                 self.dropped = Some(DropReason::AfterFin);
-                self.pending |= Pending::ACK;
             }
             return Outcome::Continue;
         }
