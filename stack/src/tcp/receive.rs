@@ -281,7 +281,7 @@ impl Tcb {
         } else if self.acks_at_once() {
             self.pending |= Pending::ACK;
         } else if !self.timers.is_set(Timer::DelayedAck) {
-            self.timers.set(Timer::DelayedAck, now.after_nanos(self.ack_delay_ns));
+            self.timers.set(Timer::DelayedAck, now.after_nanos(self.ack_delay_ns.into()));
         }
     }
 }
