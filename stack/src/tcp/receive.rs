@@ -96,6 +96,7 @@ impl Tcb {
         self.note_peer_segment(payload_len, wire_segments);
         if self.rcv.edge.before_eq(self.rcv.nxt) {
             self.dropped = Some(DropReason::ZeroWindow);
+            self.note_duplicate(seq, seq + payload_len);
             self.pending |= Pending::ACK;
             return;
         }
