@@ -19,7 +19,7 @@ use super::tcb::{
     mirrored,
 };
 use super::timers::Timers;
-use super::{Algorithm, Open, TcpConfig};
+use super::{Algorithm, Cut, Open, TcpConfig};
 use crate::time::Instant;
 use crate::wire::front::Front;
 
@@ -56,6 +56,7 @@ impl Tcb {
             probes,
             persist_backoff,
             more_to_come,
+            cut,
             dropped,
             error,
             soft_error,
@@ -91,6 +92,7 @@ impl Tcb {
         *recovery = Recovery::new(iss);
         (*ecn, *pacer) = (EcnState::default(), Pacer::default());
         (*retries, *probes, *persist_backoff, *more_to_come) = (0, 0, 0, false);
+        *cut = Cut::Device;
         (*dropped, *error, *soft_error) = (None, None, None);
         (*assembler, *path, *fast_open) = (None, None, None);
         *timers = Timers::default();
@@ -126,6 +128,7 @@ impl Tcb {
             probes: 0,
             persist_backoff: 0,
             more_to_come: false,
+            cut: Cut::Device,
             dropped: None,
             error: None,
             soft_error: None,
