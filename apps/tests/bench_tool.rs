@@ -270,7 +270,7 @@ fn what_a_server_never_answers_is_counted_with_the_time_it_waited() {
             (&1.0.into(), &(answered as f64).into())
         );
         let text = String::from_utf8_lossy(&output.stdout).replace(',', "");
-        assert!(text.contains(&format!("{unanswered} sent and never answered")), "{text}");
+        assert!(text.contains(&format!("{unanswered} sent never answered")), "{text}");
         pair.server.stop();
     });
 }

@@ -103,7 +103,7 @@ impl Run<'_> {
         }
         if tally.unanswered > 0 {
             let unanswered = output::count(tally.unanswered);
-            text += &format!("  {unanswered} sent and never answered, with the time they waited\n");
+            text += &format!("  {unanswered} sent, never answered, and timed all the same\n");
         }
         text + &errors(tally)
     }
@@ -277,7 +277,7 @@ mod tests {
         let server = "10.77.0.1:7777".parse().unwrap();
         let run = Run { side: "kernel", server, plan: &plan, tally: &tally, cut: false };
         let text = run.text();
-        for says in ["2.00 s\n", "500 requests/s, 1,000 in all", "1 sent and never answered"] {
+        for says in ["2.00 s\n", "500 requests/s, 1,000 in all", "1 sent, never answered"] {
             assert!(text.contains(says), "{says}: {text}");
         }
         let value = run.json();
