@@ -149,8 +149,9 @@ pub struct Stack {
     /// More arrives than can be worked on: see `overload`.
     behind: bool,
     resets: resets::ResetLimit,
-    /// Where the search for stalled connections goes on.
+    /// Where the search for stalled connections goes on, and when it last did.
     shed_hand: u32,
+    shed_at: Option<Instant>,
     /// Cookies that servers have given.
     fast_open: Rc<RefCell<Cache>>,
     /// SYN cookies that have come back.
@@ -194,6 +195,7 @@ impl Stack {
             behind: false,
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
+            shed_at: None,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             spent_cookies: crate::tcp::cookie::Spent::new(limits.spent_cookies),
             port_counters: Box::new([0; open::PORT_COUNTERS]),
