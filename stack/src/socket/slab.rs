@@ -116,6 +116,18 @@ impl<T> Slab<T> {
         Some((number * CHUNK_LEN as u32 + at, slot.generation))
     }
 
+    /// Puts what `make` gives in the place of the entry at `index`, which keeps its generation.
+    #[inline(always)]
+    pub fn replace_with(&mut self, index: u32, make: impl FnOnce() -> T) {
+        if let Some(slot) = self.slot_mut(index)
+            && slot.value.is_some()
+        {
+            // First: what is made while the old one is there would be made elsewhere, and copied.
+            slot.value = None;
+            slot.value = Some(make());
+        }
+    }
+
     #[inline]
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
         self.chunks.get(index as usize / CHUNK_LEN)?.slots.get(index as usize % CHUNK_LEN)

@@ -198,12 +198,11 @@ impl Stack {
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
         let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
-        let mut connection = Connection::new(key, tcb, holder, way);
         // Its SYN is to be sent; unless that may wait for data, nothing else is to be followed up.
-        connection.in_tx_list = !with_data;
-        if let Some(socket) = self.get_mut(id) {
-            *socket = Socket::Connection(connection);
-        }
+        let in_tx_list = !with_data;
+        self.sockets.replace_with(id.index, || {
+            Socket::Connection(Connection { in_tx_list, ..Connection::new(key, tcb, holder, way) })
+        });
         if let Some(lease) = lease {
             // The connection itself counts at the port from here on.
             self.share.ports.release(lease);

@@ -79,7 +79,7 @@ impl Tcb {
         } = self;
         let our_mss = announced_mss(open.mss, &with);
         let (iss, mss) = (SeqNum::new(open.iss), MSS_DEFAULT.min(our_mss));
-        *controller = Controller::new(with.congestion, u32::from(mss));
+        controller.renew(with.congestion, u32::from(mss));
         (*state, *pending, *calm) = (State::Closed, Pending::empty(), false);
         *status = mirrored(&with, controller);
         *snd = Send::new(iss, mss, send_start(&with));

@@ -343,7 +343,8 @@ impl Tcb {
         let mss = peer_mss.min(self.rcv.our_mss).max(MSS_MIN);
         self.snd.mss = mss - self.options_len();
         self.snd.mss_limit = self.snd.mss;
-        self.controller = Controller::new(self.config.congestion, self.initial_window());
+        let window = self.initial_window();
+        self.controller.renew(self.config.congestion, window);
     }
 
     /// Takes over a passive open whose SYN-ACK was first sent at `sent_at`.
