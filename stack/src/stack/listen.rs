@@ -202,7 +202,7 @@ impl Stack {
             SynCookies::Always => self.answer_with_cookie(id, key, header, open),
             SynCookies::Off | SynCookies::Auto => {
                 let state = HalfOpen::new(now, header, &config, open);
-                if self.remember_half_open(id, key, state) {
+                if self.remember_half_open(id, key, state, &config) {
                     let mut reply = state.syn_ack(now, &config);
                     reply.options.fast_open = cookie;
                     self.answer_for(id, key, reply);
@@ -213,8 +213,17 @@ impl Stack {
 
     /// Puts a half-open connection of a flow that is not in the table of flows into that of half-open
     /// ones; false if its listener or the table has no room.
-    fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
+    fn remember_half_open(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        state: HalfOpen,
+        config: &TcpConfig,
+    ) -> bool {
         let timer = LazyTimer::default();
+        // As early as the deadline of its first data may be once it is a connection: then the timer
+        // need not be moved forward. Until then that costs one look.
+        let at = state.poll_at().min(self.egress.now + config.rto_min);
         let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
         let (half_open, sockets) = (&mut self.half_open, &mut self.sockets);
         let Some(Socket::Listener(listener)) = sockets.get_held_mut(id.index, id.generation) else {
@@ -225,8 +234,11 @@ impl Stack {
         }
         let Ok((index, _)) = half_open.insert(entry) else { return false };
         listener.half_open += 1;
-        self.flows.add(key, Tag::HalfOpen(index));
-        self.arm_half_open(index);
+        let tag = Tag::HalfOpen(index);
+        self.flows.add(key, tag);
+        if let Some(entry) = self.half_open.get_mut(index) {
+            entry.timer.arm(&mut self.wheel, at, tag.to_bits());
+        }
         true
     }
 
@@ -291,7 +303,7 @@ impl Stack {
             self.egress.counters.accept_overflow += 1;
             // The client believes that it is connected and may never send again. The SYN-ACKs of a
             // half-open connection make it.
-            self.remember_half_open(id, key, state);
+            self.remember_half_open(id, key, state, &config);
             return true;
         }
         self.egress.counters.cookies_accepted += 1;

@@ -475,6 +475,8 @@ impl Tcb {
         if first {
             self.snd.nxt += 1;
             self.sendq.records.sent(seq, 1, self.mss(), now);
+            // Most handshakes end long before: the first data's deadline comes next.
+            self.timers.foresee(now + self.config.rto_min);
         } else {
             self.sendq.records.resent(seq, 1, now, false);
             self.retransmissions = self.retransmissions.saturating_add(1);
