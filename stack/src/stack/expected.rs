@@ -286,7 +286,7 @@ impl Stack {
 
     /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
     /// the length of its header, if it is between addresses that may talk, and this engine's.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn find_other(
         &self,
         iface: IfaceId,
@@ -302,7 +302,7 @@ impl Stack {
     }
 
     /// Gives a half-open connection its segment.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn deliver_half_open(
         &mut self,
         index: u32,
@@ -317,7 +317,7 @@ impl Stack {
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn deliver_other(
         &mut self,
         key: FlowKey,
@@ -350,7 +350,7 @@ impl Stack {
     }
 
     /// The last checks, of memory and checksum: then the segment is counted, and taken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(
         &mut self,
         packet: &Plain<'_>,
