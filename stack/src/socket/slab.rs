@@ -211,6 +211,19 @@ impl<T> Slab<T> {
         Some(wanted)
     }
 
+    /// As [`Slab::remove`], where nothing of the entry is wanted but what `f` tells of it: it is not
+    /// moved.
+    #[inline(always)]
+    pub fn discard<R>(&mut self, index: u32, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let slot = self.slot_mut(index)?;
+        let told = f(slot.value.as_ref()?);
+        slot.value = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.len -= 1;
+        self.free(index);
+        Some(told)
+    }
+
     fn free(&mut self, index: u32) {
         let number = index / CHUNK_LEN as u32;
         let chunk = &mut self.chunks[number as usize];

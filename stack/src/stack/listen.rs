@@ -202,7 +202,7 @@ impl Stack {
             SynCookies::Always => self.answer_with_cookie(id, key, header, open),
             SynCookies::Off | SynCookies::Auto => {
                 let state = HalfOpen::new(now, header, &config, open);
-                if self.remember_half_open(id, key, state, &config) {
+                if self.remember_half_open(id, key, &state, &config) {
                     let mut reply = state.syn_ack(now, &config);
                     reply.options.fast_open = cookie;
                     self.answer_for(id, key, reply);
@@ -217,14 +217,12 @@ impl Stack {
         &mut self,
         id: SocketId,
         key: FlowKey,
-        state: HalfOpen,
+        state: &HalfOpen,
         config: &TcpConfig,
     ) -> bool {
-        let timer = LazyTimer::default();
         // As early as the deadline of its first data may be once it is a connection: then the timer
         // need not be moved forward. Until then that costs one look.
         let at = state.poll_at().min(self.egress.now + config.rto_min);
-        let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
         let (half_open, sockets) = (&mut self.half_open, &mut self.sockets);
         let Some(Socket::Listener(listener)) = sockets.get_held_mut(id.index, id.generation) else {
             return false;
@@ -232,7 +230,11 @@ impl Stack {
         if listener.is_full_of_half_open() {
             return false;
         }
-        let Ok((index, _)) = half_open.insert(entry) else { return false };
+        let placed = half_open.insert_with(|| {
+            let timer = LazyTimer::default();
+            HalfOpenEntry { key, state: *state, listener: id, timer, turned_away: false }
+        });
+        let Some((index, _)) = placed else { return false };
         listener.half_open += 1;
         let tag = Tag::HalfOpen(index);
         self.flows.add(key, tag);
@@ -303,7 +305,7 @@ impl Stack {
             self.egress.counters.accept_overflow += 1;
             // The client believes that it is connected and may never send again. The SYN-ACKs of a
             // half-open connection make it.
-            self.remember_half_open(id, key, state, &config);
+            self.remember_half_open(id, key, &state, &config);
             return true;
         }
         self.egress.counters.cookies_accepted += 1;
@@ -342,9 +344,9 @@ impl Stack {
                     self.egress.counters.sockets_full += 1;
                     return;
                 }
-                if let Some(entry) = self.take_half_open(index) {
+                if let Some((state, timer)) = self.take_half_open(index) {
                     // The flow stays counted at its port.
-                    self.establish(id, key, (&entry.state, entry.timer), config, segment);
+                    self.establish(id, key, (&state, timer), config, segment);
                 }
             }
         }
@@ -402,18 +404,22 @@ impl Stack {
     }
 
     /// Takes an entry out, of which the flow and the timer stay.
-    fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
-        let entry = self.half_open.remove(index)?;
-        if let Some(listener) = self.listener_mut(entry.listener) {
+    #[inline(always)]
+    fn take_half_open(&mut self, index: u32) -> Option<(HalfOpen, LazyTimer)> {
+        let told = |entry: &HalfOpenEntry| (entry.listener, entry.state, entry.timer);
+        let (listener, state, timer) = self.half_open.discard(index, told)?;
+        if let Some(listener) = self.listener_mut(listener) {
             listener.half_open -= 1;
         }
-        Some(entry)
+        Some((state, timer))
     }
 
+    #[cold]
     fn drop_half_open(&mut self, index: u32) {
-        if let Some(mut entry) = self.take_half_open(index) {
-            entry.timer.cancel(&mut self.wheel);
-            self.flows.remove(&entry.key, Tag::HalfOpen(index));
+        let Some(key) = self.half_open.get(index).map(|entry| entry.key) else { return };
+        if let Some((_, mut timer)) = self.take_half_open(index) {
+            timer.cancel(&mut self.wheel);
+            self.flows.remove(&key, Tag::HalfOpen(index));
         }
     }
 

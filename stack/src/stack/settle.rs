@@ -9,9 +9,9 @@ use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
-use crate::socket::demux::Tag;
+use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::TimeWaitEntry;
-use crate::tcp::{Outcome, Readiness, State, Tcb, TxLimits};
+use crate::tcp::{Outcome, Readiness, State, Tcb, TimeWait, TxLimits};
 use crate::timer::Wheel;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
@@ -175,7 +175,7 @@ impl Stack {
             && let Some(state) = connection.tcb.whole().and_then(|tcb| tcb.time_wait())
         {
             let (key, timer) = (connection.key, std::mem::take(&mut connection.timer));
-            self.begin_time_wait(index, TimeWaitEntry { key, state, timer });
+            self.begin_time_wait(index, key, state, timer);
         } else {
             connection.timer.cancel(&mut self.wheel);
         }
@@ -184,21 +184,23 @@ impl Stack {
 
     /// Makes an entry of a connection that enters TIME-WAIT, which takes over its flow, its port and
     /// its timer.
-    fn begin_time_wait(&mut self, index: u32, entry: TimeWaitEntry) {
-        let (key, at) = (entry.key, entry.state.deadline(self.egress.now));
-        match self.time_wait.insert(entry) {
-            Ok((place, _)) => {
-                let tag = Tag::TimeWait(place);
-                self.flows.set(key, tag);
-                if let Some(entry) = self.time_wait.get_mut(place) {
-                    entry.timer = entry.timer.handed_over(&mut self.wheel, at, tag.to_bits());
-                }
-            }
-            Err(mut entry) => {
-                self.egress.counters.time_wait_full += 1;
-                entry.timer.cancel(&mut self.wheel);
-                self.unlink(index);
-            }
+    #[inline(always)]
+    fn begin_time_wait(&mut self, index: u32, key: FlowKey, state: TimeWait, mut timer: LazyTimer) {
+        let at = state.deadline(self.egress.now);
+        let Some((place, _)) = self.time_wait.insert_with(|| TimeWaitEntry {
+            key,
+            state,
+            timer: LazyTimer::default(),
+        }) else {
+            self.egress.counters.time_wait_full += 1;
+            timer.cancel(&mut self.wheel);
+            return self.unlink(index);
+        };
+        let tag = Tag::TimeWait(place);
+        self.flows.set(key, tag);
+        let timer = timer.handed_over(&mut self.wheel, at, tag.to_bits());
+        if let Some(entry) = self.time_wait.get_mut(place) {
+            entry.timer = timer;
         }
     }
 
@@ -274,10 +276,11 @@ impl Stack {
     }
 
     pub(super) fn end_time_wait(&mut self, index: u32) {
-        let Some(mut entry) = self.time_wait.remove(index) else { return };
-        entry.timer.cancel(&mut self.wheel);
-        self.flows.remove(&entry.key, Tag::TimeWait(index));
-        self.share.close_connection(entry.key.local_port);
+        let told = |entry: &TimeWaitEntry| (entry.key, entry.timer);
+        let Some((key, mut timer)) = self.time_wait.discard(index, told) else { return };
+        timer.cancel(&mut self.wheel);
+        self.flows.remove(&key, Tag::TimeWait(index));
+        self.share.close_connection(key.local_port);
     }
 
     /// Sends the small message of a connection on which nothing unusual goes on, or an ACK or FIN

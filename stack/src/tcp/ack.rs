@@ -9,7 +9,7 @@ use super::records::Fate;
 use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
-use super::tcb::{Pending, Status, Tcb, ts_clock};
+use super::tcb::{Pending, Status, Tcb, forget, ts_clock};
 use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
 use crate::time::{Duration, Instant};
@@ -171,7 +171,7 @@ impl Tcb {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
             self.status |= Status::SYN_ACKED;
-            self.fast_open = None;
+            forget(&mut self.fast_open);
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;

@@ -15,7 +15,7 @@ use super::sendq::SendQueue;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{
-    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, announced_mss, mirrored,
+    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, announced_mss, forget, mirrored,
 };
 use super::timers::Timers;
 use super::{Algorithm, Open, TcpConfig};
@@ -29,7 +29,9 @@ impl Tcb {
         self.sendq.clear();
         self.sendq.records.rate = Default::default();
         self.recvq.clear();
-        (self.assembler, self.path, self.fast_open) = (None, None, None);
+        forget(&mut self.assembler);
+        forget(&mut self.path);
+        forget(&mut self.fast_open);
     }
 
     /// Makes a block that has [let go](Tcb::let_go), or that is [hollow](Tcb::hollow), a new
@@ -91,7 +93,7 @@ impl Tcb {
         (*ecn, *pacer) = (EcnState::default(), Pacer::default());
         (*retries, *probes, *persist_backoff, *more_to_come) = (0, 0, 0, false);
         (*dropped, *error, *soft_error) = (None, None, None);
-        (*assembler, *path, *fast_open) = (None, None, None);
+        debug_assert!(assembler.is_none() && path.is_none() && fast_open.is_none(), "let go");
         *timers = Timers::default();
         *rtt = Rtt::new(&with);
         *ack_delay_ns = nanos(with.delayed_ack);
