@@ -371,7 +371,14 @@ impl Tcb {
     }
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    #[inline(never)]
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
+        self.note_transmission(now, n)
+    }
+
+    /// The same, in its place.
+    #[inline(always)]
+    pub(super) fn note_transmission(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent(), n);
         let mut flags = TcpFlags::ACK;
         if n > 0 {

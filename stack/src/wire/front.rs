@@ -190,7 +190,10 @@ impl Front {
             put_u16(front, field, pseudo.partial());
         } else {
             sum.add_u16(self.tcp_sum);
-            sum.add(&message[..len]);
+            // Asked where it is known: an empty sum is a call as well.
+            if len > 0 {
+                sum.add(&message[..len]);
+            }
             put_u16(front, field, sum.finish());
         }
     }
