@@ -172,7 +172,7 @@ impl Egress {
 
     /// Adds a segment without payload to the burst, with the headers that its connection keeps. If
     /// there is no cell for it, it is lost as on a wire, and counted.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn push_bare(
         &mut self,
         only: IfaceId,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::socket::SocketId;
 use crate::socket::conn::LazyTimer;
-use crate::socket::demux::FlowKey;
+use crate::socket::demux::{FlowKey, Hashed};
 use crate::socket::ports::{Lease, Reuse};
 use crate::tcp::fast_open::FastOpenQueue;
 use crate::tcp::{HalfOpen, TcpConfig, TimeWait};
@@ -90,7 +90,7 @@ pub(crate) struct HalfOpenEntry {
 /// A connection in TIME-WAIT that no application holds.
 #[derive(Debug)]
 pub(crate) struct TimeWaitEntry {
-    pub(crate) key: FlowKey,
+    pub(crate) flow: Hashed,
     pub(crate) state: TimeWait,
     pub(crate) timer: LazyTimer,
 }

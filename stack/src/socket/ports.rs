@@ -338,7 +338,12 @@ impl PortRegistry {
 pub fn ports_from(range: &RangeInclusive<u16>, start: u64) -> impl Iterator<Item = u16> + use<> {
     let (low, high) = (u64::from(*range.start()), u64::from(*range.end()));
     let count = (high + 1).saturating_sub(low);
-    (0..count).map(move |i| (low + (start % count + i) % count) as u16)
+    let mut next = low + start % count.max(1);
+    (0..count).map(move |_| {
+        let port = next;
+        next = if port == high { low } else { port + 1 };
+        port as u16
+    })
 }
 
 #[cfg(test)]

@@ -224,6 +224,7 @@ impl<T> Slab<T> {
         Some(told)
     }
 
+    #[inline]
     fn free(&mut self, index: u32) {
         let number = index / CHUNK_LEN as u32;
         let chunk = &mut self.chunks[number as usize];
@@ -240,11 +241,13 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Makes every handle to the entry at `index` an old one, though the entry stays.
-    pub fn renew(&mut self, index: u32) {
-        if let Some(slot) = self.slot_mut(index) {
-            slot.generation = slot.generation.wrapping_add(1);
-        }
+    /// Makes every handle to the entry at `index` an old one, though the entry stays; gives it with
+    /// its new generation.
+    #[inline]
+    pub fn renew(&mut self, index: u32) -> Option<(u32, &mut T)> {
+        let slot = self.slot_mut(index)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        Some((slot.generation, slot.value.as_mut()?))
     }
 
     /// One more than the largest index ever given out, or somewhat more.

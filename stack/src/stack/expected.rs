@@ -294,7 +294,10 @@ impl Stack {
         header: &mut TcpHeader,
     ) -> Option<(FlowKey, usize)> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
-        let key = packet.key(header.dst_port, header.src_port);
+        // From where they came: as they were just written, one by one, they cannot be read at once
+        // without waiting for the store buffer.
+        let &[a, b, c, d] = packet.bytes.first_chunk()?;
+        let key = packet.key(u16::from_be_bytes([c, d]), u16::from_be_bytes([a, b]));
         let usual = self.egress.owner_of(key.local).is_some()
             && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
             && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
@@ -339,7 +342,13 @@ impl Stack {
         f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
     ) {
         if text.len == 0 {
-            return f(self, &mut Vec::new());
+            let mut nothing = Vec::new();
+            f(self, &mut nothing);
+            if nothing.capacity() == 0 {
+                // Spares the call that dropping it is.
+                std::mem::forget(nothing);
+            }
+            return;
         }
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();

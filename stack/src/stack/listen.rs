@@ -67,6 +67,7 @@ impl Stack {
             *socket = Socket::Listener(Box::new(listener));
         }
         self.listeners.entry(port).or_default().push(id);
+        self.sole_listener = None;
         Ok(())
     }
 
@@ -126,11 +127,24 @@ impl Stack {
 
     /// The listener for a flow: one on exactly this address before one on the wildcard; several on
     /// one port (`SO_REUSEPORT`) share by the flow's hash.
-    pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
+    #[inline(always)]
+    pub(super) fn find_listener(&mut self, key: &FlowKey) -> Option<SocketId> {
+        match self.sole_listener {
+            Some((port, addr, id)) if port == key.local_port => {
+                addr.is_none_or(|addr| addr == key.local).then_some(id)
+            }
+            Some(_) | None => self.search_listener(key),
+        }
+    }
+
+    #[inline(never)]
+    fn search_listener(&mut self, key: &FlowKey) -> Option<SocketId> {
         let ids = self.listeners.get(&key.local_port)?;
         if let [only] = ids[..] {
             let Some(Socket::Listener(listener)) = self.get(only) else { return None };
-            return listener.bound.addr.is_none_or(|addr| addr == key.local).then_some(only);
+            let addr = listener.bound.addr;
+            self.sole_listener = Some((key.local_port, addr, only));
+            return addr.is_none_or(|addr| addr == key.local).then_some(only);
         }
         let names = |id: &SocketId, exact: bool| match self.get(*id) {
             Some(Socket::Listener(listener)) => match listener.bound.addr {

@@ -232,7 +232,7 @@ impl Tcb {
     /// As [`Tcb::note_sent`], of FIN alone.
     #[inline(never)]
     fn note_fin_sent(&mut self, now: Instant) -> TcpFlags {
-        self.note_transmission(now, 0)
+        self.note_transmission(now, 0, true)
     }
 
     /// The header of a segment with an ACK that has no gap to report, ports left zero, and the note

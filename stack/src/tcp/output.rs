@@ -373,13 +373,13 @@ impl Tcb {
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
     #[inline(never)]
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
-        self.note_transmission(now, n)
+        let fin = self.fin_due(self.sendq.unsent(), n);
+        self.note_transmission(now, n, fin)
     }
 
-    /// The same, in its place.
+    /// The same, where it is known whether FIN is due.
     #[inline(always)]
-    pub(super) fn note_transmission(&mut self, now: Instant, n: u32) -> TcpFlags {
-        let fin = self.fin_due(self.sendq.unsent(), n);
+    pub(super) fn note_transmission(&mut self, now: Instant, n: u32, fin: bool) -> TcpFlags {
         let mut flags = TcpFlags::ACK;
         if n > 0 {
             flags |= self.ecn_data_flags();
