@@ -33,6 +33,14 @@ pub(crate) struct Fresh {
     pub(crate) bound: Option<Bound>,
 }
 
+impl Fresh {
+    /// The address and port that it is bound to.
+    #[inline]
+    pub(crate) fn bound_to(&self) -> Option<(Option<Ipv4Addr>, u16)> {
+        self.bound.as_ref().map(|bound| (bound.addr, bound.lease.port()))
+    }
+}
+
 /// A local address and port that a socket holds.
 #[derive(Debug)]
 pub(crate) struct Bound {

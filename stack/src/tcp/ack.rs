@@ -166,7 +166,7 @@ impl Tcb {
 
     /// snd.una moves to `ack`, at most snd.nxt: what that settles whatever else the ACK means. Gives
     /// the bytes of data that it acknowledges, and whether it is our FIN's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn move_una(&mut self, now: Instant, ack: SeqNum) -> (u32, bool) {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
@@ -282,6 +282,7 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
+    #[inline]
     pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
         let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);

@@ -260,6 +260,7 @@ impl Tcb {
 
     /// FIN is to be sent behind `n` bytes that leave now, with `left` unsent after them. It takes a
     /// sequence number, which has to lie in the peer's window (RFC 9293 §3.4).
+    #[inline]
     pub(super) fn fin_due(&self, left: u32, n: u32) -> bool {
         left == 0 && self.fin_waits() && self.peer_room() > n && self.is_new_datas_turn()
     }
