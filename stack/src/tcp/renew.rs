@@ -18,7 +18,7 @@ use super::tcb::{
     Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, announced_mss, forget, mirrored,
 };
 use super::timers::Timers;
-use super::{Algorithm, Open, TcpConfig};
+use super::{Algorithm, Cut, Open, TcpConfig};
 use crate::time::{Instant, nanos};
 use crate::wire::front::Front;
 
@@ -57,6 +57,7 @@ impl Tcb {
             probes,
             persist_backoff,
             more_to_come,
+            cut,
             dropped,
             error,
             soft_error,
@@ -92,6 +93,7 @@ impl Tcb {
         *recovery = Recovery::new(iss);
         (*ecn, *pacer) = (EcnState::default(), Pacer::default());
         (*retries, *probes, *persist_backoff, *more_to_come) = (0, 0, 0, false);
+        *cut = Cut::Device;
         (*dropped, *error, *soft_error) = (None, None, None);
         debug_assert!(assembler.is_none() && path.is_none() && fast_open.is_none(), "let go");
         *timers = Timers::default();
@@ -127,6 +129,7 @@ impl Tcb {
             probes: 0,
             persist_backoff: 0,
             more_to_come: false,
+            cut: Cut::Device,
             dropped: None,
             error: None,
             soft_error: None,
