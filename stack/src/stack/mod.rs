@@ -44,6 +44,7 @@ mod turning;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -134,6 +135,9 @@ pub struct Stack {
     pub(crate) flows: FlowTable,
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
     pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
+    /// A listener that has its port to itself, if it was the last that was looked for: the port, the
+    /// address that it is bound to, and the listener.
+    sole_listener: Option<(u16, Option<Ipv4Addr>, SocketId)>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     sole_receiver: Option<expected::SoleReceiver>,
     pub(crate) wheel: Wheel,
@@ -182,6 +186,7 @@ impl Stack {
             limits,
             ephemeral: ephemeral_ports,
             listeners: PortMap::default(),
+            sole_listener: None,
             datagrams: PortMap::default(),
             sole_receiver: None,
             wheel: Wheel::new(),
