@@ -154,8 +154,9 @@ impl Server {
                 break;
             }
         }
-        let behind = self.shedding && frames >= RX_BURSTS * BURST_FRAMES;
-        self.host.stack.set_behind(behind);
+        if self.shedding {
+            self.host.stack.note_turn(frames, RX_BURSTS * BURST_FRAMES);
+        }
         frames
     }
 

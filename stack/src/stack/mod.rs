@@ -146,8 +146,8 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
-    /// More arrives than can be worked on: see `overload`.
-    behind: bool,
+    /// What is dropped when more arrives than can be worked on.
+    shedding: overload::Shedding,
     resets: resets::ResetLimit,
     /// Where the search for stalled connections goes on.
     shed_hand: u32,
@@ -191,7 +191,7 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
-            behind: false,
+            shedding: overload::Shedding::default(),
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
