@@ -23,7 +23,8 @@ use slab::Slab;
 
 use crate::engine::core::Core;
 use crate::engine::mailbox::{Answer, Op};
-use crate::engine::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
+use crate::engine::parcel::Buffers;
+use crate::engine::portal::{AcceptQueue, Endpoint, Portal, Status, Wishes};
 use crate::engine::remote::{MAX_DATAGRAM_BYTES, RemoteStream};
 use crate::engine::stats::LoopCounters;
 use crate::error::SocketError;
@@ -49,7 +50,7 @@ enum Role {
         /// Taken from the stack and not handed over yet: no slot was free for a copy.
         inbound: Option<PacketSlice>,
         /// Taken from the thread; the stack had no room for it.
-        outbound: Option<PacketSlice>,
+        outbound: Option<stream::Piece>,
         /// Buffers that came back filled and are to be granted again.
         spent: usize,
         connected: bool,
@@ -63,7 +64,7 @@ enum Role {
     },
     Datagram {
         /// Taken from the thread; the stack had no room for it.
-        outbound: Option<Parcel>,
+        outbound: Option<Buffers>,
     },
 }
 
@@ -72,6 +73,8 @@ struct Entry {
     socket: SocketId,
     role: Role,
     marked: bool,
+    /// Payload bytes that the engine copied on their way to the thread.
+    bytes_copied: u64,
     /// When a closed socket that still has data to hand over is aborted.
     closing: Option<Instant>,
     /// The stack has closed it; only the thread's last post keeps the key from being free.
@@ -106,7 +109,7 @@ pub(in crate::engine) struct Remotes {
     crowded: Vec<u32>,
     touched: Vec<u32>,
     scratch: Box<[u8]>,
-    /// Payload bytes that threads copied at sockets that have been closed.
+    /// Payload bytes that were copied at sockets that have been closed.
     gone_bytes_copied: u64,
     pub(in crate::engine) counters: LoopCounters,
 }
@@ -129,9 +132,9 @@ impl Remotes {
         }
     }
 
-    /// Payload bytes that threads copied into or out of packet memory, at all sockets there were.
+    /// Payload bytes that were copied between threads and packet memory, at all sockets there were.
     pub(in crate::engine) fn bytes_copied(&self) -> u64 {
-        let each = |entry: &Entry| entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
+        let each = Entry::all_bytes_copied;
         self.gone_bytes_copied + self.entries.iter().map(|(_, entry)| each(entry)).sum::<u64>()
     }
 
@@ -314,8 +317,15 @@ impl Remotes {
         let key = slot.key() as u32;
         let mailbox = self.core.mailbox().clone();
         let portal = Arc::new(Portal::new(mailbox, key, endpoint, local, peer));
-        let (marked, closing, gone) = (false, None, false);
-        slot.insert(Entry { portal: portal.clone(), socket, role, marked, closing, gone });
+        slot.insert(Entry {
+            portal: portal.clone(),
+            socket,
+            role,
+            marked: false,
+            bytes_copied: 0,
+            closing: None,
+            gone: false,
+        });
         self.core.watch_for_portal(socket, key);
         self.mark(key);
         portal
@@ -430,7 +440,7 @@ impl Remotes {
             return;
         }
         let entry = self.entries.remove(key as usize);
-        self.gone_bytes_copied += entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
+        self.gone_bytes_copied += entry.all_bytes_copied();
         entry.portal.endpoint.set(Status::CLOSED);
         entry.portal.endpoint.ring_all();
         drop(entry);
@@ -578,6 +588,11 @@ fn may_grant(pool: &Pool) -> bool {
 }
 
 impl Entry {
+    /// Payload bytes that the threads and the engine copied between them.
+    fn all_bytes_copied(&self) -> u64 {
+        self.bytes_copied + self.portal.writers.bytes_copied.load(Ordering::Relaxed)
+    }
+
     /// Grants what the thread has asked for or used; true if the pool had too little to spare.
     fn grant(&mut self, pool: &Pool) -> bool {
         let Entry { portal, role, .. } = self;
