@@ -29,7 +29,7 @@ use crossbeam::utils::CachePadded;
 use super::mailbox::Mailbox;
 use super::parcel::Parcel;
 use super::remote::RemoteStream;
-use super::sync::{Bell, QueuedFlag};
+use super::sync::{Bell, PostFlag, Posting};
 use crate::error::SocketError;
 
 /// Buffers, and slots in them, that may wait for a thread to read them.
@@ -251,7 +251,7 @@ pub(crate) struct Portal {
     pub(crate) key: u32,
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
-    queued: QueuedFlag,
+    posted: CachePadded<PostFlag>,
     wishes: AtomicU32,
     wanted: AtomicUsize,
     tx: ArrayQueue<Parcel>,
@@ -287,7 +287,7 @@ impl Portal {
             key,
             local,
             peer,
-            queued: QueuedFlag::default(),
+            posted: CachePadded::default(),
             wishes: AtomicU32::new(0),
             wanted: AtomicUsize::new(0),
             tx: ArrayQueue::new(TX_RING_SLOTS + TX_RING_SMALL),
@@ -332,19 +332,38 @@ impl Portal {
 
     /// Thread: tells the engine that there is something to look at.
     pub(crate) fn post(&self) {
-        if self.queued.claim() {
-            self.mailbox.post(self.key);
+        match self.posted.claim() {
+            Posting::Queue => self.mailbox.post(self.key),
+            Posting::Wake => self.mailbox.doorbell.ring(),
+            Posting::Done => {}
         }
     }
 
-    /// Engine: it has taken the portal off the queue and is about to look.
-    pub(crate) fn taken(&self) {
-        self.queued.release();
+    /// Engine: it has taken the portal off the queue, or watches it no more, and is about to look.
+    /// True if it was told that there is something.
+    pub(crate) fn taken(&self) -> bool {
+        self.posted.release()
     }
 
-    /// Engine: true if no post is under way any more and none can come: the key is free.
-    pub(crate) fn retire(&self) -> bool {
-        self.queued.claim()
+    /// Engine: it has taken the portal off the queue, is about to look, and does so again and again.
+    pub(crate) fn watched(&self) {
+        self.posted.watch();
+    }
+
+    /// Engine: true if it was told of something at a portal that it watches, and is about to look.
+    pub(crate) fn look(&self) -> bool {
+        self.posted.look()
+    }
+
+    /// Engine: true if it was told of something that it has not looked at.
+    pub(crate) fn is_posted(&self) -> bool {
+        self.posted.is_posted()
+    }
+
+    /// Engine: true if no post is under way any more and none can come: the key is free. To a portal
+    /// that it watches none is.
+    pub(crate) fn retire(&self, watched: bool) -> bool {
+        self.posted.claim() == Posting::Queue || watched
     }
 
     /// Thread: an empty buffer, if one was granted.

@@ -11,6 +11,7 @@
 
 mod datagram;
 mod stream;
+mod watch;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -101,6 +102,7 @@ pub(in crate::engine) struct Remotes {
     entries: Slab<Entry>,
     limit: usize,
     marked: VecDeque<u32>,
+    watch: watch::Watch,
     retries: Vec<u32>,
     retry_at: Instant,
     /// In the order of their deadlines, for the limit is the same for all.
@@ -121,6 +123,7 @@ impl Remotes {
             entries: Slab::new(),
             limit,
             marked: VecDeque::new(),
+            watch: watch::Watch::default(),
             retries: Vec::new(),
             retry_at: Instant::ZERO,
             closing: VecDeque::new(),
@@ -343,14 +346,15 @@ impl Remotes {
     /// `budget` of them. Returns how many.
     pub(in crate::engine) fn run(&mut self, budget: usize) -> usize {
         let core = self.core.clone();
+        let mut keys = std::mem::take(&mut self.touched);
+        self.watch.look(|key| keys.push(key));
         for _ in 0..budget {
             let Some(key) = core.mailbox().next_post() else { break };
             if let Some(entry) = self.entries.get(key as usize) {
-                entry.portal.taken();
+                self.watch.take_in(&entry.portal, |key| keys.push(key));
             }
-            self.mark(key);
+            keys.push(key);
         }
-        let mut keys = std::mem::take(&mut self.touched);
         core.take_touched(&mut keys);
         if self.retry_at <= core.now() {
             keys.append(&mut self.retries);
@@ -368,7 +372,7 @@ impl Remotes {
 
     /// True if `run` would find something to do.
     pub(in crate::engine) fn has_work(&self) -> bool {
-        !self.marked.is_empty()
+        !self.marked.is_empty() || self.watch.has_work()
     }
 
     /// When `run` has to be called next at the latest.
@@ -436,7 +440,8 @@ impl Remotes {
         entry.gone = true;
         // While a post of the thread that closed it is under way the key must not be given to
         // another socket: that post is the last, and leads here again.
-        if !entry.portal.retire() {
+        let watched = self.watch.forget(&entry.portal);
+        if !entry.portal.retire(watched) {
             return;
         }
         let entry = self.entries.remove(key as usize);
@@ -530,6 +535,7 @@ impl Remotes {
         self.close_listeners();
         let core = self.core.clone();
         self.gone_bytes_copied = self.bytes_copied();
+        self.watch.clear();
         for mut entry in self.entries.drain() {
             entry.portal.endpoint.set(Status::STOPPED);
             if let Role::Stream { .. } = entry.role {
