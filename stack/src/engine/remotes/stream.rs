@@ -36,7 +36,7 @@ impl Entry {
 
     /// Tells the thread how its `connect` ended; false while it has not.
     fn establish(&mut self, core: &Core) -> bool {
-        let (socket, endpoint) = (self.socket, self.portal.endpoint.clone());
+        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
         let Role::Stream { connected, read_done, write_done, .. } = &mut self.role else {
             return false;
         };
@@ -164,8 +164,8 @@ impl Entry {
         if wishes.contains(Wishes::SHUT_READ) {
             let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Read));
         }
-        let drained = outbound.is_none() && portal.tx_is_empty();
-        if wishes.contains(Wishes::SHUT_WRITE) && drained && !*write_done {
+        let drained = || outbound.is_none() && portal.tx_is_empty();
+        if wishes.contains(Wishes::SHUT_WRITE) && !*write_done && drained() {
             *write_done = true;
             portal.endpoint.set(Status::WRITE_END);
             let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
