@@ -10,7 +10,7 @@ use barewire_stack::route::{Route, Table};
 use barewire_stack::socket::demux::{FlowKey, FlowTable, Tag};
 use barewire_stack::socket::slab::Slab;
 use barewire_stack::tcp::{
-    Memory, Open, Outcome, Segment, State, Tcb, TcpConfig, Transmit, TxLimits,
+    Cut, Memory, Open, Outcome, Segment, State, Tcb, TcpConfig, Transmit, TxLimits,
 };
 use barewire_stack::time::Duration;
 use barewire_stack::timer::Wheel;
@@ -168,7 +168,7 @@ impl Blocks {
     }
 
     fn poll(&mut self, from: usize) -> Option<Transmit> {
-        let limits = TxLimits { max_bytes: 64 << 10, max_pieces: 64 };
+        let limits = TxLimits { max_bytes: 64 << 10, max_pieces: 64, cut: Cut::Device };
         self.ends[from].poll_transmit(self.now, &limits, &mut self.pieces)
     }
 

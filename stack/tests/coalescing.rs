@@ -331,3 +331,34 @@ proptest! {
         prop_assert_eq!(&read, &texts);
     }
 }
+
+#[test]
+fn what_software_cuts_leaves_a_segment_in_one_piece() {
+    let mut scene = Scene::new();
+    // The first transmission tells that software cuts; what is written from then on is laid out for it.
+    let text = bytes(11 * MSS);
+    let [first, _] = scene.written(&text[..MSS]);
+    assert_eq!(scene.deliver(&first)[0].len(), 1, "acknowledged");
+    scene.client.now += Duration::from_millis(1);
+    let (client, server) = scene.ends[0];
+    assert_eq!(scene.client.stack.write(client, &text[MSS..]), Ok(10 * MSS));
+    let burst = scene.client.stack.poll_transmit(scene.client.iface);
+    let pieces: Vec<usize> = burst.iter().map(|(_, pieces)| pieces.len()).collect();
+    // The last, with PSH, has a cell for its headers.
+    assert_eq!(pieces, [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+    let frames: Vec<Vec<u8>> =
+        burst.iter().map(|(_, p)| p.iter().flat_map(|p| p.to_vec()).collect()).collect();
+    burst.clear();
+    // The first is lost, and sent again from a slot whose headroom is used.
+    scene.deliver(&frames[1..]);
+    scene.client.now = scene.client.stack.poll_at().expect("a timer for what is unacknowledged");
+    for frame in scene.client.frames() {
+        scene.deliver(&[frame]);
+    }
+    scene.later(Duration::from_secs(1));
+    scene.client.now += Duration::from_secs(2);
+    scene.settle();
+    for (n, server) in server.into_iter().enumerate() {
+        assert_eq!(scene.servers[n].read_all(server), text);
+    }
+}

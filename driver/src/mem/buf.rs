@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use super::HEADROOM;
 use super::inner::Inner;
 use super::pool::Pool;
 use super::remote::RemoteBuf;
@@ -161,6 +162,21 @@ impl PacketBuf {
         (PacketSlice(frame), PacketSlice(tail))
     }
 
+    /// As [`PacketBuf::freeze`] without the first [`HEADROOM`] bytes, which wait for headers: see
+    /// [`PacketSlice::with_headers`].
+    ///
+    /// # Panics
+    /// If the buffer does not begin where its slot does, or is shorter.
+    #[inline]
+    pub fn freeze_behind_headroom(self) -> PacketSlice {
+        assert!(self.0.off == 0 && self.len() >= HEADROOM, "no headroom");
+        let mut body = self.0;
+        body.advance(HEADROOM);
+        // They were this buffer's alone.
+        body.inner().leave_headroom(body.slot);
+        PacketSlice(body)
+    }
+
     /// Hands the buffer to another thread.
     ///
     /// # Errors
@@ -232,6 +248,30 @@ impl PacketSlice {
         part.truncate(range.end);
         part.advance(range.start);
         part
+    }
+
+    /// Writes headers into the headroom before the slice, and gives both in one slice. `write` is lent
+    /// the headroom, with what was in it, and says how many of its last bytes are headers.
+    ///
+    /// `None`, and nothing is written, if there is no headroom before the slice that was [left
+    /// there](PacketBuf::freeze_behind_headroom), or if that has been used already.
+    #[inline]
+    pub fn with_headers(
+        &self,
+        write: impl FnOnce(&mut [u8; HEADROOM]) -> usize,
+    ) -> Option<PacketSlice> {
+        if usize::from(self.0.off) != HEADROOM || !self.0.inner().take_headroom(self.0.slot) {
+            return None;
+        }
+        // SAFETY: the slice begins `HEADROOM` bytes into its slot, so they lie in it. They were left
+        // by the only range that covered them, and taken just now, once: no other range covers them
+        // before the one that is made below, when the borrow has ended.
+        let room = unsafe { &mut *self.0.ptr().sub(HEADROOM).cast::<[u8; HEADROOM]>() };
+        let len = write(room).min(HEADROOM);
+        let mut whole = self.0.another();
+        whole.off -= len as u16;
+        whole.len += len as u16;
+        Some(PacketSlice(whole))
     }
 
     /// True if no other buffer or slice refers to the slot.

@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071) over data in pieces, alone or fused with a copy.
 //!
 //! Headers are summed in 64-bit words whose carry goes round, payloads in vectors where the
-//! processor has AVX2: asked at run time, so that one binary serves every x86-64.
+//! processor has AVX-512 or AVX2: asked at run time, so that one binary serves every x86-64.
 
 /// Below it, asking the processor and adding up the lanes costs more than vectors save.
 const VECTOR_MIN_BYTES: usize = 128;
@@ -36,6 +36,16 @@ impl Checksum {
     #[inline(always)]
     pub fn add(&mut self, bytes: &[u8]) {
         self.join(sum_words(bytes), bytes.len());
+    }
+
+    /// Adds the next bytes of the data and copies them to the front of `dst`: one pass over them instead
+    /// of two.
+    ///
+    /// # Panics
+    /// If `dst` is shorter than `src`.
+    #[inline]
+    pub fn add_copied(&mut self, dst: &mut [u8], src: &[u8]) {
+        self.join(copy_and_sum(&mut dst[..src.len()], src), src.len());
     }
 
     /// Adds a header of so many 32-bit words, which its length makes cheaper. The data so far must have
@@ -108,8 +118,11 @@ fn sum_words(bytes: &[u8]) -> u64 {
 #[inline(never)]
 fn sum_long(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
+    if std::arch::is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has just been asked for the one feature that is needed.
+        return unsafe { avx512::sum(bytes) };
+    } else if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
         return unsafe { avx2::sum(bytes) };
     }
     sum_carrying(bytes)
@@ -150,96 +163,130 @@ fn sum_carrying(bytes: &[u8]) -> u64 {
     sum
 }
 
-/// Copies `src` to the front of `dst` and returns its sum: one pass over the source instead of two.
-///
-/// # Panics
-/// If `dst` is shorter than `src`.
-#[inline]
-pub fn copy_and_checksum(dst: &mut [u8], src: &[u8]) -> Checksum {
-    let dst = &mut dst[..src.len()];
-    let mut sum = Checksum::new();
-    sum.join(copy_and_sum(dst, src), src.len());
-    sum
-}
-
 /// Copies between slices of equal length and gives the sum.
 fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    if src.len() >= VECTOR_MIN_BYTES && std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has just been asked for the one feature that is needed.
-        return unsafe { avx2::copy_and_sum(dst, src) };
+    if src.len() >= VECTOR_MIN_BYTES {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked for the one feature that is needed.
+            return unsafe { avx512::copy_and_sum(dst, src) };
+        } else if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            return unsafe { avx2::copy_and_sum(dst, src) };
+        }
     }
     dst.copy_from_slice(src);
     sum_carrying(src)
 }
 
-/// Sums of 32-bit words, in 64-bit lanes that four gigabytes of them cannot overflow.
+/// Sums of 32-bit words, in 64-bit lanes that four gigabytes of them cannot overflow, two vectors at a
+/// time.
 ///
-/// Written out, for the compiler makes scalar code of the same loop over arrays.
+/// Written out, for the compiler makes scalar code of the same loop over arrays; once for all lengths
+/// of vectors, for nothing but names differs.
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::*;
+macro_rules! by_vectors {
+    (
+        $name:ident, $feature:literal, $vector:ident, $bytes:literal,
+        $load:ident, $store:ident, $zero:ident, $set:ident, $and:ident, $shift:ident, $add:ident
+    ) => {
+        mod $name {
+            use std::arch::x86_64::*;
 
-    /// Bytes of one vector.
-    const VECTOR: usize = 32;
+            /// Bytes of one vector.
+            const VECTOR: usize = $bytes;
 
-    #[target_feature(enable = "avx2")]
-    pub(super) fn sum(bytes: &[u8]) -> u64 {
-        let (chunks, rest) = bytes.as_chunks::<{ 2 * VECTOR }>();
-        let mut lanes = [_mm256_setzero_si256(); 4];
-        for chunk in chunks {
-            let (first, second) = load(chunk);
-            add(&mut lanes, first, second);
-        }
-        total(lanes) + super::sum_carrying(rest)
-    }
-
-    /// Both slices have the same length.
-    #[target_feature(enable = "avx2")]
-    pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
-        let (from, rest) = src.as_chunks::<{ 2 * VECTOR }>();
-        let (to, dst_rest) = dst.as_chunks_mut::<{ 2 * VECTOR }>();
-        let mut lanes = [_mm256_setzero_si256(); 4];
-        for (to, from) in to.iter_mut().zip(from) {
-            let (first, second) = load(from);
-            // SAFETY: `to` is 64 bytes long, and the stores are of 32 each, without alignment.
-            unsafe {
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), first);
-                _mm256_storeu_si256(to.as_mut_ptr().add(VECTOR).cast(), second);
+            #[target_feature(enable = $feature)]
+            pub(super) fn sum(bytes: &[u8]) -> u64 {
+                let (chunks, rest) = bytes.as_chunks::<{ 2 * VECTOR }>();
+                let mut lanes = [$zero(); 4];
+                for chunk in chunks {
+                    let (first, second) = load(chunk);
+                    add(&mut lanes, first, second);
+                }
+                total(lanes) + super::sum_carrying(rest)
             }
-            add(&mut lanes, first, second);
+
+            /// Both slices have the same length.
+            #[target_feature(enable = $feature)]
+            pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
+                let (from, rest) = src.as_chunks::<{ 2 * VECTOR }>();
+                let (to, dst_rest) = dst.as_chunks_mut::<{ 2 * VECTOR }>();
+                let mut lanes = [$zero(); 4];
+                for (to, from) in to.iter_mut().zip(from) {
+                    let (first, second) = load(from);
+                    // SAFETY: `to` is two vectors long, and the stores are of one each, without
+                    // alignment.
+                    unsafe {
+                        $store(to.as_mut_ptr().cast(), first);
+                        $store(to.as_mut_ptr().add(VECTOR).cast(), second);
+                    }
+                    add(&mut lanes, first, second);
+                }
+                dst_rest.copy_from_slice(rest);
+                total(lanes) + super::sum_carrying(rest)
+            }
+
+            #[inline]
+            #[target_feature(enable = $feature)]
+            fn load(chunk: &[u8; 2 * VECTOR]) -> ($vector, $vector) {
+                let at = chunk.as_ptr();
+                // SAFETY: the chunk is two vectors long, and the loads are of one each, without
+                // alignment.
+                unsafe { ($load(at.cast()), $load(at.add(VECTOR).cast())) }
+            }
+
+            #[inline]
+            #[target_feature(enable = $feature)]
+            fn add(lanes: &mut [$vector; 4], first: $vector, second: $vector) {
+                let low = $set(0xffff_ffff);
+                lanes[0] = $add(lanes[0], $and(first, low));
+                lanes[1] = $add(lanes[1], $shift::<32>(first));
+                lanes[2] = $add(lanes[2], $and(second, low));
+                lanes[3] = $add(lanes[3], $shift::<32>(second));
+            }
+
+            #[inline]
+            #[target_feature(enable = $feature)]
+            fn total([a, b, c, d]: [$vector; 4]) -> u64 {
+                let mut words = [0u64; VECTOR / 8];
+                // SAFETY: `words` is as long as a vector, and the store needs no alignment.
+                unsafe { $store(words.as_mut_ptr().cast(), $add($add(a, b), $add(c, d))) };
+                words.iter().sum()
+            }
         }
-        dst_rest.copy_from_slice(rest);
-        total(lanes) + super::sum_carrying(rest)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn load(chunk: &[u8; 2 * VECTOR]) -> (__m256i, __m256i) {
-        let at = chunk.as_ptr();
-        // SAFETY: the chunk is 64 bytes long, and the loads are of 32 each, without alignment.
-        unsafe { (_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(VECTOR).cast())) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn add(lanes: &mut [__m256i; 4], first: __m256i, second: __m256i) {
-        let low = _mm256_set1_epi64x(0xffff_ffff);
-        lanes[0] = _mm256_add_epi64(lanes[0], _mm256_and_si256(first, low));
-        lanes[1] = _mm256_add_epi64(lanes[1], _mm256_srli_epi64::<32>(first));
-        lanes[2] = _mm256_add_epi64(lanes[2], _mm256_and_si256(second, low));
-        lanes[3] = _mm256_add_epi64(lanes[3], _mm256_srli_epi64::<32>(second));
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn total(lanes: [__m256i; 4]) -> u64 {
-        let [a, b, c, d] = lanes;
-        let sum = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
-        let half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-        (_mm_extract_epi64::<0>(half) as u64) + (_mm_extract_epi64::<1>(half) as u64)
-    }
+    };
 }
+
+#[cfg(target_arch = "x86_64")]
+by_vectors!(
+    avx2,
+    "avx2",
+    __m256i,
+    32,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_setzero_si256,
+    _mm256_set1_epi64x,
+    _mm256_and_si256,
+    _mm256_srli_epi64,
+    _mm256_add_epi64
+);
+
+#[cfg(target_arch = "x86_64")]
+by_vectors!(
+    avx512,
+    "avx512f",
+    __m512i,
+    64,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    _mm512_setzero_si512,
+    _mm512_set1_epi64,
+    _mm512_and_si512,
+    _mm512_srli_epi64,
+    _mm512_add_epi64
+);
 
 #[cfg(test)]
 mod tests {
@@ -274,13 +321,43 @@ mod tests {
         assert_eq!(sum.finish(), 0);
     }
 
+    /// The sum by one kind of vector, and by that with a copy, where the processor has it.
+    #[cfg(target_arch = "x86_64")]
+    fn by_all_vectors(src: &[u8]) -> Vec<(&'static str, u64)> {
+        let (mut sums, mut dst) = (vec![], vec![0; src.len()]);
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has just been asked for the one feature that is needed.
+            sums.push(("AVX2", unsafe { avx2::sum(src) }));
+            // SAFETY: as above.
+            sums.push(("AVX2 copy", unsafe { avx2::copy_and_sum(&mut dst, src) }));
+            assert_eq!(dst, src, "copied by AVX2");
+        }
+        dst.fill(0);
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked for the one feature that is needed.
+            sums.push(("AVX-512", unsafe { avx512::sum(src) }));
+            // SAFETY: as above.
+            sums.push(("AVX-512 copy", unsafe { avx512::copy_and_sum(&mut dst, src) }));
+            assert_eq!(dst, src, "copied by AVX-512");
+        }
+        sums
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn by_all_vectors(_: &[u8]) -> Vec<(&'static str, u64)> {
+        vec![]
+    }
+
     #[test]
     fn words_and_vectors_agree_at_every_length() {
         let data: Vec<u8> = (0..600u32).map(|n| (n * 37 + n / 7) as u8).collect();
         for len in 0..data.len() {
-            let (words, either) = (sum_carrying(&data[..len]), sum_long(&data[..len]));
-            assert_eq!(fold(words), fold(either), "{len} bytes");
+            let words = sum_carrying(&data[..len]);
             assert_eq!(!u16::from_be(fold(words)), reference(&data[..len]), "{len} bytes");
+            for (vectors, sum) in by_all_vectors(&data[..len]) {
+                assert_eq!(fold(words), fold(sum), "{len} bytes by {vectors}");
+            }
+            assert_eq!(fold(words), fold(sum_long(&data[..len])), "{len} bytes");
         }
     }
 
@@ -301,9 +378,12 @@ mod tests {
 
         #[test]
         fn a_copy_sums_as_its_source(data in proptest::collection::vec(any::<u8>(), 0..4000),
-                                     spare in 0usize..9) {
+                                     cut in 0usize..4000, spare in 0usize..9) {
             let mut copy = vec![0xa5; data.len() + spare];
-            let sum = copy_and_checksum(&mut copy, &data);
+            let mut sum = Checksum::new();
+            let cut = cut.min(data.len());
+            sum.add_copied(&mut copy, &data[..cut]);
+            sum.add_copied(&mut copy[cut..], &data[cut..]);
             prop_assert_eq!(&copy[..data.len()], &data[..]);
             prop_assert!(copy[data.len()..].iter().all(|&b| b == 0xa5));
             prop_assert_eq!(sum.finish(), reference(&data));

@@ -95,13 +95,16 @@ pub(super) enum Place {
 
 /// References to one slot: the lower 30 bits count buffers and slices, the bits above those of them
 /// that a device reads. Lower bits of zero mean that no reference to the slot's bytes exists on this
-/// thread. A claim lies so low that an instruction can hold it.
+/// thread, and then no other bit is set but that of [`SlotState::REMOTE`]. A claim lies so low that an
+/// instruction can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SlotState(u64);
 
 impl SlotState {
     const IDLE: SlotState = SlotState(0);
     const REMOTE: SlotState = SlotState(1 << 63);
+    /// In a live slot: its first [`HEADROOM`](super::HEADROOM) bytes are in nobody's range.
+    const HEADROOM: u64 = 1 << 62;
     /// Live, with one reference.
     const LIVE: SlotState = SlotState(1);
     /// A device's claim.
@@ -118,7 +121,7 @@ impl SlotState {
         match self {
             SlotState::IDLE => Place::Idle,
             SlotState::REMOTE => Place::Remote,
-            SlotState(live) if live < SlotState::CLAIM => Place::Held,
+            SlotState(live) if live & !SlotState::HEADROOM < SlotState::CLAIM => Place::Held,
             SlotState(_) => Place::Queued,
         }
     }
@@ -406,6 +409,23 @@ impl Inner {
         self.state(slot).get().refs()
     }
 
+    /// The first [`HEADROOM`](super::HEADROOM) bytes of a live slot are in nobody's range any more.
+    #[inline]
+    pub(super) fn leave_headroom(&self, slot: u32) {
+        let state = self.state(slot);
+        debug_assert_ne!(state.get().refs(), 0, "headroom in a slot that is not live");
+        state.set(SlotState(state.get().0 | SlotState::HEADROOM));
+    }
+
+    /// Whoever is told that it was there has them now.
+    #[inline]
+    pub(super) fn take_headroom(&self, slot: u32) -> bool {
+        let state = self.state(slot);
+        let SlotState(now) = state.get();
+        state.set(SlotState(now & !SlotState::HEADROOM));
+        now & SlotState::HEADROOM != 0
+    }
+
     /// One reference more to a live slot.
     #[inline]
     pub(super) fn retain(&self, slot: u32) {
@@ -427,10 +447,12 @@ impl Inner {
             let state = view.state(slot);
             debug_assert_eq!(state.get().place(), Place::Queued);
             let left = SlotState(state.get().0 - SlotState::CLAIM - 1);
-            state.set(left);
-            if left != SlotState::IDLE {
+            if left.refs() != 0 {
                 cold_path();
-            } else if (slot as usize) < view.places.slots {
+                return state.set(left);
+            }
+            state.set(SlotState::IDLE);
+            if (slot as usize) < view.places.slots {
                 free.push(slot);
             } else {
                 cold_path();
@@ -450,11 +472,12 @@ impl Inner {
         let inner = unsafe { this.as_ref() };
         let state = inner.state(slot);
         debug_assert_ne!(state.get().refs(), 0, "a reference to a slot that is not live");
-        // A claim is one of the references, so that with the last of them no claim is left either:
-        // what is stored then is IDLE.
+        // A claim is one of the references, so that with the last of them no claim is left either.
         let left = SlotState(state.get().0 - 1);
-        state.set(left);
-        if left.refs() == 0 {
+        if left.refs() != 0 {
+            state.set(left);
+        } else {
+            state.set(SlotState::IDLE);
             inner.put_free(slot);
             if inner.handles.get() == 0 {
                 // SAFETY: the slot was live and is not any more, and no handle is left.
@@ -471,7 +494,8 @@ impl Inner {
         // SAFETY: the caller's reference keeps `this` alive until `release_orphan` below.
         let inner = unsafe { this.as_ref() };
         let shared = Arc::clone(&inner.shared);
-        inner.change(slot, SlotState::LIVE, SlotState::REMOTE);
+        debug_assert_eq!(inner.refs(slot), 1, "the only reference to a live slot");
+        inner.state(slot).set(SlotState::REMOTE);
         if inner.handles.get() == 0 {
             // SAFETY: the slot was live and is not any more, and no handle is left.
             unsafe { Self::release_orphan(this) };

@@ -31,7 +31,7 @@ mod row;
 mod tables;
 
 pub use buf::{PacketBuf, PacketSlice};
-pub use checksum::{Checksum, copy_and_checksum};
+pub use checksum::Checksum;
 pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError};
 pub use prefetch::{prefetch_read, prefetch_value};
 pub use region::{PageKind, Region, RegionError};
@@ -39,3 +39,7 @@ pub use remote::RemoteBuf;
 pub use row::Row;
 pub(crate) use row::describe;
 pub use tables::{PostedSlots, QueuedSlots};
+
+/// Bytes at the front of a slot that can be left for headers: enough for Ethernet's, IPv4's and TCP's
+/// with all options.
+pub const HEADROOM: usize = 96;

@@ -1,4 +1,4 @@
-use super::super::{PacketBuf, PacketSlice};
+use super::super::{HEADROOM, PacketBuf, PacketSlice};
 use super::*;
 
 fn small() -> Pool {
@@ -61,6 +61,56 @@ fn a_slice_grows_into_its_slot_only_while_nothing_else_refers_to_it() {
     assert!(!slice.try_append(b"!"), "what was cut off the front is not room behind");
     drop(slice);
     assert!(pool.audit().all_free());
+}
+
+#[test]
+fn headers_are_written_once_into_the_headroom_that_was_left() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    buf[HEADROOM..HEADROOM + 4].copy_from_slice(b"body");
+    let body = buf.split_to(HEADROOM + 4).freeze_behind_headroom();
+    let (again, part) = (body.clone(), body.slice(1..4));
+    assert!(part.with_headers(|_| unreachable!("it does not begin behind the headroom")).is_none());
+    let write = |room: &mut [u8; HEADROOM]| {
+        room[HEADROOM - 4..].copy_from_slice(b"head");
+        4
+    };
+    let frame = again.with_headers(write).unwrap();
+    assert_eq!((&frame[..], &body[..]), (&b"headbody"[..], &b"body"[..]));
+    assert!(body.with_headers(|_| unreachable!("someone may be reading them")).is_none());
+    drop((frame, again, part, buf));
+    assert!(body.with_headers(|_| unreachable!("they were used")).is_none());
+    assert_eq!(pool.audit().held, 1);
+    drop(body);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn headroom_that_nobody_used_is_gone_with_its_slot() {
+    let pool = small();
+    for round in 0..3 {
+        let body = pool.alloc().unwrap().freeze_behind_headroom();
+        assert_eq!(pool.audit(), Audit { total: 6, free: 5, held: 1, ..Audit::default() });
+        match round {
+            0 => drop(body),
+            1 => drop(body.into_remote().unwrap()),
+            _ => drop((body.clone(), body)),
+        }
+        assert_eq!(pool.collect_returns(), usize::from(round == 1));
+        assert!(pool.audit().all_free());
+        // The same slot again: whatever begins at that place in it, its front is somebody's.
+        let whole = pool.alloc().unwrap().freeze();
+        let tail = whole.slice(HEADROOM..HEADROOM + 4);
+        assert!(tail.with_headers(|_| unreachable!("it is the slice's")).is_none());
+    }
+}
+
+#[test]
+#[should_panic(expected = "no headroom")]
+fn what_begins_later_has_no_headroom() {
+    let mut buf = small().alloc().unwrap();
+    buf.advance(1);
+    let _body = buf.freeze_behind_headroom();
 }
 
 #[test]

@@ -11,29 +11,56 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use barewire_driver::device::{Features, TxChecksum};
-use barewire_driver::mem::Checksum;
+use barewire_driver::mem::{Checksum, HEADROOM};
 use barewire_driver::{MacAddr, PacketSlice, TxFrame};
 
 use super::segment::{Payload, WIRE_PIECES};
-use super::small::{put_sum, write_link};
-use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath};
+use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath, link};
 use crate::tcp::Transmit;
+use crate::wire::ethernet::ethertype;
+use crate::wire::headroom;
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
-use crate::wire::{self, protocol, put_u32};
-
-/// Room for the largest headers: Ethernet's, IPv4's and TCP's with all options.
-const PATTERN_LEN: usize = 96;
+use crate::wire::{self, protocol, put_u16, put_u32};
 
 /// The headers that the segments in the middle have in common.
 struct Pattern {
-    bytes: [u8; PATTERN_LEN],
+    /// They end where it does.
+    bytes: [u8; HEADROOM],
     /// Bytes of them.
     len: usize,
+    /// Where TCP's header begins in `bytes`.
     tcp_at: usize,
     /// The sum of TCP's pseudo-header and header without the sequence number, if the device does
     /// not complete the checksum.
     sum: Option<u16>,
+}
+
+impl Pattern {
+    /// Writes the headers to the end of `room`, before a payload with this sum; gives their length.
+    #[inline]
+    fn write(&self, room: &mut [u8; HEADROOM], seq: u32, payload: impl FnOnce() -> u16) -> usize {
+        *room = self.bytes;
+        put_u32(room, self.tcp_at + tcp::SEQ_OFFSET, seq);
+        if let Some(common) = self.sum {
+            let mut sum = Checksum::new();
+            sum.add_u16(common);
+            sum.add_u32(seq);
+            sum.add_u16(payload());
+            put_u16(room, self.tcp_at + tcp::CHECKSUM_OFFSET, sum.finish());
+        }
+        self.len
+    }
+
+    /// What a device has to know of a frame with these headers.
+    fn describe(&self) -> TxFrame {
+        let (start, offset) = (self.tcp_at + self.len - HEADROOM, tcp::CHECKSUM_OFFSET as u16);
+        let checksum = match self.sum {
+            Some(_) => TxChecksum::Complete,
+            None => TxChecksum::Partial { start: start as u16, offset },
+        };
+        TxFrame { checksum, header_len: self.len as u16, ..TxFrame::default() }
+    }
 }
 
 impl Egress {
@@ -79,9 +106,10 @@ impl Egress {
 
     /// The headers of segments like this one, with `len` bytes of payload.
     fn pattern(&self, path: &TcpPath, mac: MacAddr, header: &TcpHeader, len: u32) -> Pattern {
-        let mut bytes = [0; PATTERN_LEN];
+        let mut bytes = [0; HEADROOM];
         let iface = self.iface(path.hop.iface());
-        let link_len = iface.map_or(0, |iface| write_link(iface, mac, &mut bytes));
+        let link_len =
+            iface.map_or(0, |iface| link::write(&iface.config, mac, ethertype::IPV4, &mut bytes));
         let tcp_at = link_len + Ipv4Header::LEN;
         let tcp_len = TcpHeader { seq: 0, ..*header }.emit(&mut bytes[tcp_at..]);
         let segment_len = tcp_len as u32 + len;
@@ -90,16 +118,19 @@ impl Egress {
         let mut sum = wire::pseudo_header(src, dst, protocol::TCP, segment_len);
         let offload = |features: Features| features.contains(Features::TX_CHECKSUM);
         let sum = if iface.is_some_and(|iface| offload(iface.config.features)) {
-            put_sum(&mut bytes, tcp_at + tcp::CHECKSUM_OFFSET, sum.partial());
+            put_u16(&mut bytes, tcp_at + tcp::CHECKSUM_OFFSET, sum.partial());
             None
         } else {
             sum.add(&bytes[tcp_at..tcp_at + tcp_len]);
             Some(sum.partial())
         };
-        Pattern { bytes, len: tcp_at + tcp_len, tcp_at, sum }
+        let len = tcp_at + tcp_len;
+        bytes.rotate_right(HEADROOM - len);
+        Pattern { bytes, len, tcp_at: HEADROOM - tcp_len, sum }
     }
 
-    /// Writes one frame with the next `len` bytes of `payload`.
+    /// Writes one frame with the next `len` bytes of `payload`: in one piece where they lie behind
+    /// headroom, otherwise with its headers in a cell.
     fn emit_patterned(
         &mut self,
         path: &TcpPath,
@@ -108,38 +139,35 @@ impl Egress {
         payload: &mut Payload<'_>,
         len: u32,
     ) {
+        let iface = path.hop.iface();
+        let whole = payload.next_whole(len).and_then(|piece| {
+            piece.with_headers(|room| {
+                let noted = headroom::sum(room);
+                pattern.write(room, seq, || noted.unwrap_or_else(|| sum_of([piece])))
+            })
+        });
+        if let Some(frame) = whole {
+            payload.skip(len);
+            return self.push_whole(iface, frame, pattern.describe());
+        }
         let Some(mut cell) = self.data_cell() else { return payload.skip(len) };
         let mut parts: ArrayVec<PacketSlice, WIRE_PIECES> = ArrayVec::new();
         if !payload.take(len, true, &mut parts) && !self.join(payload, len, &mut parts) {
             return;
         }
-        if let Some(bytes) = cell.first_chunk_mut() {
-            *bytes = pattern.bytes;
+        if let Some(room) = cell.first_chunk_mut() {
+            pattern.write(room, seq, || sum_of(&parts));
         }
-        cell.truncate(pattern.len);
-        put_u32(&mut cell, pattern.tcp_at + tcp::SEQ_OFFSET, seq);
-        let offset = tcp::CHECKSUM_OFFSET;
-        let checksum = match pattern.sum {
-            None => TxChecksum::Partial { start: pattern.tcp_at as u16, offset: offset as u16 },
-            Some(common) => {
-                let mut sum = Checksum::new();
-                sum.add_u16(common);
-                sum.add_u32(seq);
-                for part in &parts {
-                    sum.add(part);
-                }
-                put_sum(&mut cell, pattern.tcp_at + offset, sum.finish());
-                TxChecksum::Complete
-            }
-        };
-        let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
+        cell.truncate(HEADROOM);
+        cell.advance(HEADROOM - pattern.len);
         self.counters.tcp_segments_sent += 1;
-        self.counters.tx_packets += 1;
-        iface.burst.push_segment(cell.freeze());
-        for part in parts {
-            iface.burst.push_segment(part);
-        }
-        let header_len = pattern.len as u16;
-        iface.burst.finish_frame(TxFrame { checksum, header_len, ..TxFrame::default() });
+        self.push_written(iface, cell, parts, pattern.describe());
     }
+}
+
+/// The sum of a segment's payload.
+fn sum_of<'a>(pieces: impl IntoIterator<Item = &'a PacketSlice>) -> u16 {
+    let mut sum = Checksum::new();
+    pieces.into_iter().for_each(|piece| sum.add(piece));
+    sum.partial()
 }

@@ -2,19 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use barewire_driver::{MacAddr, PacketBuf, TxFrame};
+use barewire_driver::{MacAddr, TxFrame};
 
 use super::{Egress, IfaceId, InterfaceConfig, Medium};
 use crate::neighbor::Request;
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::ethernet::{EthernetHeader, ethertype};
 
-/// Writes the link header at the front of `header`, if the medium has one.
-pub(super) fn write(config: &InterfaceConfig, to: MacAddr, ethertype: u16, header: &mut PacketBuf) {
+/// Writes the link header at the front of `out`, if the medium has one; gives its length.
+#[inline]
+pub(super) fn write(
+    config: &InterfaceConfig,
+    to: MacAddr,
+    ethertype: u16,
+    out: &mut [u8],
+) -> usize {
     match config.medium {
-        Medium::Ip => {}
+        Medium::Ip => 0,
         Medium::Ethernet => {
-            EthernetHeader { dst: to, src: config.mac, ethertype }.emit(header);
+            EthernetHeader { dst: to, src: config.mac, ethertype }.emit(out);
+            EthernetHeader::LEN
         }
     }
 }

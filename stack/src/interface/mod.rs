@@ -463,16 +463,36 @@ impl Egress {
         id: IfaceId,
         mac: MacAddr,
         mut header: PacketBuf,
-        pieces: Vec<PacketSlice>,
+        pieces: impl IntoIterator<Item = PacketSlice>,
         meta: TxFrame,
     ) {
-        let Some(iface) = self.ifaces.get_mut(id.0 as usize) else { return };
+        let Some(iface) = self.iface(id) else { return };
         link::write(&iface.config, mac, ethernet::ethertype::IPV4, &mut header);
+        self.push_written(id, header, pieces, meta);
+    }
+
+    /// As [`Egress::push_frame`], with a link header in its place.
+    fn push_written(
+        &mut self,
+        id: IfaceId,
+        header: PacketBuf,
+        pieces: impl IntoIterator<Item = PacketSlice>,
+        meta: TxFrame,
+    ) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
         iface.burst.push_segment(header.freeze());
         for piece in pieces {
             iface.burst.push_segment(piece);
         }
         iface.burst.finish_frame(meta);
+        self.counters.tx_packets += 1;
+    }
+
+    /// Adds a TCP segment with all its headers, in one piece, to the interface's burst.
+    fn push_whole(&mut self, id: IfaceId, frame: PacketSlice, meta: TxFrame) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
+        iface.burst.push_single(frame, meta);
+        self.counters.tcp_segments_sent += 1;
         self.counters.tx_packets += 1;
     }
 

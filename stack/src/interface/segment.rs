@@ -5,16 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
 use barewire_driver::device::{BURST_FRAMES, Features, TxChecksum};
-use barewire_driver::mem::{CELL_LEN, Checksum};
+use barewire_driver::mem::CELL_LEN;
 use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
-use super::{Egress, Hop, INLINE_PAYLOAD_BYTES, link};
+use super::{Egress, Hop, INLINE_PAYLOAD_BYTES};
 use crate::socket::demux::FlowKey;
-use crate::tcp::{Transmit, TxLimits};
-use crate::wire::ethernet::ethertype;
+use crate::tcp::{Cut, Transmit, TxLimits};
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
 use crate::wire::tcp::{self, TcpHeader};
-use crate::wire::{self, protocol};
+use crate::wire::{self, protocol, put_u16};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
 /// enough that one connection does not fill the burst.
@@ -44,18 +43,25 @@ impl Egress {
     /// What one transmission towards `hop` may be.
     pub(crate) fn tcp_limits(&self, hop: Hop) -> TxLimits {
         let Some(iface) = self.iface(hop.iface()) else {
-            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES };
+            let cut = Cut::Software;
+            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES, cut };
         };
         if iface.config.features.contains(Features::TSO4) && !matches!(hop, Hop::Local { .. }) {
             let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
-            return TxLimits { max_bytes: iface.config.tso_max_bytes, max_pieces };
+            return TxLimits {
+                max_bytes: iface.config.tso_max_bytes,
+                max_pieces,
+                cut: Cut::Device,
+            };
         }
         // No more than fills the burst, so that devices need not cut that. A segment may have less
         // payload than this, never more.
         let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
         let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
         let max_bytes = SOFTWARE_TSO_BYTES.min(room * payload);
-        TxLimits { max_bytes, max_pieces: MAX_PIECES }
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
+        let cut = if offload { Cut::Software } else { Cut::SoftwareSums };
+        TxLimits { max_bytes, max_pieces: MAX_PIECES, cut }
     }
 
     /// Writes one super-segment's frames. `pieces` holds exactly its payload and is drained.
@@ -150,34 +156,29 @@ impl Egress {
         let field = tcp_at + tcp::CHECKSUM_OFFSET;
         let local = matches!(path.hop, Hop::Local { .. });
         if offload || local {
-            cell[field..field + 2].copy_from_slice(&sum.partial().to_be_bytes());
+            put_u16(cell, field, sum.partial());
             let offset = tcp::CHECKSUM_OFFSET as u16;
             return TxChecksum::Partial { start: tcp_at as u16, offset };
         }
-        finish_checksum(&mut sum, &cell[tcp_at..], parts);
-        cell[field..field + 2].copy_from_slice(&sum.finish().to_be_bytes());
+        sum.add(&cell[tcp_at..]);
+        parts.iter().for_each(|part| sum.add(part));
+        put_u16(cell, field, sum.finish());
         TxChecksum::Complete
     }
 
     fn push_segment(
         &mut self,
         path: &TcpPath,
-        mut cell: PacketBuf,
+        cell: PacketBuf,
         parts: &mut ArrayVec<PacketSlice, { MAX_PIECES as usize }>,
         meta: TxFrame,
     ) {
         self.counters.tcp_segments_sent += 1;
-        let Some(mac) = path.mac else {
-            return self.dispatch(path.hop, cell, parts.drain(..).collect(), meta);
-        };
-        let Some(iface) = self.ifaces.get_mut(path.hop.iface().0 as usize) else { return };
-        link::write(&iface.config, mac, ethertype::IPV4, &mut cell);
-        iface.burst.push_segment(cell.freeze());
-        for part in parts.drain(..) {
-            iface.burst.push_segment(part);
+        let parts = parts.drain(..);
+        match path.mac {
+            Some(mac) => self.push_frame(path.hop.iface(), mac, cell, parts, meta),
+            None => self.dispatch(path.hop, cell, parts.collect(), meta),
         }
-        iface.burst.finish_frame(meta);
-        self.counters.tx_packets += 1;
     }
 
     /// Copies the next `len` bytes together, into as few slots as hold them; false, and nothing in
@@ -204,14 +205,6 @@ impl Egress {
         self.pool.count_copied(len as usize);
         self.counters.tx_joined += 1;
         true
-    }
-}
-
-/// Adds the transport header (and an inline payload behind it) and the payload's pieces.
-fn finish_checksum(sum: &mut Checksum, header: &[u8], parts: &[PacketSlice]) {
-    sum.add(header);
-    for part in parts {
-        sum.add(part);
     }
 }
 
@@ -242,6 +235,12 @@ impl<'a> Payload<'a> {
                 self.offset = 0;
             }
         }
+    }
+
+    /// The piece of which the next `len` bytes are all, if there is one.
+    #[inline]
+    pub(super) fn next_whole(&self, len: u32) -> Option<&'a PacketSlice> {
+        self.pieces.first().filter(|piece| self.offset == 0 && piece.len() == len as usize)
     }
 
     pub(super) fn skip(&mut self, len: u32) {

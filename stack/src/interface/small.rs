@@ -14,16 +14,16 @@ use barewire_driver::mem::Checksum;
 use barewire_driver::{MacAddr, TxBurst, TxFrame};
 
 use super::{
-    Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, PathCache, Resolution, TcpPath,
+    Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Medium, PathCache, Resolution, TcpPath, link,
 };
 use crate::socket::demux::FlowKey;
-use crate::wire::ethernet::{self, EthernetHeader, ethertype};
+use crate::wire::ethernet::{self, ethertype};
 use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT};
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
-use crate::wire::protocol;
 use crate::wire::tcp::{self, PlainTcp, TcpHeader};
 use crate::wire::udp::{self, UdpHeader};
+use crate::wire::{protocol, put_u16};
 
 impl Egress {
     /// Sends a segment with at most [`INLINE_PAYLOAD_BYTES`] of payload to the neighbour `mac`. If
@@ -70,7 +70,7 @@ impl Egress {
         let Some(mut cell) = cell else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(path.hop.iface().0)) else { return };
         let bytes: &mut [u8] = &mut cell;
-        let link_len = write_link(iface, mac, bytes);
+        let link_len = link::write(&iface.config, mac, ethertype::IPV4, bytes);
         let tcp_at = link_len + PlainIpv4::LEN;
         let mut sum = Checksum::new();
         let header_len = write(&mut bytes[tcp_at..], &mut sum);
@@ -92,14 +92,14 @@ impl Egress {
         let checksum = if iface.config.features.contains(Features::TX_CHECKSUM) {
             let mut pseudo = Checksum::new();
             ip.add_pseudo_header(&mut pseudo);
-            put_sum(bytes, field, pseudo.partial());
+            put_u16(bytes, field, pseudo.partial());
             TxChecksum::Partial { start: tcp_at as u16, offset: tcp::CHECKSUM_OFFSET as u16 }
         } else {
             ip.add_pseudo_header(&mut sum);
             if !payload.is_empty() {
                 sum.add(payload);
             }
-            put_sum(bytes, field, sum.finish());
+            put_u16(bytes, field, sum.finish());
             TxChecksum::Complete
         };
         cell.truncate(end);
@@ -219,7 +219,7 @@ impl Egress {
         let Some(mut cell) = self.data_cell() else { return };
         let Some(iface) = self.ifaces.get_mut(usize::from(iface.0)) else { return };
         let bytes: &mut [u8] = &mut cell;
-        let link_len = write_link(iface, mac, bytes);
+        let link_len = link::write(&iface.config, mac, ethertype::IPV4, bytes);
         let len = UdpHeader::LEN + payload.len();
         let ip = PlainIpv4 {
             src: path.src,
@@ -312,22 +312,4 @@ impl Egress {
         }
         true
     }
-}
-
-/// Writes the link header, if the interface has one; gives its length.
-#[inline]
-pub(super) fn write_link(iface: &Interface, to: MacAddr, out: &mut [u8]) -> usize {
-    match iface.config.medium {
-        Medium::Ip => 0,
-        Medium::Ethernet => {
-            let src = iface.config.mac;
-            EthernetHeader { dst: to, src, ethertype: ethertype::IPV4 }.emit(out);
-            ethernet::LEN
-        }
-    }
-}
-
-#[inline]
-pub(super) fn put_sum(out: &mut [u8], at: usize, sum: u16) {
-    out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }

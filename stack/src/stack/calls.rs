@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
-use barewire_driver::PacketSlice;
+use barewire_driver::{PacketSlice, Pool};
 
 use super::{SEND_RESERVE_PART, SEND_SHARE_MIN_BYTES, SEND_SHARE_PART, Socket, Stack};
 use crate::error::SocketError;
@@ -56,7 +56,7 @@ impl Stack {
 
     #[inline(never)]
     fn read_any(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
-        let read = self.on_stream(id, |tcb| tcb.read(out))?;
+        let read = self.on_stream(id, |tcb, _| tcb.read(out))?;
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);
         }
@@ -83,7 +83,7 @@ impl Stack {
         id: SocketId,
         max: usize,
     ) -> Result<Option<PacketSlice>, SocketError> {
-        self.on_stream(id, |tcb| tcb.read_owned(max))?
+        self.on_stream(id, |tcb, _| tcb.read_owned(max))?
     }
 
     /// As [`Stack::read_owned`] for all that lies there, up to `max` bytes: appends the slices to
@@ -97,22 +97,23 @@ impl Stack {
         max: usize,
         out: &mut VecDeque<PacketSlice>,
     ) -> Result<usize, SocketError> {
-        self.on_stream(id, |tcb| tcb.read_slices(max, out))?
+        self.on_stream(id, |tcb, _| tcb.read_slices(max, out))?
     }
 
-    /// Applies `f`, which reads or writes, to the connection of a stream socket.
+    /// Applies `f`, which reads or writes, to the connection of a stream socket, and lends it packet
+    /// memory.
     #[inline]
     fn on_stream<R>(
         &mut self,
         id: SocketId,
-        f: impl FnOnce(&mut Tcb) -> R,
+        f: impl FnOnce(&mut Tcb, &Pool) -> R,
     ) -> Result<R, SocketError> {
         let Some(Socket::Connection(connection)) =
             self.sockets.get_held_mut(id.index, id.generation)
         else {
             return Err(not_a_stream(self.get(id)));
         };
-        let result = f(connection.tcb.wake_calm());
+        let result = f(connection.tcb.wake_calm(), &self.egress.pool);
         Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
         Ok(result)
     }
@@ -151,17 +152,10 @@ impl Stack {
     #[inline(never)]
     fn write_at(&mut self, id: SocketId, data: &[u8], more: bool) -> Result<usize, SocketError> {
         let most = self.writable_bytes(id, data.len())?;
-        let pool = &self.egress.pool;
-        let Some(Socket::Connection(connection)) =
-            self.sockets.get_held_mut(id.index, id.generation)
-        else {
-            return Err(not_a_stream(self.get(id)));
-        };
-        let tcb = connection.tcb.wake_calm();
-        tcb.expect_more(more);
-        let written = tcb.write(pool, &data[..most]);
-        Stack::follow_up_call(&mut self.tx_list, &mut self.wheel, id.index, connection);
-        written
+        self.on_stream(id, |tcb, pool| {
+            tcb.expect_more(more);
+            tcb.write(pool, &data[..most])
+        })?
     }
 
     /// How many of `want` bytes the pool has room for. Only while memory is scarce do the reserve
@@ -242,21 +236,19 @@ impl Stack {
         id: SocketId,
         data: PacketSlice,
     ) -> Result<(), (SocketError, PacketSlice)> {
-        let mut data = Some(data);
-        let refused = match self.share_of(id) {
-            Ok(_) => {
-                let written = self.on_stream(id, |tcb| {
-                    tcb.expect_more(false);
-                    data.take().map_or(Ok(()), |data| tcb.write_owned(data))
-                });
-                match written {
-                    Ok(result) => return result,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => error,
-        };
-        data.map_or(Ok(()), |data| Err((refused, data)))
+        if let Err(refused) = self.share_of(id) {
+            return Err((refused, data));
+        }
+        // Lent to the call, and taken back if there is no connection for it.
+        let mut lent = Some(data);
+        let written = self.on_stream(id, |tcb, _| {
+            tcb.expect_more(false);
+            lent.take().map_or(Ok(()), |data| tcb.write_owned(data))
+        });
+        match written {
+            Ok(result) => result,
+            Err(refused) => lent.map_or(Ok(()), |data| Err((refused, data))),
+        }
     }
 
     /// As [`Stack::write_owned`] for slices from the front of `data`, as many as there is room for;
@@ -270,7 +262,7 @@ impl Stack {
         data: &mut VecDeque<PacketSlice>,
     ) -> Result<usize, SocketError> {
         let share = self.share_of(id)?;
-        self.on_stream(id, |tcb| {
+        self.on_stream(id, |tcb, _| {
             tcb.expect_more(false);
             tcb.write_slices(data, share)
         })?
@@ -278,10 +270,6 @@ impl Stack {
 
     /// Bytes that a connection may take from its application now, its send buffer aside.
     fn share_of(&mut self, id: SocketId) -> Result<usize, SocketError> {
-        let pool = &self.egress.pool;
-        if pool.free_slots() >= pool.total_slots() / 2 {
-            return Ok(usize::MAX);
-        }
         let index = self.stream(id)?;
         self.claim_share(index).ok_or(SocketError::WouldBlock)
     }

@@ -12,8 +12,8 @@
 
 use barewire_driver::{PacketSlice, RxBurst, RxFrame};
 
+use super::Stack;
 use super::expected::{Found, Pieces};
-use super::{Socket, Stack};
 use crate::interface::IfaceId;
 use crate::socket::demux::FlowKey;
 use crate::tcp::Text;
@@ -35,20 +35,8 @@ struct Run {
     /// Of the first segment, with the flags of all.
     header: PlainTcp,
     text: Text,
-    /// The sequence number that the next one has.
-    next: u32,
     /// The payload of each: what the peer's segments hold is told from the mean.
     segment_bytes: u32,
-}
-
-/// What is done with a frame that arrives while there may be a run.
-enum Fit {
-    /// It has joined, and the run goes on.
-    Joined,
-    /// It has joined, and is the last that may.
-    Last,
-    /// It is no part of the run.
-    No,
 }
 
 impl Stack {
@@ -78,13 +66,14 @@ impl Stack {
         frame: &RxFrame,
     ) {
         if let Some(mut current) = run.take() {
-            match self.join(iface, &mut current, pieces, frame) {
-                Fit::Joined => {
-                    *run = Some(current);
-                    return;
-                }
-                Fit::Last => return self.end_run(current),
-                Fit::No => self.end_run(current),
+            let joined = self.join(iface, &mut current, pieces, frame);
+            if joined && !current.header.flags.contains(TcpFlags::PSH) {
+                *run = Some(current);
+                return;
+            }
+            self.end_run(current);
+            if joined {
+                return;
             }
         }
         if frame.len > RUN_MIN_BYTES && frame.gso_bytes == 0 {
@@ -128,38 +117,34 @@ impl Stack {
         let text_at = at + header_len..at + packet.bytes.len();
         let text = self.admit(&packet, header_len, 0)?;
         pieces.take_into(text_at, &mut self.run_pieces);
-        let next = header.seq.wrapping_add(len);
-        Some(Run { index, key, tos, header, text, next, segment_bytes: len })
+        Some(Run { index, key, tos, header, text, segment_bytes: len })
     }
 
     /// True if a connection's next byte has this number.
-    fn awaits(&mut self, index: u32, seq: u32) -> bool {
-        matches!(
-            self.sockets.entry_mut(index),
-            Some((_, Socket::Connection(connection)))
-                if connection.tcb.whole().is_some_and(|tcb| tcb.next_expected() == seq)
-        )
+    fn awaits(&self, index: u32, seq: u32) -> bool {
+        let tcb = self.connection(index).and_then(|connection| connection.tcb.whole());
+        tcb.is_some_and(|tcb| tcb.next_expected() == seq)
     }
 
-    /// Lets a frame join the run if it may.
+    /// Lets a frame join the run if it may, and says so.
     fn join(
         &mut self,
         iface: IfaceId,
         run: &mut Run,
         pieces: &mut Pieces<'_, '_>,
         frame: &RxFrame,
-    ) -> Fit {
+    ) -> bool {
         let Some((packet, at)) = self.plain(iface, pieces.as_slice(), frame) else {
-            return Fit::No;
+            return false;
         };
         let parsed = PlainTcp::parse(packet.bytes, packet.ip.payload_len);
         let Some((header, header_len)) = parsed.filter(|_| packet.ip.protocol == protocol::TCP)
         else {
-            return Fit::No;
+            return false;
         };
         let len = (packet.ip.payload_len - header_len) as u32;
         let pushed = header.flags == TcpFlags::ACK | TcpFlags::PSH;
-        let same = header.seq == run.next
+        let same = header.seq == run.header.seq.wrapping_add(run.text.len)
             && packet.key(header.dst_port, header.src_port) == run.key
             && (header.flags == TcpFlags::ACK || pushed)
             && header.ack == run.header.ack
@@ -171,15 +156,14 @@ impl Stack {
             && run.text.len + len <= RUN_MAX_BYTES;
         let text_at = at + header_len..at + packet.bytes.len();
         if !same || self.admit(&packet, header_len, 0).is_none() {
-            return Fit::No;
+            return false;
         }
         pieces.take_into(text_at, &mut self.run_pieces);
         run.text.len += len;
         run.text.wire_segments += 1;
         self.egress.counters.tcp_segments_joined += 1;
         run.header.flags |= header.flags;
-        run.next = run.next.wrapping_add(len);
-        if pushed { Fit::Last } else { Fit::Joined }
+        true
     }
 
     /// Gives the run to its connection.

@@ -115,7 +115,8 @@ impl Stack {
         match found {
             Found::Connection(index) => self.deliver_calm(index, &header, &text, piece, end),
             Found::HalfOpen(index) => {
-                self.deliver_opening(index, header, (text.len, text.ecn), piece, end)
+                let to = Found::HalfOpen(index);
+                self.deliver_unexpected(to, header, (text.len, text.ecn), piece, end)
             }
         }
     }
@@ -136,7 +137,8 @@ impl Stack {
         };
         let Some(tcb) = connection.tcb.whole_calm() else { return Err(piece) };
         if !tcb.expects(header, text) {
-            return self.deliver_unexpected(index, *header, (text.len, text.ecn), piece, end);
+            let to = Found::Connection(index);
+            return self.deliver_unexpected(to, *header, (text.len, text.ecn), piece, end);
         }
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
@@ -349,7 +351,7 @@ impl Stack {
         self.scratch = payload;
     }
 
-    /// The last checks, of memory and checksum: then the segment is counted, and taken.
+    /// The last checks, of checksum and memory: then the segment is counted, and taken.
     #[inline]
     pub(super) fn admit(
         &mut self,
@@ -357,16 +359,24 @@ impl Stack {
         header_len: usize,
         gso_bytes: u16,
     ) -> Option<Text> {
+        if !packet.is_right() {
+            return None;
+        }
+        let len = (packet.ip.payload_len - header_len) as u32;
+        self.admit_right(len, wire_segments(len, gso_bytes), Ecn::of_tos(packet.ip.tos))
+    }
+
+    /// As [`Stack::admit`], for a segment that is right.
+    #[inline]
+    pub(super) fn admit_right(&mut self, len: u32, wire_segments: u16, ecn: Ecn) -> Option<Text> {
         let memory = self.memory();
         // Where it is exhausted, the long way chooses what to keep.
-        if memory == Memory::Exhausted || !packet.is_right() {
+        if memory == Memory::Exhausted {
             return None;
         }
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
-        let len = (packet.ip.payload_len - header_len) as u32;
-        let wire_segments = wire_segments(len, gso_bytes);
-        Some(Text { len, wire_segments, ecn: Ecn::of_tos(packet.ip.tos), memory })
+        Some(Text { len, wire_segments, ecn, memory })
     }
 
     /// Gives a connection its segment.

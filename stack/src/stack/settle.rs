@@ -11,7 +11,7 @@ use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::Tag;
 use crate::socket::listener::TimeWaitEntry;
-use crate::tcp::{Outcome, Readiness, State, Tcb, TxLimits};
+use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TxLimits};
 use crate::timer::Wheel;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
@@ -371,7 +371,7 @@ impl Stack {
     /// established one sends is lost as on a wire, and its timers decide how long it goes on
     /// (RFC 1122 §4.2.3.9).
     fn transmit_nowhere(&mut self, index: u32) -> bool {
-        let limits = TxLimits { max_bytes: u32::MAX, max_pieces: u16::MAX };
+        let limits = TxLimits { max_bytes: u32::MAX, max_pieces: u16::MAX, cut: Cut::Device };
         let now = self.egress.now;
         self.leave_tx_list(index);
         let lost = self.with_tcb(index, |tcb| {

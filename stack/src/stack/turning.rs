@@ -2,9 +2,8 @@
 //! unusual to be told.
 //!
 //! ```text
-//!   expected ─▶ flow known? ─┬─ half open ──────────▶ deliver_opening ─┐
-//!                            ├─ not the next segment ▶ deliver_unexpected ─▶ Tcb, listener, TIME-WAIT
-//!                            └─ no, or a SYN ────────▶ input_other ────┘
+//!   expected ─▶ flow known? ─┬─ half open, or not the next segment ▶ deliver_unexpected ─┬▶ Tcb, listener,
+//!                            └─ no, or a SYN ──────────────────────▶ input_other ───────┘  TIME-WAIT
 //! ```
 //!
 //! What `expected` has found out by then is not asked again, and is handed over by value: had it an
@@ -15,10 +14,10 @@ use std::net::Ipv4Addr;
 
 use barewire_driver::{PacketSlice, RxChecksum};
 
-use super::expected::Plain;
+use super::expected::{Found, Plain};
 use super::{Socket, Stack};
 use crate::interface::IfaceId;
-use crate::tcp::{Memory, Text};
+use crate::tcp::Text;
 use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::tcp::{PlainTcp, TcpHeader};
@@ -54,48 +53,24 @@ impl Stack {
         Ok(())
     }
 
-    /// Gives a half-open connection its segment, which is right, has so many bytes of text with this
-    /// mark, and ends at `end` of its frame.
-    #[inline(never)]
-    pub(super) fn deliver_opening(
-        &mut self,
-        index: u32,
-        header: PlainTcp,
-        (len, ecn): (u32, Ecn),
-        piece: PacketSlice,
-        end: usize,
-    ) -> Result<(), PacketSlice> {
-        let Some(text) = self.admit_right(len, ecn) else { return Err(piece) };
-        self.deliver_half_open(index, &header, &text, text_in(piece, len, end));
-        Ok(())
-    }
-
-    /// Gives a connection a segment that it does not expect, as [`Stack::deliver_opening`].
+    /// Gives a half-open connection its segment, or another one a segment that it does not expect. It
+    /// is right, has so many bytes of text with this mark, and ends at `end` of its frame.
     #[inline(never)]
     pub(super) fn deliver_unexpected(
         &mut self,
-        index: u32,
+        to: Found,
         header: PlainTcp,
         (len, ecn): (u32, Ecn),
         piece: PacketSlice,
         end: usize,
     ) -> Result<(), PacketSlice> {
-        let Some(text) = self.admit_right(len, ecn) else { return Err(piece) };
-        self.take_unexpected(index, &header, &text, text_in(piece, len, end));
-        Ok(())
-    }
-
-    /// As [`Stack::admit`], for a segment of a single frame that is right.
-    #[inline]
-    fn admit_right(&mut self, len: u32, ecn: Ecn) -> Option<Text> {
-        let memory = self.memory();
-        // Where it is exhausted, the long way chooses what to keep.
-        if memory == Memory::Exhausted {
-            return None;
+        let Some(text) = self.admit_right(len, 1, ecn) else { return Err(piece) };
+        let pieces = text_in(piece, len, end);
+        match to {
+            Found::Connection(index) => self.take_unexpected(index, &header, &text, pieces),
+            Found::HalfOpen(index) => self.deliver_half_open(index, &header, &text, pieces),
         }
-        self.egress.counters.rx_frames += 1;
-        self.egress.counters.tcp_segments_received += 1;
-        Some(Text { len, wire_segments: 1, ecn, memory })
+        Ok(())
     }
 
     /// Gives a connection a segment that it is known not to expect.

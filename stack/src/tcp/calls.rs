@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use barewire_driver::{PacketSlice, Pool};
 
-use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN};
+use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN, Shape};
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
@@ -114,7 +114,8 @@ impl Tcb {
             return Err(SocketError::WouldBlock);
         }
         let alone = !self.more_to_come && !self.status.contains(Status::CORK);
-        match self.sendq.copy_in(pool, &data[..data.len().min(room)], alone) {
+        let shape = Shape { mss: self.mss(), cut: self.cut };
+        match self.sendq.copy_in(pool, &data[..data.len().min(room)], alone, shape) {
             0 => Err(SocketError::NoBuffers),
             n => Ok(n),
         }

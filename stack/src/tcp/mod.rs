@@ -313,6 +313,21 @@ pub struct TxLimits {
     pub max_bytes: u32,
     /// Most payload pieces in a super-segment.
     pub max_pieces: u16,
+    /// Who makes wire segments of it.
+    pub cut: Cut,
+}
+
+/// Who cuts super-segments: where software does, what is written from then on lies a segment to a slot
+/// where it fits, behind room for its headers, and leaves in one piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// The device, or nobody needs to.
+    #[default]
+    Device,
+    /// Software, and the device completes checksums.
+    Software,
+    /// Software, which completes checksums, too: payload is summed while it is copied in.
+    SoftwareSums,
 }
 
 /// A segment to send: one on the wire, or a super-segment of several.

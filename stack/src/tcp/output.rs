@@ -363,6 +363,7 @@ impl Tcb {
         let most = limits.max_bytes.min(self.ecn_segment_max());
         let want = sendable.min(whole_segments(most, mss));
         let n = self.sendq.take_unsent(want, limits.max_pieces.max(1), mss, payload);
+        self.cut = limits.cut;
         let seq = self.snd.nxt;
         let flags = self.note_sent(now, n);
         let ecn = if n > 0 { self.ecn_data_mark() } else { Ecn::NotEct };

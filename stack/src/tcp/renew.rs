@@ -18,7 +18,7 @@ use super::tcb::{
     Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, announced_mss, mirrored,
 };
 use super::timers::Timers;
-use super::{Algorithm, Open, TcpConfig};
+use super::{Algorithm, Cut, Open, TcpConfig};
 use crate::time::{Instant, nanos};
 use crate::wire::front::Front;
 
@@ -55,6 +55,7 @@ impl Tcb {
             probes,
             persist_backoff,
             more_to_come,
+            cut,
             dropped,
             error,
             soft_error,
@@ -90,6 +91,7 @@ impl Tcb {
         *recovery = Recovery::new(iss);
         (*ecn, *pacer) = (EcnState::default(), Pacer::default());
         (*retries, *probes, *persist_backoff, *more_to_come) = (0, 0, 0, false);
+        *cut = Cut::Device;
         (*dropped, *error, *soft_error) = (None, None, None);
         (*assembler, *path, *fast_open) = (None, None, None);
         *timers = Timers::default();
@@ -125,6 +127,7 @@ impl Tcb {
             probes: 0,
             persist_backoff: 0,
             more_to_come: false,
+            cut: Cut::Device,
             dropped: None,
             error: None,
             soft_error: None,

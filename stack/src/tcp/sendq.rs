@@ -14,13 +14,15 @@
 
 use std::collections::VecDeque;
 
-use barewire_driver::mem::CELL_LEN;
+use barewire_driver::mem::{CELL_LEN, HEADROOM};
 use barewire_driver::{PacketBuf, PacketSlice, Pool};
 
+use super::Cut;
 use super::records::Records;
 use super::slices::Slices;
 use crate::time::Instant;
 use crate::wire::front::{Front, SMALL_AT};
+use crate::wire::headroom;
 use crate::wire::tcp::PlainTcp;
 
 /// A connection may always hold this many chunks, and one more for every
@@ -60,11 +62,59 @@ struct Again {
 #[derive(Debug)]
 struct OpenSlot {
     buf: PacketBuf,
-    /// Where the bytes begin: 0 in a slot, [`SMALL_AT`] in a cell.
+    /// Where the bytes begin: 0 in a slot, [`SMALL_AT`] in a cell, [`HEADROOM`] in a slot for one
+    /// segment, which ends where that does.
     start: u32,
     /// Bytes behind that. Whole words, both: two halves of one would be read together, and what was
     /// written last apart.
     filled: u32,
+}
+
+impl OpenSlot {
+    /// A new slot: all of it, or one for a segment of so many bytes.
+    fn new(pool: &Pool, segment: Option<usize>) -> Option<OpenSlot> {
+        let mut buf = pool.alloc()?;
+        let Some(len) = segment else { return Some(OpenSlot { buf, start: 0, filled: 0 }) };
+        buf.truncate(HEADROOM + len);
+        Some(OpenSlot { buf, start: HEADROOM as u32, filled: 0 })
+    }
+
+    /// True if it is the cell of a small message.
+    #[inline(always)]
+    fn is_cell(&self) -> bool {
+        self.start == SMALL_AT as u32
+    }
+
+    /// Bytes that it has room for.
+    fn room(&self) -> usize {
+        self.buf.len() - (self.start + self.filled) as usize
+    }
+
+    /// Copies in as much of `data` as there is room for, and sums it for a segment's headers if
+    /// `summed`; says how much.
+    #[inline]
+    fn append(&mut self, data: &[u8], summed: bool) -> usize {
+        let n = data.len().min(self.room());
+        if self.start == HEADROOM as u32 {
+            headroom::append(&mut self.buf, self.filled as usize, &data[..n], summed);
+        } else {
+            let at = (self.start + self.filled) as usize;
+            self.buf[at..at + n].copy_from_slice(&data[..n]);
+        }
+        self.filled += n as u32;
+        n
+    }
+}
+
+/// What is filled of a slot, to be sent.
+#[inline]
+fn piece_of(front: PacketBuf, start: u32) -> PacketSlice {
+    if start == HEADROOM as u32 {
+        return front.freeze_behind_headroom();
+    }
+    let mut piece = front.freeze();
+    piece.advance(start as usize);
+    piece
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +128,31 @@ pub(crate) struct SendQueue {
     sent: u32,
     pub(crate) records: Records,
     again: Again,
+}
+
+/// The segments that what is written will leave in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Payload bytes of each.
+    pub(crate) mss: u32,
+    /// Who cuts them.
+    pub(crate) cut: Cut,
+}
+
+impl Shape {
+    /// The bytes of a segment, if each is to have a slot for itself: where software cuts, and no slot
+    /// could hold two of them.
+    #[inline]
+    fn slot_each(self, pool: &Pool) -> Option<usize> {
+        let (mss, slot_len) = (self.mss as usize, pool.slot_len());
+        let fits = HEADROOM + mss <= slot_len && slot_len < 2 * mss;
+        (self.cut != Cut::Device && fits).then_some(mss)
+    }
+
+    /// True if software sums their payload.
+    fn summed(self) -> bool {
+        self.cut == Cut::SoftwareSums
+    }
 }
 
 impl SendQueue {
@@ -99,23 +174,29 @@ impl SendQueue {
 
     /// Copies as much of `data` as slots can be had for. A small message has a cell if it is `alone`:
     /// nothing waits before it, and it waits for nothing behind it.
-    pub(crate) fn copy_in(&mut self, pool: &Pool, data: &[u8], alone: bool) -> usize {
+    pub(crate) fn copy_in(&mut self, pool: &Pool, data: &[u8], alone: bool, shape: Shape) -> usize {
         let small = alone && self.open.is_none() && self.len == self.sent;
         if small && data.len() <= SMALL_MAX && self.copy_small(pool, data) {
             return data.len();
         }
-        self.leave_cell(pool, data.len());
+        let segment = shape.slot_each(pool);
+        self.leave_open(pool, data.len(), segment, shape.summed());
         let mut left = data;
         while !left.is_empty() {
-            let Some(open) = self.open_slot(pool) else { break };
-            let at = (open.start + open.filled) as usize;
-            let n = left.len().min(open.buf.len() - at);
-            open.buf[at..at + n].copy_from_slice(&left[..n]);
-            open.filled += n as u32;
+            let mut slot = match self.open.take() {
+                Some(open) => open,
+                None => match OpenSlot::new(pool, segment) {
+                    Some(open) => open,
+                    None => break,
+                },
+            };
+            let n = slot.append(left, shape.summed());
             left = &left[n..];
             self.len += n as u32;
-            if self.open.as_ref().is_some_and(|o| (o.start + o.filled) as usize == o.buf.len()) {
-                self.freeze_open();
+            if slot.room() == 0 {
+                self.chunks.push_back(piece_of(slot.buf, slot.start));
+            } else {
+                self.open = Some(slot);
             }
         }
         let copied = data.len() - left.len();
@@ -123,17 +204,23 @@ impl SendQueue {
         copied
     }
 
-    /// Where more has come than the cell of a message has room for, moves that to a slot: it is to
-    /// leave in one piece with what follows.
-    fn leave_cell(&mut self, pool: &Pool, more: usize) {
-        let Some(OpenSlot { buf, start: start @ 1.., filled }) = &mut self.open else { return };
-        let (at, end) = (*start as usize, (*start + *filled) as usize);
-        if end + more > buf.len()
-            && let Some(mut slot) = pool.alloc()
+    /// Where more has come than there is room for, leaves the cell of a message, which is to leave in
+    /// one piece with what follows, and the rest of a slot, behind which segments would lie across
+    /// slots.
+    fn leave_open(&mut self, pool: &Pool, more: usize, segment: Option<usize>, summed: bool) {
+        let Some(open) = &mut self.open else { return };
+        if more <= open.room() {
+            return;
+        }
+        if open.is_cell()
+            && let Some(mut slot) = OpenSlot::new(pool, segment)
         {
-            slot[..end - at].copy_from_slice(&buf[at..end]);
+            let (at, end) = (open.start as usize, (open.start + open.filled) as usize);
+            slot.append(&open.buf[at..end], summed);
             pool.count_copied(end - at);
-            (*buf, *start) = (slot, 0);
+            self.open = Some(slot);
+        } else if segment.is_some() && open.start == 0 && open.filled == 0 {
+            self.open = None;
         }
     }
 
@@ -155,13 +242,6 @@ impl SendQueue {
         true
     }
 
-    fn open_slot(&mut self, pool: &Pool) -> Option<&mut OpenSlot> {
-        if self.open.is_none() {
-            self.open = Some(OpenSlot { buf: pool.alloc()?, start: 0, filled: 0 });
-        }
-        self.open.as_mut()
-    }
-
     /// Appends a slice without a copy.
     pub(crate) fn push(&mut self, data: PacketSlice) {
         self.freeze_open();
@@ -175,13 +255,13 @@ impl SendQueue {
         // In place: taken out and put back, it would be read wider than it was just written, which
         // the processor's store buffer cannot serve.
         let Some(open) = &mut self.open else { return };
+        let cell = open.is_cell();
         if open.filled > 0 {
-            let mut piece = open.buf.split_to((open.start + open.filled) as usize).freeze();
-            piece.advance(open.start as usize);
-            self.chunks.push_back(piece);
-            open.filled = 0;
+            let front = open.buf.split_to((open.start + open.filled) as usize);
+            self.chunks.push_back(piece_of(front, open.start));
+            (open.start, open.filled) = (0, 0);
         }
-        if open.start > 0 || open.buf.is_empty() {
+        if cell || open.buf.is_empty() {
             self.open = None;
         }
     }
@@ -209,7 +289,7 @@ impl SendQueue {
         let unsent = self.unsent();
         let open = self.open.as_ref()?;
         // Nothing of a cell is sent before the rest: if no more is unsent, the chunks have left.
-        let small = open.start > 0 && open.filled == unsent;
+        let small = open.is_cell() && open.filled == unsent;
         debug_assert!(!small || self.cursor.chunk == self.chunks.len());
         small.then_some(unsent)
     }

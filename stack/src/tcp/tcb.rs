@@ -30,7 +30,7 @@ use super::seq::{SeqNum, WindowScale};
 use super::state::State;
 use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
-use super::{DropReason, Figures, Open, Outcome, TcpConfig};
+use super::{Cut, DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
 use crate::time::{Duration, Instant, nanos};
 use crate::wire::front::Front;
@@ -257,6 +257,8 @@ pub struct Tcb {
     pub(super) persist_backoff: u8,
     /// The last write said that more is to come (`MSG_MORE`).
     pub(super) more_to_come: bool,
+    /// Who cut the last transmission, and is expected to cut the next.
+    pub(super) cut: Cut,
     pub(super) dropped: Option<DropReason>,
     pub(super) error: Option<SocketError>,
     /// RFC 5461: what a timeout is reported as.

@@ -26,6 +26,7 @@ use thiserror::Error;
 pub mod arp;
 pub mod ethernet;
 pub(crate) mod front;
+pub(crate) mod headroom;
 pub mod icmpv4;
 pub mod ipv4;
 pub mod plain;
@@ -97,7 +98,7 @@ fn get_u32(bytes: &[u8], at: usize) -> u32 {
 }
 
 #[inline]
-fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
+pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 

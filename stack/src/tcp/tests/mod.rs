@@ -206,7 +206,7 @@ impl Trace {
             tcb,
             pool,
             now,
-            limits: TxLimits { max_bytes: 65_536, max_pieces: 64 },
+            limits: TxLimits { max_bytes: 65_536, max_pieces: 64, cut: Cut::default() },
             iss: ISS,
             irs: IRS,
             written: 0,

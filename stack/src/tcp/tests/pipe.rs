@@ -69,7 +69,11 @@ impl Pipe {
             wire: BTreeMap::new(),
             frames: 0,
             loss,
-            limits: TxLimits { max_bytes, max_pieces: 1 + rng.below(40) as u16 },
+            limits: TxLimits {
+                max_bytes,
+                max_pieces: 1 + rng.below(40) as u16,
+                cut: Cut::default(),
+            },
             rng,
         }
     }

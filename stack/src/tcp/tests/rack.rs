@@ -236,15 +236,22 @@ fn a_single_segment_is_probed_for_when_its_ack_cannot_be_delayed_any_more() {
     t.end();
 }
 
-#[test]
-fn a_probe_that_repaired_a_loss_is_charged_for_it() {
-    // RFC 8985 §7.4, case 2.
+/// A connection whose only segment was probed for, and then acknowledged; and what its congestion
+/// window was before.
+fn probed() -> (Trace, u32) {
     let mut t = in_flight(1, plain());
     t.wait_for_timer();
     t.tx(&format!("PA 1:{} ack 1", at(1)));
     t.now += ms(20);
     let before = t.tcb.info().cwnd_bytes;
     t.rx(&format!("A 1 ack {}", at(1)));
+    (t, before)
+}
+
+#[test]
+fn a_probe_that_repaired_a_loss_is_charged_for_it() {
+    // RFC 8985 §7.4, case 2.
+    let (mut t, before) = probed();
     t.write(MSS);
     t.drain();
     t.now += ms(20);
@@ -256,12 +263,7 @@ fn a_probe_that_repaired_a_loss_is_charged_for_it() {
 #[test]
 fn a_duplicate_ack_after_a_probe_says_that_the_original_had_arrived() {
     // RFC 8985 §7.4, case 1, of a peer that does not report what arrives twice.
-    let mut t = in_flight(1, plain());
-    t.wait_for_timer();
-    t.tx(&format!("PA 1:{} ack 1", at(1)));
-    t.now += ms(20);
-    let before = t.tcb.info().cwnd_bytes;
-    t.rx(&format!("A 1 ack {}", at(1)));
+    let (mut t, before) = probed();
     t.rx(&format!("A 1 ack {}", at(1)));
     t.write(MSS);
     t.drain();

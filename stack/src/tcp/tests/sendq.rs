@@ -18,6 +18,10 @@ fn flat(pieces: &[PacketSlice]) -> Vec<u8> {
     pieces.iter().flat_map(|p| p.iter().copied()).collect()
 }
 
+fn cut() -> impl Strategy<Value = Cut> {
+    prop_oneof![Just(Cut::Device), Just(Cut::Software), Just(Cut::SoftwareSums)]
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(usize, bool),
@@ -46,7 +50,11 @@ proptest! {
     /// The queue against plain vectors: whatever is written, sent, probed, acknowledged and sent
     /// again, the bytes are those of the stream.
     #[test]
-    fn the_queue_behaves_as_a_byte_vector(steps in proptest::collection::vec(step(), 1..60)) {
+    fn the_queue_behaves_as_a_byte_vector(
+        steps in proptest::collection::vec(step(), 1..60),
+        (mss, cut) in (prop_oneof![Just(500), Just(1448)], cut()),
+    ) {
+        let shape = Shape { mss, cut };
         let pool = pool();
         let mut q = SendQueue::default();
         let mut held: Vec<u8> = vec![];
@@ -60,7 +68,7 @@ proptest! {
             match step {
                 Step::Write(n, alone) => {
                     let data = fresh(n);
-                    prop_assert_eq!(q.copy_in(&pool, &data, alone), n);
+                    prop_assert_eq!(q.copy_in(&pool, &data, alone, shape), n);
                     held.extend(data);
                 }
                 Step::SendSmall => {
@@ -109,4 +117,60 @@ proptest! {
         drop(q);
         prop_assert!(pool.audit().all_free());
     }
+}
+
+/// Sends all that is unsent, in at most 64 pieces.
+fn send_all(q: &mut SendQueue) -> Vec<PacketSlice> {
+    let mut out = vec![];
+    q.take_unsent(u32::MAX, 64, 1448, &mut out);
+    out
+}
+
+#[test]
+fn what_software_cuts_lies_a_segment_to_a_slot_behind_headroom() {
+    let pool = pool();
+    let data: Vec<u8> = (0..6000u32).map(|n| (n * 7 + n / 11) as u8).collect();
+    for cut in [Cut::Software, Cut::SoftwareSums] {
+        let (mut q, shape) = (SendQueue::default(), Shape { mss: 1448, cut });
+        // In odd parts, so that sums go on at odd places.
+        for part in data[..4000].chunks(1001) {
+            assert_eq!(q.copy_in(&pool, part, true, shape), part.len());
+        }
+        let sent = send_all(&mut q);
+        assert_eq!(sent.iter().map(|s| s.len()).collect::<Vec<_>>(), [1448, 1448, 1104]);
+        assert_eq!(flat(&sent), data[..4000]);
+        for piece in &sent {
+            let mut sum = None;
+            let write = |room: &mut [u8; HEADROOM]| {
+                sum = headroom::sum(room);
+                0
+            };
+            assert!(piece.with_headers(write).is_some());
+            let mut expected = barewire_driver::mem::Checksum::new();
+            expected.add(piece);
+            assert_eq!(sum, (cut == Cut::SoftwareSums).then(|| expected.partial()));
+        }
+        // What is left of a slot of which a part was sent takes what fits in it, and no beginning of
+        // a longer text: its segments would lie across slots.
+        assert_eq!(q.copy_in(&pool, &data[4000..4200], true, shape), 200);
+        assert_eq!(send_all(&mut q).iter().map(|s| s.len()).collect::<Vec<_>>(), [200]);
+        assert_eq!(q.copy_in(&pool, &data[4200..], true, shape), 1800);
+        let sent = send_all(&mut q);
+        assert_eq!(sent.iter().map(|s| s.len()).collect::<Vec<_>>(), [1448, 352]);
+        assert_eq!(flat(&sent), data[4200..]);
+    }
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn what_the_device_cuts_fills_its_slots() {
+    let (pool, mut q) = (pool(), SendQueue::default());
+    let shape = Shape { mss: 1448, cut: Cut::Device };
+    assert_eq!(q.copy_in(&pool, &[7; 5000], true, shape), 5000);
+    assert_eq!(send_all(&mut q).iter().map(|s| s.len()).collect::<Vec<_>>(), [2048, 2048, 904]);
+    // Nor does a slot that holds two segments go to one.
+    let mut q = SendQueue::default();
+    let shape = Shape { mss: 500, cut: Cut::Software };
+    assert_eq!(q.copy_in(&pool, &[7; 5000], true, shape), 5000);
+    assert_eq!(send_all(&mut q).iter().map(|s| s.len()).collect::<Vec<_>>(), [2048, 2048, 904]);
 }
