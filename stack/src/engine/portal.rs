@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   thread                       Portal + Endpoint                       engine
-//!     read  ◀── rx: RemoteBufs with data ◀──────────────────────── read_owned, recv_from
-//!     write ──▶ tx: RemoteBufs with data ──────────────────────────▶ write_owned, send_to
+//!     read  ◀── rx: parcels with data ◀─────────────────────────── read_owned, recv_from
+//!     write ──▶ tx: parcels with data ─────────────────────────────▶ write_owned, send_to
 //!     write ◀── grants: empty RemoteBufs ◀──────────────────────────── pool
 //!     shutdown, close ──▶ wishes (bits) ──▶     status (bits), error ◀── what became of it
 //! ```
 //!
 //! Every ring is bounded, so a thread that stops reading fills `rx`, the engine stops taking data
 //! from the connection, and TCP closes its window: nothing is lost. Bytes are copied once, by the
-//! thread. Whoever puts something down posts or rings; whoever finds nothing says so first
+//! thread, but for those of small messages, which need no buffer (`parcel`). Whoever puts something down posts or rings; whoever finds nothing says so first
 //! ([`Status::RX_FULL`], `wanted`) and looks again.
 //!
 //! A UDP socket of several engines has one [`Endpoint`] and a [`Portal`] on each of them.
