@@ -10,8 +10,9 @@
 //!
 //! Every ring is bounded, so a thread that stops reading fills `rx`, the engine stops taking data
 //! from the connection, and TCP closes its window: nothing is lost. Bytes are copied once, by the
-//! thread, but for those of small messages, which need no buffer (`parcel`). Whoever puts something down posts or rings; whoever finds nothing says so first
-//! ([`Status::RX_FULL`], `wanted`) and looks again.
+//! thread, but for those of small messages, which need no buffer (`parcel`). Whoever puts something
+//! down posts or rings; whoever finds nothing says so first ([`Status::RX_FULL`], `wanted`) and looks
+//! again.
 //!
 //! A UDP socket of several engines has one [`Endpoint`] and a [`Portal`] on each of them.
 
