@@ -43,7 +43,7 @@ pub const MESSAGE_BYTES: usize = 64;
 /// Frames that the wire holds in each direction.
 pub const WIRE_FRAMES: usize = 512;
 
-/// Bytes after which the stream of a bulk transfer repeats itself: a multiple of every slot length.
+/// Bytes after which the stream of a bulk transfer repeats itself.
 pub const PATTERN_BYTES: usize = 64 << 10;
 
 /// How long hosts rest before what an idle connection keeps is counted: longer than either stack

@@ -62,9 +62,12 @@ impl<Q: Queue + ?Sized> Host<Q> {
         neighbor: NeighborConfig,
     ) -> Host<Q> {
         let wanted = queue.capabilities();
-        // What a user with frames larger than a slot sets.
-        let large = wanted.mtu > 2048 || wanted.features.contains(Features::TSO4);
-        let slot_len = if large { 4096 } else { 2048 };
+        // What a user sets who has segments cut by the device, or frames of 9,000 bytes.
+        let slot_len = match (wanted.features.contains(Features::TSO4), wanted.mtu) {
+            (true, _) => 4096,
+            (false, ..=1500) => 2048,
+            (false, _) => 9216,
+        };
         let slots = SLOT_BYTES / slot_len;
         let pool = PoolConfig { slots, slot_len, cells: CELLS, try_huge: true };
         let pool = Pool::new(pool).expect("memory for a pool");

@@ -181,7 +181,7 @@ counters! {
 
 impl StackCounters {
     /// Counts a segment, or its payload, that a connection dropped.
-    pub(crate) fn tcp_dropped(&mut self, reason: DropReason) {
+    pub(crate) fn tcp_dropped(&mut self, reason: DropReason, wire_segments: u16) {
         let counter = match reason {
             DropReason::OutsideWindow => &mut self.tcp_drop_outside_window,
             DropReason::ZeroWindow => &mut self.tcp_drop_zero_window,
@@ -196,6 +196,6 @@ impl StackCounters {
                 &mut self.tcp_drop_closed
             }
         };
-        *counter += 1;
+        *counter += u64::from(wire_segments.max(1));
     }
 }

@@ -1,8 +1,7 @@
 //! Segments that arrive in one burst are taken in together: a stream, its window, what is known of its
-//! peer and the last ACK are the same as if each had come by itself. What is refused of a run is counted
-//! once.
+//! peer, the last ACK and what is counted are the same as if each had come by itself.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use barewire_driver::device::{RxBurst, RxFrame};
@@ -191,6 +190,18 @@ fn a_burst_of_one_stream_is_one_segment_to_its_connection() {
         assert_eq!(scene.servers[n].read_all(server), text);
         assert_eq!(scene.servers[n].stack.tcp_info(server).unwrap().tcpi_segs_in, 21);
     }
+}
+
+#[test]
+fn what_is_refused_of_a_run_is_counted_by_the_segment() {
+    let mut scene = Scene::new();
+    for n in 0..2 {
+        scene.servers[n].stack.shutdown(scene.ends[0].1[n], Shutdown::Read).unwrap();
+    }
+    let [frames, _] = scene.written(&bytes(6 * MSS));
+    scene.deliver(&frames);
+    assert_eq!([0, 1].map(|n| scene.counted(n, "tcp_segments_joined")), [5, 0]);
+    assert_eq!([0, 1].map(|n| scene.counted(n, "tcp_drop_closed")), [6, 6]);
 }
 
 #[test]

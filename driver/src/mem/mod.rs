@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Region   one contiguous shared mapping (memfd, hugepages where there are any)
-//!     └─ Pool   one per core, not atomic: slots of 2,048 or 4,096 bytes and 256-byte header cells
+//!     └─ Pool   one per core, not atomic: slots of 2, 4 or 9 KiB and header cells of 256 bytes
 //!          ├─ PacketBuf    unique, writable range of one slot      (as `BytesMut`)
 //!          ├─ PacketSlice  shared, immutable range of one slot     (as `Bytes`)
 //!          ├─ PostedSlots  slots that a device may write (receive): nobody holds their bytes
@@ -32,7 +32,7 @@ mod tables;
 
 pub use buf::{PacketBuf, PacketSlice};
 pub use checksum::Checksum;
-pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError};
+pub use pool::{Audit, CELL_LEN, MAX_SLOTS, Pool, PoolConfig, PoolCounters, PoolError, SLOT_LENS};
 pub use prefetch::{prefetch_read, prefetch_value};
 pub use region::{PageKind, Region, RegionError};
 pub use remote::RemoteBuf;

@@ -14,6 +14,10 @@ use super::remote::RemoteBuf;
 /// small payload behind them.
 pub const CELL_LEN: usize = 256;
 
+/// What a slot may have, in bytes: the second for frames of 9,000 bytes in few pieces or much TSO, the
+/// third for such frames in one piece, with room for headers in front.
+pub const SLOT_LENS: [u32; 3] = [2048, 4096, 9216];
+
 /// Most slots plus cells in one pool: 16 Mi (64 GiB of 4 KiB slots).
 pub const MAX_SLOTS: u32 = 1 << 24;
 
@@ -22,7 +26,7 @@ pub const MAX_SLOTS: u32 = 1 << 24;
 pub struct PoolConfig {
     /// Number of packet slots.
     pub slots: u32,
-    /// Bytes in a slot: 2,048 or 4,096.
+    /// Bytes in a slot: one of [`SLOT_LENS`].
     pub slot_len: u32,
     /// Number of 256-byte header cells.
     pub cells: u32,
@@ -42,7 +46,7 @@ impl Default for PoolConfig {
 #[non_exhaustive]
 pub enum PoolError {
     /// The slot length is not one that devices can use.
-    #[error("a pool slot has 2048 or 4096 bytes, not {0}")]
+    #[error("a pool slot has 2048, 4096 or 9216 bytes, not {0}")]
     SlotLen(u32),
     /// No slots, no cells, or more than [`MAX_SLOTS`].
     #[error("a pool has at least one slot and one cell and at most {MAX_SLOTS} of both, not {0}")]
@@ -103,11 +107,11 @@ impl Pool {
     /// Maps the region and puts every slot and cell on its free list.
     ///
     /// # Errors
-    /// [`PoolError`] for a slot length other than 2,048 or 4,096, for counts out of range, and when
+    /// [`PoolError`] for a slot length other than [`SLOT_LENS`], for counts out of range, and when
     /// the kernel has no memory.
     pub fn new(config: PoolConfig) -> Result<Pool, PoolError> {
         let PoolConfig { slots, slot_len, cells, try_huge } = config;
-        if slot_len != 2048 && slot_len != 4096 {
+        if !SLOT_LENS.contains(&slot_len) {
             return Err(PoolError::SlotLen(slot_len));
         }
         let total = u64::from(slots) + u64::from(cells);

@@ -483,12 +483,13 @@ impl Stack {
 
     fn deliver_to(&mut self, index: u32, segment: Segment<'_>) {
         let now = self.egress.now;
+        let wire_segments = segment.wire_segments;
         let dropped = self.with_tcb(index, |tcb| {
             let outcome = tcb.handle_segment(now, segment);
             (tcb.take_drop(), outcome)
         });
         if let Some(Some(reason)) = dropped {
-            self.egress.counters.tcp_dropped(reason);
+            self.egress.counters.tcp_dropped(reason, wire_segments);
         }
     }
 

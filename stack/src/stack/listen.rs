@@ -428,10 +428,30 @@ impl Stack {
                 self.answer_for(id, key, reply);
                 self.arm_half_open(index);
             }
+            HalfOpenTimeout::GiveUp if self.keeps_waiting(index) => self.arm_half_open(index),
             HalfOpenTimeout::GiveUp => {
                 self.egress.counters.half_open_expired += 1;
                 self.drop_half_open(index);
             }
+        }
+    }
+
+    /// A client whose last ACK was ignored believes that it is connected: forgotten, its data would
+    /// be answered with RST. While the accept queue stays full it is kept, within the bounds of the
+    /// half-open ones.
+    #[cold]
+    fn keeps_waiting(&mut self, index: u32) -> bool {
+        let (now, sockets) = (self.egress.now, &self.sockets);
+        let Some(entry) = self.half_open.get_mut(index).filter(|entry| entry.turned_away) else {
+            return false;
+        };
+        let id = entry.listener;
+        match sockets.get_held(id.index, id.generation) {
+            Some(Socket::Listener(listener)) if listener.accept_queue.len() >= listener.backlog => {
+                entry.state.wait_on(now, &listener.template.config);
+                true
+            }
+            _ => false,
         }
     }
 

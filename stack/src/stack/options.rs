@@ -69,7 +69,11 @@ fn set_connection(connection: &mut Connection, option: SocketOption) -> Result<(
         option => {
             let mut changed = connection.tcb.config().clone();
             set_tcp(&mut changed, option)?;
-            connection.tcb.wake().update_config(|config| *config = changed);
+            let tcb = connection.tcb.wake();
+            tcb.update_config(|config| *config = changed);
+            if option == SocketOption::NoDelay(true) {
+                tcb.push();
+            }
         }
     }
     Ok(())

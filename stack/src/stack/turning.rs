@@ -95,7 +95,7 @@ impl Stack {
         let header = TcpHeader::from(*header);
         let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
-            self.egress.counters.tcp_dropped(reason);
+            self.egress.counters.tcp_dropped(reason, text.wire_segments);
         }
         self.scratch.clear();
         self.settle(index, outcome);

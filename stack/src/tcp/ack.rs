@@ -47,6 +47,10 @@ impl Tcb {
             self.challenge(now);
             return Step::Done(Outcome::Continue);
         }
+        // RFC 7323 §4.3 would follow the timestamp before the ACK is looked at: whoever guesses a
+        // sequence number could then turn the clock of RFC 7323 §5 against all that the peer sends.
+        self.last_heard = now;
+        self.note_timestamp(now, h);
         let in_flight = self.snd.nxt.since(self.snd.una);
         let plain = good && h.options.sack.is_empty() && self.recovery.is_quiet();
         if !(plain && self.take_plain_ack(now, ack, self.ecn_is_echo(flags))) {

@@ -293,15 +293,16 @@ impl Tcb {
         if over || self.state == State::Closed { Ok(()) } else { Err(SocketError::WouldBlock) }
     }
 
-    /// RFC 9293 §3.8.6.2.2: the peer is told of free room when it is worth a segment: half the
-    /// buffer, or one segment if the window takes less than that. While it takes more, nobody waits
-    /// for the update, and one for two segments is enough.
+    /// RFC 9293 §3.8.6.2.2: the peer is told of free room when it is worth a segment, or half the
+    /// buffer. Nobody waits for that while the window still takes a segment: as in Linux, the ACKs of
+    /// data tell it then, unless the window would be twice as wide.
     #[inline]
     pub(super) fn after_read(&mut self) {
         let mss = u32::from(self.rcv.our_mss);
-        let waiting = self.rcv.edge.since(self.rcv.nxt) < mss;
-        let step = (self.rcv.buffer / 2).min(if waiting { mss } else { 2 * mss });
-        if self.state.can_receive() && self.window_growth() >= step.max(1) {
+        let window = self.rcv.edge.since(self.rcv.nxt);
+        let step = (self.rcv.buffer / 2).min(mss).max(1);
+        let step = if window < mss { step } else { step.max(window) };
+        if self.state.can_receive() && self.window_growth() >= step {
             self.pending |= Pending::ACK;
         }
     }

@@ -172,7 +172,7 @@ impl Tcb {
             self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
         }
         let limited = self.status.contains(Status::CWND_LIMITED);
-        if self.controller.heeds(now, bytes, piped, limited) {
+        if limited || self.controller.heeds(now, una, bytes, piped) {
             self.grow_calmly(now, bytes, piped, rtt_ns);
         }
         self.sendq.records.rate.count(now, bytes, sent_at, rtt_ns);

@@ -335,9 +335,11 @@ impl Tcb {
 
     /// A client keeps the cookie that a SYN-ACK brings.
     pub(super) fn learn_cookie(&mut self, header: &TcpHeader) {
-        if let Some(FastOpen::Client { cache, server, .. }) = self.fast_open.as_deref()
-            && let Some(cookie) = header.options.fast_open.filter(|cookie| !cookie.is_request())
-        {
+        let Some(FastOpen::Client { cache, server, .. }) = self.fast_open.as_deref() else {
+            return;
+        };
+        self.status.set(Status::SYN_DATA, SeqNum::new(header.ack).after(self.snd.una + 1));
+        if let Some(cookie) = header.options.fast_open.filter(|cookie| !cookie.is_request()) {
             let mss = header.options.mss.unwrap_or(MSS_DEFAULT);
             cache.borrow_mut().learn(*server, cookie, mss);
         }
@@ -382,6 +384,7 @@ impl HalfOpen {
         if segment.payload_len > 0 {
             tcb.take_text(now, irs + 1, segment);
         }
+        tcb.status.set(Status::SYN_DATA, tcb.rcv.nxt != irs + 1);
         tcb.pending -= Pending::ACK;
         tcb.timers.clear(Timer::DelayedAck);
         tcb.rcv.acked = tcb.rcv.nxt;

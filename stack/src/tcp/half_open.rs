@@ -247,7 +247,10 @@ impl HalfOpen {
             + u32::from(h.flags.contains(TcpFlags::SYN))
             + u32::from(h.flags.contains(TcpFlags::FIN));
         if len == 0 {
-            return seq.after_eq(nxt) && seq.before_eq(edge);
+            // What a peer sends that has filled the window stands at its edge; an RST has to lie in
+            // the window (RFC 5961 §3.2).
+            let at_edge = seq == edge && !h.flags.contains(TcpFlags::RST);
+            return seq.after_eq(nxt) && (seq.before(edge) || at_edge);
         }
         seq.before(edge) && (seq + len).after(nxt)
     }
@@ -298,6 +301,11 @@ impl HalfOpen {
         let wait = config.rto_initial.saturating_mul(1 << self.retries.min(16));
         self.deadline = now + wait.min(config.rto_max).max(Duration::from_millis(1));
         HalfOpenTimeout::Resend(self.syn_ack(now, config))
+    }
+
+    /// It is not given up yet, nor is anything sent meanwhile.
+    pub(crate) fn wait_on(&mut self, now: Instant, config: &TcpConfig) {
+        self.deadline = now + config.rto_max;
     }
 
     /// What it was opened with.

@@ -26,6 +26,9 @@ pub const TCPI_OPT_WSCALE: u8 = 4;
 /// `tcpi_options`: explicit congestion notification is in use.
 pub const TCPI_OPT_ECN: u8 = 8;
 
+/// `tcpi_options`: data went with the SYN, and was acknowledged by the SYN-ACK.
+pub const TCPI_OPT_SYN_DATA: u8 = 32;
+
 /// Why a connection is not sending now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -96,7 +99,7 @@ macro_rules! tcp_info {
 tcp_info! {
     /// State, by the kernel's number.
     tcpi_state: u8,
-    /// What loss recovery is doing: 0 open, 1 disorder, 3 recovery, 4 loss.
+    /// What loss recovery is doing: 0 open, 1 disorder, 2 reduced for a mark, 3 recovery, 4 loss.
     tcpi_ca_state: u8,
     /// Timeouts of what stands at snd.una.
     tcpi_retransmits: u8,
@@ -105,7 +108,7 @@ tcp_info! {
     /// Doublings of the retransmission or probe timer.
     tcpi_backoff: u8,
     /// Options in use: [`TCPI_OPT_TIMESTAMPS`], [`TCPI_OPT_SACK`], [`TCPI_OPT_WSCALE`],
-    /// [`TCPI_OPT_ECN`].
+    /// [`TCPI_OPT_ECN`], [`TCPI_OPT_SYN_DATA`].
     tcpi_options: u8,
     /// Shift of the peer's window.
     tcpi_snd_wscale: u8,
@@ -123,11 +126,13 @@ tcp_info! {
     tcpi_unacked: u32,
     /// Segments that the peer has reported behind gaps.
     tcpi_sacked: u32,
-    /// Segments found lost and not sent again yet.
+    /// Segments found lost and not acknowledged, sent again or not.
     tcpi_lost: u32,
-    /// Milliseconds since data was sent last.
+    /// Segments sent again and not acknowledged.
+    tcpi_retrans: u32,
+    /// Milliseconds since data was sent last, or since the handshake ended.
     tcpi_last_data_sent: u32,
-    /// Milliseconds since data came last.
+    /// Milliseconds since data came last, or since the handshake ended.
     tcpi_last_data_recv: u32,
     /// Milliseconds since any segment came last.
     tcpi_last_ack_recv: u32,
@@ -209,6 +214,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// The handshake has ended: times without data count from here.
+    #[inline]
+    pub(super) fn established(&mut self, now: Instant) {
+        (self.data_sent_ms, self.data_received_ms) =
+            (now.as_millis() as u32, now.as_millis() as u32);
+    }
+
     /// A segment has arrived, or `wire_segments` joined into one.
     #[inline]
     pub(super) fn received(&mut self, now: Instant, payload_len: u32, wire_segments: u16) {
@@ -335,12 +347,16 @@ impl Tcb {
         let (scaling, snd) = (self.status.contains(Status::SCALING), &self.snd);
         let shift = |shift: u8| if scaling { shift } else { 0 };
         let ssthresh = self.controller.ssthresh();
+        let (lost, resent) = self.sendq.records.outstanding_losses();
         let waits = self.timers.is_set(Timer::DelayedAck);
         TcpInfo {
             state: self.state,
             limit: self.send_limit(),
             tcpi_state: kernel_state(self.state),
-            tcpi_ca_state: self.recovery.ca_state(self.sendq.records.sacked() > 0),
+            tcpi_ca_state: match self.recovery.ca_state(self.sendq.records.sacked() > 0) {
+                0 | 1 if self.ecn_answered() => 2,
+                state => state,
+            },
             tcpi_retransmits: self.retries,
             tcpi_probes: self.probes,
             tcpi_backoff: self.rtt.backoff().max(self.persist_backoff),
@@ -353,7 +369,8 @@ impl Tcb {
             tcpi_rcv_mss: u32::from(self.rcv.peer_segment),
             tcpi_unacked: segments(snd.nxt.since(snd.una)),
             tcpi_sacked: segments(self.sendq.records.sacked()),
-            tcpi_lost: segments(self.sendq.records.lost()),
+            tcpi_lost: segments(lost),
+            tcpi_retrans: segments(resent),
             tcpi_last_data_sent: ago(tally.data_sent_ms),
             tcpi_last_data_recv: ago(tally.data_received_ms),
             tcpi_last_ack_recv: ago(self.last_heard.as_millis() as u32),
@@ -389,6 +406,7 @@ impl Tcb {
             | in_use(self.has_sack(), TCPI_OPT_SACK)
             | in_use(self.status.contains(Status::SCALING), TCPI_OPT_WSCALE)
             | in_use(self.ecn.agreed, TCPI_OPT_ECN)
+            | in_use(self.status.contains(Status::SYN_DATA), TCPI_OPT_SYN_DATA)
     }
 }
 

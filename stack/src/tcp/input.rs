@@ -192,8 +192,6 @@ impl Tcb {
         if flags.contains(TcpFlags::RST) {
             return self.take_reset(now, seq);
         }
-        self.last_heard = now;
-        self.note_timestamp(now, h);
         // Fourth, check the SYN bit. RFC 5961 §4.2: a challenge ACK, whatever its number.
         if flags.contains(TcpFlags::SYN) {
             self.dropped = Some(DropReason::UnexpectedSyn);
@@ -239,7 +237,7 @@ impl Tcb {
     }
 
     /// RFC 7323 §4.3: TS.Recent follows segments at or before the last ACK sent.
-    fn note_timestamp(&mut self, now: Instant, h: &TcpHeader) {
+    pub(super) fn note_timestamp(&mut self, now: Instant, h: &TcpHeader) {
         if let Some(ts) = h.options.timestamps
             && self.status.contains(Status::TIMESTAMPS)
             && !older(ts.val, self.ts_recent)
@@ -281,7 +279,8 @@ impl Tcb {
         reason: DropReason,
     ) -> Outcome {
         self.dropped = Some(reason);
-        if flags.contains(TcpFlags::RST) {
+        // Nor is one without ACK answered: the fifth step would drop it, and no connection sends it.
+        if flags.contains(TcpFlags::RST) || !flags.intersects(TcpFlags::ACK | TcpFlags::SYN) {
             return Outcome::Continue;
         }
         if len > 0 && !flags.contains(TcpFlags::SYN) {
@@ -297,7 +296,10 @@ impl Tcb {
     fn take_reset(&mut self, now: Instant, seq: SeqNum) -> Outcome {
         if seq != self.rcv.nxt {
             self.dropped = Some(DropReason::BadReset);
-            self.challenge(now);
+            // At the right edge an ACK still counts; for an RST that is outside of the window.
+            if seq.before(self.rcv.edge) {
+                self.challenge(now);
+            }
             return Outcome::Continue;
         }
         match self.state {

@@ -64,7 +64,8 @@ pub use cookie::SynCookies;
 pub use ecn::EcnMode;
 pub use half_open::{HalfOpen, HalfOpenOutcome, HalfOpenTimeout};
 pub use info::{
-    SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE, TcpInfo,
+    SendLimit, TCPI_OPT_ECN, TCPI_OPT_SACK, TCPI_OPT_SYN_DATA, TCPI_OPT_TIMESTAMPS,
+    TCPI_OPT_WSCALE, TcpInfo,
 };
 pub use isn::FlowNumbers;
 pub(crate) use rest::AtRest;

@@ -304,6 +304,14 @@ impl Tcb {
         if self.is_corked() { Blocked::Cork } else { Blocked::No }
     }
 
+    /// What is held back until there is more of it leaves now, as far as the windows allow.
+    pub fn push(&mut self) {
+        let unsent = self.sendq.unsent();
+        if unsent > 0 && unsent <= self.peer_room().min(self.cwnd_room()) {
+            self.pending |= Pending::OVERRIDE;
+        }
+    }
+
     /// The application has said that a partial segment will become a full one.
     fn is_corked(&self) -> bool {
         self.more_to_come || self.status.contains(Status::CORK)

@@ -32,11 +32,10 @@ impl Tcb {
         let fin = segment.header.flags.contains(TcpFlags::FIN);
         let end = seq + segment.payload_len;
         if !self.state.can_receive() {
-            // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received." A repeated
-            // FIN is answered again.
+            // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received from the remote
+            // side. Ignore the segment text." A repeated FIN lies before the window, and was answered.
             if segment.payload_len > 0 || fin {
                 self.dropped = Some(DropReason::AfterFin);
-                self.pending |= Pending::ACK;
             }
             return Outcome::Continue;
         }
@@ -97,6 +96,7 @@ impl Tcb {
         self.note_peer_segment(payload_len, wire_segments);
         if self.rcv.edge.before_eq(self.rcv.nxt) {
             self.dropped = Some(DropReason::ZeroWindow);
+            self.note_duplicate(seq, seq + payload_len);
             self.pending |= Pending::ACK;
             return;
         }
@@ -282,7 +282,7 @@ impl Tcb {
         } else if self.acks_at_once() {
             self.pending |= Pending::ACK;
         } else if !self.timers.is_set(Timer::DelayedAck) {
-            self.timers.set(Timer::DelayedAck, now.after_nanos(self.ack_delay_ns));
+            self.timers.set(Timer::DelayedAck, now.after_nanos(self.ack_delay_ns.into()));
         }
     }
 }

@@ -184,6 +184,23 @@ impl Records {
         self.lost
     }
 
+    /// Bytes that were taken for lost and are not acknowledged, and bytes that were sent again and
+    /// are not. Looks at every record.
+    pub(crate) fn outstanding_losses(&self) -> (u32, u32) {
+        let mut losses = (0, 0);
+        for record in &self.records {
+            let (lost, resent) = match record.fate {
+                Fate::InFlight => (false, record.retransmissions > 0),
+                Fate::Lost => (true, false),
+                Fate::Resent => (true, true),
+                Fate::Sacked => (false, false),
+            };
+            losses.0 += if lost { record.len } else { 0 };
+            losses.1 += if resent { record.len } else { 0 };
+        }
+        losses
+    }
+
     /// Bytes found lost since the connection began, modulo 2^32.
     pub(crate) fn lost_ever(&self) -> u32 {
         self.lost_ever

@@ -15,11 +15,12 @@ use super::sendq::SendQueue;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{
-    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, announced_mss, mirrored,
+    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, ack_delay, announced_mss,
+    mirrored,
 };
 use super::timers::Timers;
 use super::{Algorithm, Cut, Open, TcpConfig};
-use crate::time::{Instant, nanos};
+use crate::time::Instant;
 use crate::wire::front::Front;
 
 impl Tcb {
@@ -96,7 +97,7 @@ impl Tcb {
         (*assembler, *path, *fast_open) = (None, None, None);
         *timers = Timers::default();
         *rtt = Rtt::new(&with);
-        *ack_delay_ns = nanos(with.delayed_ack);
+        *ack_delay_ns = ack_delay(&with);
         front.forget();
         *config = with;
         (*bytes_acked, *bytes_received) = (0, 0);

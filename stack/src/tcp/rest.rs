@@ -39,7 +39,8 @@ const RESTFUL: Status = Status::TIMESTAMPS
     .union(Status::KEEPALIVE)
     .union(Status::MEMORY_SCARCE)
     .union(Status::SACK)
-    .union(Status::PACED);
+    .union(Status::PACED)
+    .union(Status::SYN_DATA);
 
 /// What a connection in ESTABLISHED is while nothing happens.
 #[derive(Clone, Debug)]

@@ -107,6 +107,8 @@ bitflags! {
         const SACK = 1 << 16;
         /// Data leaves at a rate: the configuration or the controller wants it so.
         const PACED = 1 << 17;
+        /// Data came with the SYN of the side that opened, and was acknowledged (RFC 7413).
+        const SYN_DATA = 1 << 18;
     }
 }
 
@@ -238,6 +240,9 @@ pub struct Tcb {
     pub(super) calm: bool,
     pub(super) status: Status,
     pub(super) snd: Send,
+    /// How long an ACK may wait, as in the configuration; mirrored for the hot path. RFC 9293 §3.8.6.3
+    /// wants less than half a second: 4 s are enough to say so.
+    pub(super) ack_delay_ns: u32,
     pub(super) rcv: Receive,
     pub(super) ts_recent: u32,
     pub(super) ts_offset: u32,
@@ -278,14 +283,17 @@ pub struct Tcb {
     pub(super) undone: u16,
     pub(super) tally: Tally,
     pub(super) challenges: Challenges,
-    /// How long an ACK may wait, as in the configuration; mirrored for the hot path.
-    pub(super) ack_delay_ns: u64,
     /// What is known of the path's MTU, once anything is.
     pub(super) path: Option<Box<PathMtu>>,
     /// Until the handshake has ended.
     pub(super) fast_open: Option<Box<FastOpen>>,
     /// The headers of small messages, kept by those who know the way that they take.
     pub(crate) front: Front,
+}
+
+/// The configuration's delay of ACKs, in nanoseconds.
+pub(super) fn ack_delay(config: &TcpConfig) -> u32 {
+    u32::try_from(nanos(config.delayed_ack)).unwrap_or(u32::MAX)
 }
 
 /// The MSS to announce on a link that takes `our_mss`.
@@ -386,6 +394,7 @@ impl Tcb {
             self.controller = Controller::new(self.config.congestion, self.initial_window());
         }
         self.last_heard = now;
+        self.tally.established(now);
         self.soft_error = None;
         self.begin_tuning(now);
         self.arm_keepalive();
@@ -426,7 +435,7 @@ impl Tcb {
         let since = self.last_sent;
         self.controller.switch_to(self.config.congestion, self.initial_window(), since);
         self.retune();
-        self.ack_delay_ns = nanos(self.config.delayed_ack);
+        self.ack_delay_ns = ack_delay(&self.config);
         self.rtt.mirror(&self.config);
         self.status = (self.status - MIRRORED) | mirrored(&self.config, &self.controller);
         if !self.status.contains(Status::PACED) {

@@ -106,6 +106,10 @@ impl TimeWait {
         if syn && !h.flags.contains(TcpFlags::ACK) && self.is_newer(h) {
             return TimeWaitOutcome::Reuse { iss_above: self.snd_nxt };
         }
+        if !syn && !h.flags.contains(TcpFlags::ACK) {
+            // Fifth step: "if the ACK bit is off, drop the segment".
+            return TimeWaitOutcome::Drop;
+        }
         let fin = h.flags.contains(TcpFlags::FIN);
         if fin && !syn {
             // "The only thing that can arrive in this state is a retransmission of the remote FIN.

@@ -62,16 +62,19 @@ impl Tcb {
         Outcome::Continue
     }
 
-    /// The peer is gone. RFC 5461 §3.1: an ICMP error heard meanwhile tells more than a timeout.
+    /// The peer is gone (RFC 9293 §3.10.8: nothing is sent; should it come back, an RST answers).
+    /// RFC 5461 §3.1: an ICMP error heard meanwhile tells more than a timeout.
     fn give_up(&mut self) -> Outcome {
         let error = self.soft_error.unwrap_or(SocketError::TimedOut);
-        let synchronized = self.state.is_live();
-        let _ = self.fail(error);
-        if synchronized {
-            // Should the peer still be there, it learns that nobody listens any more.
-            self.pending = Pending::RST;
-        }
-        Outcome::Closed
+        self.fail(error)
+    }
+
+    /// The same, and the peer is told in case that it is there: one that is idle, or whose reader
+    /// has stopped, would not find out by itself.
+    fn give_up_aloud(&mut self) -> Outcome {
+        let outcome = self.give_up();
+        self.pending = Pending::RST;
+        outcome
     }
 
     fn lifetime_over(&mut self) -> Outcome {
@@ -140,7 +143,7 @@ impl Tcb {
         let orphan = self.status.contains(Status::APP_CLOSED);
         let max = if orphan { ORPHAN_PROBES_MAX } else { self.config.data_retries };
         if self.probes >= max {
-            return Some(self.give_up());
+            return Some(if orphan { self.give_up_aloud() } else { self.give_up() });
         }
         // RFC 5482 speaks of data that was sent, and a probe is such data: a window that stays closed
         // for so long ends the connection, whether the peer answers or not. So it does in Linux.
@@ -177,7 +180,7 @@ impl Tcb {
             None => self.probes >= keepalive.count,
         };
         if dead {
-            return Some(self.give_up());
+            return Some(self.give_up_aloud());
         }
         self.probes = self.probes.saturating_add(1);
         self.pending |= Pending::KEEPALIVE;

@@ -103,6 +103,7 @@ fn on_socket(
             socket: Some(Socket { id, written: 0, read: 0 }),
         }),
         ("connect", [to]) => ok(stack.connect(id, address(to, peer)?)),
+        ("connect", [to, "with", len]) => connect_with(bench, name, socket, to, number(len)?)?,
         ("write", [len, rest @ ..]) => write(bench, name, socket, number(len)?, rest)?,
         ("read" | "peek", [len]) => read(bench, name, socket, number(len)?, verb == "peek")?,
         ("sendto", [to, len]) => {
@@ -148,6 +149,23 @@ fn write(
         socket.written = socket.written.wrapping_add(len as u32);
     }
     Ok(written.map(Answer::word))
+}
+
+/// `sendto` with `MSG_FASTOPEN`: what is taken of the data begins the stream.
+fn connect_with(
+    bench: &mut Bench,
+    name: &str,
+    socket: Socket,
+    to: &str,
+    len: u32,
+) -> Result<Called, String> {
+    let peer = bench.flows.get("main").map_or(Ipv4Addr::UNSPECIFIED, |flow| flow.peer);
+    let data: Vec<u8> = (0..len).map(|i| pattern(socket.written.wrapping_add(i))).collect();
+    let taken = bench.stack.connect_with(socket.id, address(to, peer)?, &data);
+    if let (Ok(len), Some(socket)) = (taken, bench.sockets.get_mut(name)) {
+        socket.written = socket.written.wrapping_add(len as u32);
+    }
+    Ok(taken.map(Answer::word))
 }
 
 fn read(
@@ -287,6 +305,14 @@ fn option_value(name: &str, value: &str) -> Result<SocketOption, String> {
         "TCP_USER_TIMEOUT" if value == "off" => SocketOption::UserTimeout(None),
         "TCP_USER_TIMEOUT" => SocketOption::UserTimeout(Some(time()?)),
         "TCP_LINGER2" => SocketOption::Linger2(time()?),
+        "TCP_DEFER_ACCEPT" => SocketOption::DeferAccept(time()?),
+        "TCP_FASTOPEN" => SocketOption::FastOpen(number(value)?),
+        "TCP_FASTOPEN_CONNECT" => SocketOption::FastOpenConnect(on()?),
+        "SO_RCVTIMEO" if value == "off" => SocketOption::RecvTimeout(None),
+        "SO_RCVTIMEO" => SocketOption::RecvTimeout(Some(time()?)),
+        "SO_SNDTIMEO" if value == "off" => SocketOption::SendTimeout(None),
+        "SO_SNDTIMEO" => SocketOption::SendTimeout(Some(time()?)),
+        "SO_PRIORITY" => SocketOption::Priority(number(value)?),
         "TCP_CONGESTION" => SocketOption::Congestion(
             value.parse().map_err(|error: UnknownAlgorithm| error.to_string())?,
         ),
@@ -315,6 +341,12 @@ fn option_name(name: &str) -> Result<OptionName, String> {
         "TCP_MAXSEG" => OptionName::MaxSeg,
         "TCP_USER_TIMEOUT" => OptionName::UserTimeout,
         "TCP_LINGER2" => OptionName::Linger2,
+        "TCP_DEFER_ACCEPT" => OptionName::DeferAccept,
+        "TCP_FASTOPEN" => OptionName::FastOpen,
+        "TCP_FASTOPEN_CONNECT" => OptionName::FastOpenConnect,
+        "SO_RCVTIMEO" => OptionName::RecvTimeout,
+        "SO_SNDTIMEO" => OptionName::SendTimeout,
+        "SO_PRIORITY" => OptionName::Priority,
         "TCP_CONGESTION" => OptionName::Congestion,
         "IP_TTL" => OptionName::Ttl,
         "IP_TOS" => OptionName::Tos,
@@ -333,15 +365,27 @@ fn option_word(option: SocketOption) -> String {
         | SocketOption::NoDelay(on)
         | SocketOption::Cork(on)
         | SocketOption::QuickAck(on)
+        | SocketOption::FastOpenConnect(on)
         | SocketOption::DontFragment(on) => if on { "on" } else { "off" }.to_owned(),
         SocketOption::KeepIdle(time)
         | SocketOption::KeepInterval(time)
         | SocketOption::Linger2(time)
+        | SocketOption::DeferAccept(time)
+        | SocketOption::RecvTimeout(Some(time))
+        | SocketOption::SendTimeout(Some(time))
         | SocketOption::Linger(Some(time))
         | SocketOption::UserTimeout(Some(time)) => format!("{time:?}"),
-        SocketOption::Linger(None) | SocketOption::UserTimeout(None) => "off".to_owned(),
-        SocketOption::KeepCount(n) | SocketOption::Ttl(n) | SocketOption::Tos(n) => n.to_string(),
-        SocketOption::SendBuffer(n) | SocketOption::RecvBuffer(n) => n.to_string(),
+        SocketOption::Linger(None)
+        | SocketOption::UserTimeout(None)
+        | SocketOption::RecvTimeout(None)
+        | SocketOption::SendTimeout(None) => "off".to_owned(),
+        SocketOption::KeepCount(n)
+        | SocketOption::Priority(n)
+        | SocketOption::Ttl(n)
+        | SocketOption::Tos(n) => n.to_string(),
+        SocketOption::SendBuffer(n) | SocketOption::RecvBuffer(n) | SocketOption::FastOpen(n) => {
+            n.to_string()
+        }
         SocketOption::MaxSeg(n) => n.to_string(),
         SocketOption::Congestion(algorithm) => algorithm.name().to_owned(),
         option => format!("{option:?}"),

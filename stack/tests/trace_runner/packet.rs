@@ -293,7 +293,9 @@ impl Segment {
         check(self.ttl.allows(Some(sent.ip.ttl)), "ttl");
         check(self.tos.allows(Some(sent.ip.tos)), "tos");
         check(self.ecn.allows(Some(sent.ip.tos & 3)), "ecn");
-        let offset = h.seq.wrapping_sub(iss).wrapping_sub(1);
+        // The first byte of the stream has sequence number 1, after the SYN.
+        let first = h.seq.wrapping_add(u32::from(h.flags.contains(TcpFlags::SYN)));
+        let offset = first.wrapping_sub(iss).wrapping_sub(1);
         let expected = |(i, byte): (usize, &u8)| *byte == pattern(offset.wrapping_add(i as u32));
         check(sent.payload.iter().enumerate().all(expected), "payload");
         found

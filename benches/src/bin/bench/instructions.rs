@@ -140,6 +140,8 @@ fn total(workload: Workload, side: Side, operations: u64) -> anyhow::Result<u64>
     let profile = std::env::temp_dir().join(format!("barewire-bench-{}", std::process::id()));
     let program = std::env::current_exe().context("this program's own file")?;
     let output = Command::new("valgrind")
+        // A long copy by `rep movsb`, as glibc makes them, is counted as an instruction a byte.
+        .env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1073741824")
         .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(program)

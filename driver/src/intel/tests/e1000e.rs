@@ -87,7 +87,8 @@ fn the_registers_hold_what_was_configured() {
 
 #[test]
 fn both_queues_have_buffers_of_one_size() {
-    for (slot_len, bits) in [(2048, 0), (4096, 1 << 25 | 3 << 16)] {
+    let large = 1 << 25 | 3 << 16;
+    for (slot_len, other, bits) in [(2048, 4096, 0), (4096, 2048, large), (9216, 2048, large)] {
         let model = NicModel::new(KIND, MAC).unwrap();
         let nic = open(Arc::new(model.clone()), small(2)).unwrap();
         let pool_of = |slot_len| {
@@ -97,7 +98,7 @@ fn both_queues_have_buffers_of_one_size() {
         first.start(&pool_of(slot_len), Features::all()).unwrap();
         assert_eq!(model.peek(RCTL) & (1 << 25 | 3 << 16), bits);
         let mut second = nic.queue(QueueId(1)).unwrap().open();
-        let refused = second.start(&pool_of(6144 - slot_len), Features::all()).unwrap_err();
+        let refused = second.start(&pool_of(other), Features::all()).unwrap_err();
         assert!(refused.to_string().contains("slots of one size"), "{refused}");
         // The first one goes on.
         model.receive(&tcp(1, &[1; 1000]));

@@ -45,8 +45,12 @@ struct Rig {
     tx: TxBurst,
 }
 
+fn memory(slots: u32) -> PoolConfig {
+    PoolConfig { slots, slot_len: 2048, cells: 256, try_huge: false }
+}
+
 fn pool(slots: u32) -> Pool {
-    Pool::new(PoolConfig { slots, slot_len: 2048, cells: 256, try_huge: false }).unwrap()
+    Pool::new(memory(slots)).unwrap()
 }
 
 fn small(queues: u16) -> NicConfig {
@@ -59,6 +63,10 @@ impl Rig {
     }
 
     fn with_slots(kind: Kind, config: NicConfig, slots: u32) -> Rig {
+        Rig::with_pools(kind, config, memory(slots))
+    }
+
+    fn with_pools(kind: Kind, config: NicConfig, memory: PoolConfig) -> Rig {
         let model = NicModel::new(kind, MAC).unwrap();
         let queues = config.queues;
         let nic = open(Arc::new(model.clone()), config).unwrap();
@@ -71,7 +79,8 @@ impl Rig {
             tx: TxBurst::new(),
         };
         for n in 0..queues {
-            let (pool, mut queue) = (pool(slots), rig.nic.queue(QueueId(n)).unwrap().open());
+            let pool = Pool::new(memory).unwrap();
+            let mut queue = rig.nic.queue(QueueId(n)).unwrap().open();
             queue.start(&pool, Features::all()).unwrap();
             rig.pools.push(pool);
             rig.queues.push(queue);

@@ -19,8 +19,8 @@
 //! integers for the same reason.
 
 use super::hystart::{Growth, HyStart};
-use super::newreno::may_grow;
 use super::{AckSample, CWND_MAX, CongestionControl, Validation, reduced};
+use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
 /// §4.6: tenths that a reduction leaves.
@@ -131,13 +131,13 @@ impl Cubic {
     }
 
     /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
-    /// congestion avoidance it moves the epoch, in slow start half of the window grows; and its
-    /// validation may take note.
+    /// congestion avoidance it moves the epoch, in slow start more than half of the window grows; and
+    /// its validation may take note.
     #[inline]
-    pub(super) fn heeds(&self, now: Instant, in_flight: u32, piped: u32) -> bool {
+    pub(super) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
         let cwnd = self.now.cwnd;
         cwnd >= f64::from(self.now.ssthresh)
-            || cwnd < f64::from(2 * in_flight + 1)
+            || cwnd < f64::from(self.validation.peak(una, in_flight).saturating_mul(2))
             || self.validation.heeds(now, piped)
     }
 
@@ -239,7 +239,7 @@ impl CongestionControl for Cubic {
         }
         if cwnd >= self.now.ssthresh {
             self.congestion_avoidance(ack);
-        } else if may_grow(ack, cwnd, self.now.ssthresh) && self.validation.is_validated(cwnd) {
+        } else if self.validation.may_double(ack, cwnd) {
             self.slow_start(ack);
         }
     }

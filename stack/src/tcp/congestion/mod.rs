@@ -202,15 +202,14 @@ impl Controller {
         }
     }
 
-    /// False if the ACK of `in_flight` bytes, which are all that was in flight, leaves the window as
-    /// it is and nothing to be remembered: it is not used enough to grow. `limited`: it was full.
+    /// False if the ACK of the `in_flight` bytes behind `una`, which are all that was in flight,
+    /// leaves the window as it is and nothing to be remembered: it is not used enough to grow.
     #[inline]
-    pub(crate) fn heeds(&self, now: Instant, in_flight: u32, piped: u32, limited: bool) -> bool {
-        limited
-            || match self {
-                Controller::Cubic(c) => c.heeds(now, in_flight, piped),
-                Controller::NewReno(_) | Controller::Bbr(_) => true,
-            }
+    pub(crate) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+        match self {
+            Controller::Cubic(c) => c.heeds(now, una, in_flight, piped),
+            Controller::NewReno(_) | Controller::Bbr(_) => true,
+        }
     }
 
     /// As [`CongestionControl::on_idle`] after a short time.

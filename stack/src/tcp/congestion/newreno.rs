@@ -65,13 +65,11 @@ impl CongestionControl for NewReno {
         if self.validation.on_ack(ack, self.cwnd) {
             (self.cwnd, self.ssthresh) = self.validation.reduced(self.cwnd, self.ssthresh);
         }
-        let may_grow = may_grow(ack, self.cwnd, self.ssthresh);
-        if !may_grow || !self.validation.is_validated(self.cwnd) {
-            return;
-        }
         if self.cwnd < self.ssthresh {
-            self.cwnd = (self.cwnd + slow_start_step(ack)).min(CWND_MAX);
-        } else {
+            if self.validation.may_double(ack, self.cwnd) {
+                self.cwnd = (self.cwnd + slow_start_step(ack)).min(CWND_MAX);
+            }
+        } else if ack.window_limited && self.validation.is_validated(self.cwnd) {
             // RFC 5681 §3.1: one segment more for each window of bytes acknowledged.
             self.acked = self.acked.saturating_add(ack.acked);
             if self.acked >= self.cwnd {
@@ -132,13 +130,6 @@ impl CongestionControl for NewReno {
         self.cwnd = self.cwnd.max(self.prior.0);
         self.ssthresh = self.ssthresh.max(self.prior.1);
     }
-}
-
-/// Only a window that is used may grow. In slow start, half of it in flight is use enough: the next
-/// ACKs will double it.
-pub(super) fn may_grow(ack: &AckSample, cwnd: u32, ssthresh: u32) -> bool {
-    let half_used = cwnd < ssthresh && ack.in_flight.saturating_mul(2) >= cwnd;
-    ack.window_limited || half_used
 }
 
 /// RFC 3465 §2.2: bytes that an ACK adds in slow start; §2.3: L = 1 while data sent before a timeout

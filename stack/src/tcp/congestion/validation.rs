@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use super::AckSample;
+use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
 /// §4.2: no measurement yet, or none since a recovery. The window counts as validated.
@@ -40,6 +41,9 @@ pub(super) struct Validation {
     used: u32,
     /// IW of RFC 6928.
     initial_window: u32,
+    /// The most bytes in flight at once that were more than half of the window, and snd.nxt then.
+    peak: u32,
+    peak_until: SeqNum,
 }
 
 impl Validation {
@@ -52,6 +56,8 @@ impl Validation {
             over_at: since + NON_VALIDATED_PERIOD,
             used: 0,
             initial_window,
+            peak: 0,
+            peak_until: SeqNum::default(),
         }
     }
 
@@ -115,6 +121,25 @@ impl Validation {
     pub(super) fn reduced(&self, cwnd: u32, ssthresh: u32) -> (u32, u32) {
         let window = (cwnd / 2).max(self.initial_window).min(cwnd);
         (window, ssthresh.max(cwnd / 4 * 3))
+    }
+
+    /// The most that was in flight at once of what an ACK of `una` before it, with `in_flight` bytes
+    /// out, may have been sent with.
+    #[inline]
+    pub(super) fn peak(&self, una: SeqNum, in_flight: u32) -> u32 {
+        if una.before(self.peak_until) { in_flight.max(self.peak) } else { in_flight }
+    }
+
+    /// Slow start: only a window that is used may grow. More than half of it in flight is use enough:
+    /// the ACKs of that will double it, however many they are.
+    pub(super) fn may_double(&mut self, ack: &AckSample, cwnd: u32) -> bool {
+        let una = ack.una - ack.acked;
+        let peak = self.peak(una, ack.in_flight);
+        let used = peak.saturating_mul(2) > cwnd;
+        if used && peak == ack.in_flight {
+            (self.peak, self.peak_until) = (peak, ack.nxt);
+        }
+        (used || ack.window_limited) && self.is_validated(cwnd)
     }
 
     /// §4.3: the path has taken half of the window lately, or nobody knows.

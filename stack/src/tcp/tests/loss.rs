@@ -31,7 +31,7 @@ fn the_timeout_doubles_and_ends() {
         t.quiet();
     }
     assert_eq!(t.wait_outcome(1600), Outcome::Closed);
-    t.tx("RA 101 ack 1");
+    t.quiet();
     t.read_is(Err(SocketError::TimedOut));
     t.end();
 }
