@@ -150,8 +150,8 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
-    /// More arrives than can be worked on: see `overload`.
-    behind: bool,
+    /// What is dropped when more arrives than can be worked on.
+    shedding: overload::Shedding,
     resets: resets::ResetLimit,
     /// Where the search for stalled connections goes on, and when it last did.
     shed_hand: u32,
@@ -197,7 +197,7 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
-            behind: false,
+            shedding: overload::Shedding::default(),
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
             shed_at: None,
