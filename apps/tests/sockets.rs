@@ -461,3 +461,89 @@ fn single_bytes_do_not_cost_a_slot_each() {
     drop((near, far));
     stop_both(&server, &client);
 }
+
+#[test]
+fn small_and_large_writes_keep_their_order() {
+    const WRITES: usize = 2_000;
+    let len = |i: usize| [1, 63, 64, 65, 3_000, 7, 64, 2_048, 40][i % 9];
+    let (server, client) = pair("sizes");
+    let (near, far) = connected(&server, &client);
+    let total = (0..WRITES).map(len).sum::<usize>();
+    let send = thread::spawn(move || {
+        let (mut pattern, mut buf) = (Pattern::new(3), [0; 3_000]);
+        for i in 0..WRITES {
+            pattern.fill(&mut buf[..len(i)]);
+            (&near).write_all(&buf[..len(i)]).unwrap();
+        }
+        near
+    });
+    let received = within(LONG, move || {
+        let (mut pattern, mut buf, mut received) = (Pattern::new(3), [0; 777], 0);
+        while received < total {
+            let n = (&far).read(&mut buf).unwrap();
+            pattern.check(&buf[..n]);
+            received += n;
+        }
+        received
+    });
+    assert_eq!(received, total);
+    drop(send.join().unwrap());
+    stop_both(&server, &client);
+}
+
+#[test]
+fn small_writes_to_a_peer_that_does_not_read_have_a_limit() {
+    const LIMIT: usize = 1 << 20;
+    let (server, client) = pair("unread");
+    let (near, far) = connected(&server, &client);
+    near.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut pattern = Pattern::new(5);
+    let (mut buf, mut written) = ([0; 50], 0);
+    loop {
+        let mut next = pattern.clone();
+        next.fill(&mut buf);
+        match (&near).write(&buf) {
+            Ok(n) => {
+                pattern.fill(&mut buf[..n]);
+                written += n;
+                assert!(written < LIMIT, "nothing holds the writer back");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    let received = within(LONG, move || {
+        let (mut pattern, mut buf, mut received) = (Pattern::new(5), [0; 4_096], 0);
+        while received < written {
+            let n = (&far).read(&mut buf).unwrap();
+            pattern.check(&buf[..n]);
+            received += n;
+        }
+        received
+    });
+    assert_eq!(received, written);
+    stop_both(&server, &client);
+}
+
+#[test]
+fn of_many_sockets_each_is_heard_when_others_talk_more() {
+    const SOCKETS: usize = 24;
+    let (server, client) = pair("crowd");
+    let pairs: Vec<_> = (0..SOCKETS).map(|_| connected(&server, &client)).collect();
+    within(LONG, move || {
+        let mut answer = [0; 8];
+        for round in 0..20_000 {
+            // Half of the rounds are a few sockets', so that the rest is forgotten meanwhile.
+            let i = if round % 2 == 0 { round / 2 % 3 } else { round / 2 % SOCKETS };
+            let (near, far) = &pairs[i];
+            for (mut from, mut to) in [(near, far), (far, near)] {
+                from.write_all(&(round as u64).to_le_bytes()).unwrap();
+                to.read_exact(&mut answer).unwrap();
+                assert_eq!(u64::from_le_bytes(answer), round as u64);
+            }
+        }
+    });
+    stop_both(&server, &client);
+}

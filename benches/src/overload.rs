@@ -154,8 +154,9 @@ impl Server {
                 break;
             }
         }
-        let behind = self.shedding && frames >= RX_BURSTS * BURST_FRAMES;
-        self.host.stack.set_behind(behind);
+        if self.shedding {
+            self.host.stack.note_turn(frames, RX_BURSTS * BURST_FRAMES);
+        }
         frames
     }
 
@@ -364,15 +365,25 @@ fn hosts(offer: &Offer) -> (Clients, Server) {
     (clients, server)
 }
 
-/// The most that a server has answered of what it was offered, offered more and more until it is far
-/// from carrying it.
-pub fn best(cost: Cost, time: Duration, from: f64) -> f64 {
-    let (mut per_second, mut most) = (from, 0.0f64);
+/// A server's best: the most that it has answered a second, and what it was offered then.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Best {
+    /// Connections answered in time, a second.
+    pub good: f64,
+    /// Connections offered a second.
+    pub offered: f64,
+}
+
+/// The most that a server answers, which is offered more and more until it is far from carrying it.
+pub fn best(cost: Cost, time: Duration, from: f64) -> Best {
+    let (mut per_second, mut best) = (from, Best::default());
     loop {
         let outcome = run(&Offer { per_second, time, cost, shedding: true });
-        most = most.max(outcome.good);
+        if outcome.good > best.good {
+            best = Best { good: outcome.good, offered: per_second };
+        }
         if outcome.good < OVERLOADED * outcome.offered {
-            return most;
+            return best;
         }
         per_second *= STEP;
     }
@@ -393,7 +404,7 @@ mod tests {
 
     #[test]
     fn at_twice_what_it_carries_a_server_does_nearly_its_best() {
-        let best = best(COST, TIME, 6_000.0);
+        let best = best(COST, TIME, 6_000.0).good;
         let outcome = at_twice(best, true);
         assert!(outcome.good >= 0.9 * best, "{} of {best}", outcome.good);
         assert!(outcome.latency(0.99) < Duration::from_millis(20), "{:?}", outcome.latency(0.99));

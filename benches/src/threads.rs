@@ -264,10 +264,10 @@ mod tests {
         let mut ours = Ours::new(a_processor(), Idle::default());
         let before = ours.costs();
         (0..100).for_each(|round| ours.ask(round));
-        // Each way: into a granted buffer or out of a received one, into the send queue, into a
-        // frame's cell, and out of packet memory at the other end.
+        // Each way: into the ring between the threads or out of it, into the send queue, into a
+        // frame's cell, and out of packet memory at the other end. Something may be sent twice.
         let bytes = ours.costs().bytes_copied - before.bytes_copied;
-        assert!((4 * BYTES..=8 * BYTES).contains(&bytes), "{bytes}");
+        assert!((8 * BYTES..=10 * BYTES).contains(&bytes), "{bytes}");
     }
 
     #[test]

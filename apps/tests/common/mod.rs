@@ -65,6 +65,7 @@ pub(crate) fn within<T: Send + 'static>(
 }
 
 /// Bytes that tell where they belong: any loss, repetition or swap shows.
+#[derive(Clone)]
 pub(crate) struct Pattern {
     state: u64,
 }

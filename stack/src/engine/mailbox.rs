@@ -9,9 +9,10 @@
 //! ```
 //!
 //! A post is a number, the key of a [`Portal`], and each portal is queued at
-//! most once, so `posts` has room for every one there can be and cannot fill. Payload never passes
-//! through here: it lies in the rings of each portal. A request that is dropped unanswered, because
-//! its engine stops or dies, answers [`SocketError::EngineStopped`] by itself.
+//! most once, so `posts` has room for every one there can be and cannot fill. The few that the engine
+//! watches (`remotes::watch`) are not queued at all. Payload never passes through here: it lies in the
+//! rings of each portal. A request that is dropped unanswered, because its engine stops or dies, answers
+//! [`SocketError::EngineStopped`] by itself.
 
 use std::fmt;
 use std::io;

@@ -15,7 +15,7 @@
 //! `sync` (the wake-up protocols that all of it rests on). [`Engines`] starts and stops them.
 //!
 //! Every queue has a limit with a name: [`MAX_REQUESTS`] control calls, [`MAX_FORWARDED`] frames
-//! from other engines, [`RX_RING_SLOTS`] and [`TX_RING_SLOTS`] buffers a socket and direction,
+//! from other engines, [`RX_RING_SLOTS`] and [`TX_RING_SLOTS`] buffers a socket and direction, [`TX_RING_SMALL`] messages without,
 //! [`EngineConfig::max_tasks`] tasks, [`EngineConfig::thread_sockets`] sockets of threads.
 //!
 //! [`Stack`]: crate::stack::Stack
@@ -26,6 +26,7 @@ mod group;
 pub mod idle;
 mod mailbox;
 mod owner;
+mod parcel;
 mod portal;
 mod remote;
 mod remotes;
@@ -38,6 +39,6 @@ pub use executor::TaskCounters;
 pub use group::{EngineConfig, EngineError, Engines};
 pub use idle::Idle;
 pub use mailbox::{MAX_FORWARDED, MAX_REQUESTS};
-pub use portal::{RX_RING_SLOTS, TX_RING_SLOTS};
+pub use portal::{RX_RING_SLOTS, TX_RING_SLOTS, TX_RING_SMALL};
 pub use remote::{MAX_DATAGRAM_BYTES, RemoteDatagram, RemoteListener, RemoteStream, Wait};
 pub use stats::{EngineReport, EngineStats, LoopCounters};

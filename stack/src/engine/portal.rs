@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   thread                       Portal + Endpoint                       engine
-//!     read  ◀── rx: RemoteBufs with data ◀──────────────────────── read_owned, recv_from
-//!     write ──▶ tx: RemoteBufs with data ──────────────────────────▶ write_owned, send_to
+//!     read  ◀── rx: parcels with data ◀─────────────────────────── read_owned, recv_from
+//!     write ──▶ tx: parcels with data ─────────────────────────────▶ write_owned, send_to
 //!     write ◀── grants: empty RemoteBufs ◀──────────────────────────── pool
 //!     shutdown, close ──▶ wishes (bits) ──▶     status (bits), error ◀── what became of it
 //! ```
 //!
 //! Every ring is bounded, so a thread that stops reading fills `rx`, the engine stops taking data
 //! from the connection, and TCP closes its window: nothing is lost. Bytes are copied once, by the
-//! thread. Whoever puts something down posts or rings; whoever finds nothing says so first
-//! ([`Status::RX_FULL`], `wanted`) and looks again.
+//! thread, but for those of small messages, which need no buffer (`parcel`). Whoever puts something
+//! down posts or rings; whoever finds nothing says so first ([`Status::RX_FULL`], `wanted`) and looks
+//! again.
 //!
 //! A UDP socket of several engines has one [`Endpoint`] and a [`Portal`] on each of them.
 
@@ -27,8 +28,9 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use super::mailbox::Mailbox;
+use super::parcel::Parcel;
 use super::remote::RemoteStream;
-use super::sync::{Bell, QueuedFlag};
+use super::sync::{Bell, PostFlag, Posting};
 use crate::error::SocketError;
 
 /// Buffers, and slots in them, that may wait for a thread to read them.
@@ -36,6 +38,9 @@ pub const RX_RING_SLOTS: usize = 64;
 
 /// Buffers that a thread may have on their way to its engine, filled or granted and still empty.
 pub const TX_RING_SLOTS: usize = 64;
+
+/// Small messages, which need no buffer, that a thread may have on their way to its engine.
+pub const TX_RING_SMALL: usize = 64;
 
 bitflags! {
     /// What the engine has told about a socket; bits are set, and only the two marked ones cleared.
@@ -72,34 +77,6 @@ bitflags! {
         const LINGER = 1 << 3;
         /// Close with a reset: nobody has had the connection.
         const ABORT = 1 << 4;
-    }
-}
-
-/// A piece of a byte stream, or a whole datagram.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    pub(crate) front: RemoteBuf,
-    /// The rest of a datagram that did not fit one slot.
-    pub(crate) rest: Vec<RemoteBuf>,
-    /// Sender or destination of a datagram.
-    pub(crate) address: Option<SocketAddr>,
-}
-
-impl Parcel {
-    pub(crate) fn piece(front: RemoteBuf) -> Parcel {
-        Parcel { front, rest: Vec::new(), address: None }
-    }
-
-    pub(crate) fn slots(&self) -> usize {
-        1 + self.rest.len()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.front.len() + self.rest.iter().map(|buf| buf.len()).sum::<usize>()
-    }
-
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = &RemoteBuf> {
-        std::iter::once(&self.front).chain(&self.rest)
     }
 }
 
@@ -208,7 +185,7 @@ impl Endpoint {
 
     /// Engine: puts a parcel down for the readers. It comes back if there is no room.
     pub(crate) fn push_rx(&self, parcel: Parcel) -> Result<(), Parcel> {
-        let slots = parcel.slots();
+        let slots = parcel.places();
         // Before the push: what is consumed is never more than what has been filled.
         self.filled.slots.fetch_add(slots, Ordering::Relaxed);
         self.rx.push(parcel).inspect_err(|_| {
@@ -275,14 +252,14 @@ pub(crate) struct Portal {
     pub(crate) key: u32,
     pub(crate) local: SocketAddr,
     pub(crate) peer: Option<SocketAddr>,
-    queued: QueuedFlag,
+    posted: CachePadded<PostFlag>,
     wishes: AtomicU32,
     wanted: AtomicUsize,
     tx: ArrayQueue<Parcel>,
     grants: ArrayQueue<RemoteBuf>,
     /// Buffers granted that have not come back: they lie in `grants` or in `tx`, or a thread is
-    /// filling them. There are at most as many as either ring holds, so neither is ever full. Only
-    /// the engine looks here.
+    /// filling them. There are at most as many as `grants` holds, and `tx` has as many places beside
+    /// those for small messages, so neither is ever full. Only the engine looks here.
     granted: CachePadded<AtomicUsize>,
     pub(crate) writers: CachePadded<Writers>,
 }
@@ -292,8 +269,9 @@ pub(crate) struct Portal {
 pub(crate) struct Writers {
     /// Payload bytes that threads copied into or out of packet memory.
     pub(crate) bytes_copied: AtomicU64,
-    /// Keeps two writers' buffers from mixing within one call.
-    pub(crate) turn: Mutex<()>,
+    /// Keeps two writers' buffers from mixing within one call. Held is the number of small messages
+    /// that are known to find a place.
+    pub(crate) turn: Mutex<usize>,
 }
 
 impl Portal {
@@ -310,10 +288,10 @@ impl Portal {
             key,
             local,
             peer,
-            queued: QueuedFlag::default(),
+            posted: CachePadded::default(),
             wishes: AtomicU32::new(0),
             wanted: AtomicUsize::new(0),
-            tx: ArrayQueue::new(TX_RING_SLOTS),
+            tx: ArrayQueue::new(TX_RING_SLOTS + TX_RING_SMALL),
             grants: ArrayQueue::new(TX_RING_SLOTS),
             granted: CachePadded::default(),
             writers: CachePadded::default(),
@@ -355,19 +333,38 @@ impl Portal {
 
     /// Thread: tells the engine that there is something to look at.
     pub(crate) fn post(&self) {
-        if self.queued.claim() {
-            self.mailbox.post(self.key);
+        match self.posted.claim() {
+            Posting::Queue => self.mailbox.post(self.key),
+            Posting::Wake => self.mailbox.doorbell.ring(),
+            Posting::Done => {}
         }
     }
 
-    /// Engine: it has taken the portal off the queue and is about to look.
-    pub(crate) fn taken(&self) {
-        self.queued.release();
+    /// Engine: it has taken the portal off the queue, or watches it no more, and is about to look.
+    /// True if it was told that there is something.
+    pub(crate) fn taken(&self) -> bool {
+        self.posted.release()
     }
 
-    /// Engine: true if no post is under way any more and none can come: the key is free.
-    pub(crate) fn retire(&self) -> bool {
-        self.queued.claim()
+    /// Engine: it has taken the portal off the queue, is about to look, and does so again and again.
+    pub(crate) fn watched(&self) {
+        self.posted.watch();
+    }
+
+    /// Engine: true if it was told of something at a portal that it watches, and is about to look.
+    pub(crate) fn look(&self) -> bool {
+        self.posted.look()
+    }
+
+    /// Engine: true if it was told of something that it has not looked at.
+    pub(crate) fn is_posted(&self) -> bool {
+        self.posted.is_posted()
+    }
+
+    /// Engine: true if no post is under way any more and none can come: the key is free. To a portal
+    /// that it watches none is.
+    pub(crate) fn retire(&self, watched: bool) -> bool {
+        self.posted.claim() == Posting::Queue || watched
     }
 
     /// Thread: an empty buffer, if one was granted.
@@ -417,6 +414,17 @@ impl Portal {
     pub(crate) fn push_tx(&self, parcel: Parcel) {
         let pushed = self.tx.push(parcel);
         debug_assert!(pushed.is_ok(), "there are no more grants than have a place");
+    }
+
+    /// Thread, in its turn: true if a small message finds a place, which it has then.
+    pub(crate) fn take_small_place(&self, known: &mut usize) -> bool {
+        if *known == 0 {
+            // Whatever lies there counts: of what is small there are never more than places for it.
+            *known = TX_RING_SMALL.saturating_sub(self.tx.len());
+        }
+        let found = *known > 0;
+        *known -= usize::from(found);
+        found
     }
 
     /// Engine: the next parcel to send.

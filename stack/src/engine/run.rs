@@ -89,8 +89,8 @@ pub(super) struct Engine {
     phase: Phase,
     last_work: Instant,
     idle_turns: u32,
-    /// The last turn took as many frames as it may.
-    behind: bool,
+    /// Frames that the last turn took.
+    taken: usize,
     counters: LoopCounters,
     failure: Option<String>,
 }
@@ -130,7 +130,7 @@ impl Engine {
             phase: Phase::Running,
             last_work,
             idle_turns: 0,
-            behind: false,
+            taken: 0,
             counters: LoopCounters::default(),
             failure: None,
         }
@@ -213,10 +213,10 @@ impl Engine {
                 break;
             }
         }
-        let behind = frames >= RX_BURSTS * BURST_FRAMES;
-        if behind != self.behind {
-            self.behind = behind;
-            self.core.with_stack(|stack| stack.set_behind(behind));
+        if frames > 0 || self.taken > 0 {
+            self.taken = frames;
+            let most = RX_BURSTS * BURST_FRAMES;
+            self.core.with_stack(|stack| stack.note_turn(frames, most));
         }
         Ok(frames)
     }

@@ -15,14 +15,14 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 #[cfg(not(loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(loom))]
 use std::time::Duration;
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 #[cfg(loom)]
 use loom::sync::{Condvar, Mutex, MutexGuard};
 
@@ -71,6 +71,68 @@ impl QueuedFlag {
         // A swap, not a store: it reads the last producer's swap and so synchronises with it even
         // when that producer did not queue anything.
         self.0.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// As [`QueuedFlag`], for a thing that its consumer may also watch: it looks at the flag all the time,
+/// and nobody has to queue the thing. One cache line less changes hands each way.
+#[derive(Debug, Default)]
+pub(crate) struct PostFlag(AtomicU8);
+
+/// What a producer has to do for its work to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Posting {
+    /// To queue the thing, and to wake the consumer.
+    Queue,
+    /// To wake the consumer, who watches.
+    Wake,
+    /// Nothing: another producer did.
+    Done,
+}
+
+impl PostFlag {
+    /// Neither in the queue nor watched.
+    const IDLE: u8 = 0;
+    /// Watched, without work that the consumer has not seen.
+    const WATCHED: u8 = 1;
+    /// In the queue, or watched and with work.
+    const POSTED: u8 = 2;
+
+    /// Producer, after it has put its work down.
+    pub(crate) fn claim(&self) -> Posting {
+        // Release: whoever takes the flag down later sees the work that was put down before.
+        match self.0.swap(PostFlag::POSTED, Ordering::AcqRel) {
+            PostFlag::IDLE => Posting::Queue,
+            PostFlag::WATCHED => Posting::Wake,
+            _ => Posting::Done,
+        }
+    }
+
+    /// Consumer, after it took the thing off the queue, or stops watching, and before it looks at its
+    /// work. Work put down after this queues the thing. True if there is work that was put down before.
+    pub(crate) fn release(&self) -> bool {
+        // A swap, not a store: it reads the last producer's swap and so synchronises with it even
+        // when that producer did not queue anything.
+        self.0.swap(PostFlag::IDLE, Ordering::AcqRel) == PostFlag::POSTED
+    }
+
+    /// As [`PostFlag::release`], but from now on the consumer watches: it calls [`PostFlag::look`].
+    pub(crate) fn watch(&self) {
+        self.0.swap(PostFlag::WATCHED, Ordering::AcqRel);
+    }
+
+    /// Consumer, while it watches: true if there is work, at which it is about to look.
+    pub(crate) fn look(&self) -> bool {
+        let posted = self.is_posted();
+        if posted {
+            self.watch();
+        }
+        posted
+    }
+
+    /// Consumer: true if there is work that it has not seen.
+    pub(crate) fn is_posted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == PostFlag::POSTED
     }
 }
 
@@ -231,6 +293,59 @@ mod model {
             let seen = shared.1.load(Ordering::Relaxed) == 1;
             let queued_again = producer.join().unwrap();
             assert!(seen || queued_again, "the work would be forgotten");
+        });
+    }
+
+    #[test]
+    fn work_for_a_watcher_is_seen_or_queued() {
+        loom::model(|| {
+            let shared = Arc::new((PostFlag::default(), AtomicUsize::new(0)));
+            assert_eq!(shared.0.claim(), Posting::Queue);
+            shared.0.watch();
+            let theirs = shared.clone();
+            let producer = thread::spawn(move || {
+                theirs.1.store(1, Ordering::Relaxed);
+                theirs.0.claim()
+            });
+            // It looks once, and stops watching.
+            let looked = shared.0.look() && shared.1.load(Ordering::Relaxed) == 1;
+            let left = shared.0.release() && shared.1.load(Ordering::Relaxed) == 1;
+            match producer.join().unwrap() {
+                Posting::Wake => assert!(looked || left, "the work would be forgotten"),
+                Posting::Queue => assert!(!looked && !left, "it was not watched any more"),
+                Posting::Done => panic!("there is one producer"),
+            }
+        });
+    }
+
+    #[test]
+    fn a_watcher_that_falls_asleep_is_woken_or_sees_the_work() {
+        loom::model(|| {
+            let shared = Arc::new((PostFlag::default(), SleepFlag::default()));
+            shared.0.watch();
+            let theirs = shared.clone();
+            let producer = thread::spawn(move || {
+                assert_eq!(theirs.0.claim(), Posting::Wake);
+                theirs.1.must_wake()
+            });
+            shared.1.announce();
+            let seen = shared.0.is_posted();
+            let woken = producer.join().unwrap();
+            assert!(seen || woken, "it would sleep over the work");
+        });
+    }
+
+    #[test]
+    fn of_two_who_post_to_a_watcher_one_wakes_it() {
+        loom::model(|| {
+            let flag = Arc::new(PostFlag::default());
+            flag.watch();
+            let theirs = flag.clone();
+            let other = thread::spawn(move || theirs.claim());
+            let mut claims = [flag.claim(), other.join().unwrap()];
+            claims.sort_by_key(|claim| *claim == Posting::Done);
+            assert_eq!(claims, [Posting::Wake, Posting::Done]);
+            assert!(flag.look() && !flag.look());
         });
     }
 

@@ -33,6 +33,7 @@ use crate::route::{self, Route};
 pub(crate) use crate::route::{Hop, PathCache, Way};
 use crate::time::Instant;
 use crate::wire::ethernet;
+use crate::wire::front::Pattern;
 
 pub(crate) use datagram::Datagram;
 pub(crate) use segment::TcpPath;
@@ -124,6 +125,8 @@ pub(crate) struct Interface {
     pub(crate) config: InterfaceConfig,
     pub(crate) burst: TxBurst,
     pub(crate) neighbors: neighbor::Cache<Parked>,
+    /// What the headers have in common that connections keep.
+    pattern: Pattern,
 }
 
 impl Interface {
@@ -233,7 +236,8 @@ impl Egress {
         }
         let neighbors = neighbor::Cache::new(config.neighbor);
         self.routing_changes += 1;
-        self.ifaces.push(Interface { config, burst: TxBurst::new(), neighbors });
+        let (burst, pattern) = (TxBurst::new(), Pattern::default());
+        self.ifaces.push(Interface { config, burst, neighbors, pattern });
         Ok(id)
     }
 

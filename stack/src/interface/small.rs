@@ -14,12 +14,12 @@ use barewire_driver::mem::Checksum;
 use barewire_driver::{MacAddr, TxBurst, TxFrame};
 
 use super::{
-    Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Medium, PathCache, Resolution, TcpPath, link,
+    Egress, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Interface, Medium, PathCache, Resolution, TcpPath,
+    link,
 };
 use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, ethertype};
 use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT};
-use crate::wire::ipv4::Ecn;
 use crate::wire::plain::PlainIpv4;
 use crate::wire::tcp::{self, PlainTcp, TcpHeader};
 use crate::wire::udp::{self, UdpHeader};
@@ -124,7 +124,7 @@ impl Egress {
     }
 
     /// Makes the headers that a connection keeps, if it has found its way before: through that
-    /// interface, by Ethernet, to a neighbour whose address is known.
+    /// interface, by Ethernet, to a neighbour whose address is known. Most go the way of the last.
     #[inline(never)]
     pub(crate) fn make_front(
         &mut self,
@@ -134,27 +134,34 @@ impl Egress {
         flow: &FlowKey,
         stamped: bool,
     ) -> bool {
-        let Some((changes, hop @ Hop::Link { iface, .. })) = path.hop else { return false };
+        let Some((changes, hop @ Hop::Link { iface, next_hop })) = path.hop else { return false };
         if iface.0 != key.iface || changes != self.routing_changes {
             return false;
         }
-        let mut place = path.neighbor;
-        let Resolution::Ready(dst_mac) = self.resolve_at(hop, &mut place) else { return false };
-        let Some(config) = self.iface(iface).map(|iface| &iface.config) else { return false };
-        if config.medium != Medium::Ethernet || place != path.neighbor {
+        let Some(interface) = self.ifaces.get(usize::from(iface.0)) else { return false };
+        // As long as the key is right, the neighbour need not be looked up again.
+        let known = interface.pattern.is_for(&key, next_hop, stamped);
+        if !known && !self.make_pattern(key, hop, path.neighbor, stamped) {
             return false;
         }
-        let common = Common {
-            src_mac: config.mac,
-            dst_mac,
-            src: flow.local,
-            dst: flow.remote,
-            src_port: flow.local_port,
-            dst_port: flow.remote_port,
-            ttl: key.ttl,
-            tos: Ecn::NotEct.in_tos(key.tos),
-        };
-        front.make(key, &common, stamped);
+        let Some(interface) = self.ifaces.get(usize::from(iface.0)) else { return false };
+        let (ends, ports) = ((flow.local, flow.remote), (flow.local_port, flow.remote_port));
+        front.make(&interface.pattern, ends, ports);
+        true
+    }
+
+    /// Makes the pattern of the headers that go this way, if its neighbour's address is known.
+    #[cold]
+    fn make_pattern(&mut self, key: FrontKey, hop: Hop, neighbor: u32, stamped: bool) -> bool {
+        let Hop::Link { next_hop, .. } = hop else { return false };
+        let mut place = neighbor;
+        let Resolution::Ready(dst_mac) = self.resolve_at(hop, &mut place) else { return false };
+        let Some(interface) = self.ifaces.get_mut(usize::from(hop.iface().0)) else { return false };
+        let Interface { config, pattern, .. } = interface;
+        if config.medium != Medium::Ethernet || place != neighbor {
+            return false;
+        }
+        pattern.make(key, next_hop, (config.mac, dst_mac), stamped);
         true
     }
 
@@ -166,7 +173,7 @@ impl Egress {
 
     /// Adds a segment without payload to the burst, with the headers that its connection keeps. If
     /// there is no cell for it, it is lost as on a wire, and counted.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn push_bare(
         &mut self,
         only: IfaceId,

@@ -95,7 +95,7 @@ const NO_TAG: u32 = u32::MAX;
 
 /// A flow and its secret hash, which the same flow does not have to be hashed for again.
 #[derive(Clone, Copy, Debug)]
-struct Hashed {
+pub struct Hashed {
     key: FlowKey,
     hash: u32,
 }
@@ -115,6 +115,13 @@ struct Entry {
     tag: u32,
     /// The lower half of the secret hash.
     hash: u32,
+}
+
+impl Hashed {
+    /// The flow.
+    pub fn key(&self) -> &FlowKey {
+        &self.key
+    }
 }
 
 impl Entry {
@@ -199,9 +206,10 @@ impl FlowTable {
         }
     }
 
-    /// The flow with its secret hash.
+    /// The flow with its secret hash. Who keeps it spares the flow another one, when nothing else
+    /// may know it any more.
     #[inline]
-    fn hashed(&mut self, key: &FlowKey) -> Hashed {
+    pub fn hashed(&mut self, key: &FlowKey) -> Hashed {
         let recent = &self.recent[recent_place(key)].flow;
         if recent.key == *key {
             return *recent;
@@ -221,6 +229,13 @@ impl FlowTable {
     /// Says where the state of `key` is from now on.
     pub fn set(&mut self, key: FlowKey, tag: Tag) {
         let flow = self.hashed(&key);
+        self.set_hashed(flow, tag);
+    }
+
+    /// The same.
+    #[inline]
+    pub fn set_hashed(&mut self, flow: Hashed, tag: Tag) {
+        let key = flow.key;
         match self.table.find_mut(place(flow.hash), |entry| entry.key == key) {
             Some(entry) => {
                 entry.tag = tag.to_bits();
@@ -248,13 +263,19 @@ impl FlowTable {
 
     /// Forgets `key` if its state is `tag`'s. A flow that has moved on is left alone.
     pub fn remove(&mut self, key: &FlowKey, tag: Tag) {
-        let hash = self.hashed(key).hash;
+        let flow = self.hashed(key);
+        self.remove_hashed(&flow, tag);
+    }
+
+    /// As [`FlowTable::remove`], of what [`FlowTable::hashed`] gave.
+    pub fn remove_hashed(&mut self, flow: &Hashed, tag: Tag) {
+        let Hashed { key, hash } = flow;
         let recent = &mut self.recent[recent_place(key)];
         if recent.flow.key == *key {
             recent.tag = NO_TAG;
         }
         let found = |entry: &Entry| entry.key == *key && entry.tag == tag.to_bits();
-        if let Ok(entry) = self.table.find_entry(place(hash), found) {
+        if let Ok(entry) = self.table.find_entry(place(*hash), found) {
             entry.remove();
         }
         let (len, capacity) = (self.table.len(), self.table.capacity());

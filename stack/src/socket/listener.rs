@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::socket::SocketId;
 use crate::socket::conn::LazyTimer;
-use crate::socket::demux::FlowKey;
+use crate::socket::demux::{FlowKey, Hashed};
 use crate::socket::ports::{Lease, Reuse};
 use crate::tcp::fast_open::FastOpenQueue;
 use crate::tcp::{HalfOpen, TcpConfig, TimeWait};
@@ -31,6 +31,14 @@ pub(crate) struct Template {
 pub(crate) struct Fresh {
     pub(crate) template: Template,
     pub(crate) bound: Option<Bound>,
+}
+
+impl Fresh {
+    /// The address and port that it is bound to.
+    #[inline]
+    pub(crate) fn bound_to(&self) -> Option<(Option<Ipv4Addr>, u16)> {
+        self.bound.as_ref().map(|bound| (bound.addr, bound.lease.port()))
+    }
 }
 
 /// A local address and port that a socket holds.
@@ -90,7 +98,7 @@ pub(crate) struct HalfOpenEntry {
 /// A connection in TIME-WAIT that no application holds.
 #[derive(Debug)]
 pub(crate) struct TimeWaitEntry {
-    pub(crate) key: FlowKey,
+    pub(crate) flow: Hashed,
     pub(crate) state: TimeWait,
     pub(crate) timer: LazyTimer,
 }

@@ -39,7 +39,7 @@ pub enum SocketOption {
     /// `SO_BROADCAST`.
     Broadcast(bool),
     /// `SO_PRIORITY`: a listener's new connections are heard even while the stack is
-    /// [behind](crate::Stack::set_behind) if it is [`OPERATOR_PRIORITY`] or more.
+    /// [behind](crate::Stack::note_turn) if it is [`OPERATOR_PRIORITY`] or more.
     Priority(u8),
     /// `TCP_NODELAY`.
     NoDelay(bool),

@@ -7,18 +7,16 @@
 //!   connect, accept, close ─▶ connections of the engine ┘── reads ──┘
 //! ```
 //!
-//! Connections come and go by the hundred thousand a second, so each engine counts its own, under a
-//! lock that only a bind on another engine ever contends. Whoever binds sets the port's bit before
-//! it looks at the counts; whoever opens a connection holds its engine's lock while it looks at the
-//! bit and counts. One of the two sees the other.
+//! Connections come and go by the hundred thousand a second, so each engine counts its own. Nobody
+//! else writes there, which spares a lock and every locked instruction but one. Whoever binds sets
+//! the port's bit before it looks at the counts; whoever takes an ephemeral port counts before it
+//! looks at the bit, with a fence between at both. One of the two sees the other.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use crossbeam::utils::CachePadded;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::demux::PortMap;
 use crate::error::SocketError;
@@ -98,15 +96,20 @@ struct Bindings {
     next_id: u64,
 }
 
-/// TCP ports, each with the number of connections that use it without a binding of their own:
-/// accepted ones, ones in TIME-WAIT, and outgoing ones on an ephemeral port. They may use every port
-/// there is, so each has its place: no search and no allocation. Memory is touched only where a port
-/// is.
-struct Counts(Box<[u32]>);
+/// Ports that are counted side by side.
+const PAGE_PORTS: usize = 256;
+
+type Page = [AtomicU32; PAGE_PORTS];
+
+/// TCP ports, each with the number of an engine's connections that use it without a binding of their
+/// own: accepted ones, ones in TIME-WAIT, and outgoing ones on an ephemeral port. They may use every
+/// port there is, so each has its place: no search, and no allocation but that of a page once. The
+/// engine's own stack alone changes them.
+struct Counts(Box<[OnceLock<Box<Page>>]>);
 
 impl Default for Counts {
     fn default() -> Counts {
-        Counts(vec![0; PORTS].into_boxed_slice())
+        Counts((0..PORTS / PAGE_PORTS).map(|_| OnceLock::new()).collect())
     }
 }
 
@@ -117,14 +120,28 @@ impl std::fmt::Debug for Counts {
 }
 
 impl Counts {
-    fn on(&mut self, port: u16) -> &mut u32 {
-        &mut self.0[usize::from(port)]
+    /// The count of `port`, for the engine that it is of.
+    #[inline]
+    fn own(&self, port: u16) -> &AtomicU32 {
+        let page = self.0[usize::from(port) / PAGE_PORTS].get_or_init(new_page);
+        &page[usize::from(port) % PAGE_PORTS]
+    }
+
+    /// Connections on `port`.
+    fn on(&self, port: u16) -> u32 {
+        let page = self.0[usize::from(port) / PAGE_PORTS].get();
+        page.map_or(0, |page| page[usize::from(port) % PAGE_PORTS].load(Ordering::Relaxed))
     }
 
     /// Ports with connections.
     fn used(&self) -> impl Iterator<Item = u16> {
-        (0..=u16::MAX).zip(&self.0).filter(|&(_, &count)| count > 0).map(|(port, _)| port)
+        (0..=u16::MAX).filter(|&port| self.on(port) > 0)
     }
+}
+
+#[cold]
+fn new_page() -> Box<Page> {
+    Box::new([const { AtomicU32::new(0) }; PAGE_PORTS])
 }
 
 /// The ports of one host, shared by its engines.
@@ -134,7 +151,7 @@ pub struct PortRegistry {
     /// TCP ports that a socket has bound. Changed under the lock of `bindings`.
     bound: Box<[AtomicU64]>,
     /// By engine.
-    connections: Box<[CachePadded<Mutex<Counts>>]>,
+    connections: Box<[Counts]>,
 }
 
 /// What is behind a lock. Every change is complete when the lock is let go, so a poisoned one is
@@ -149,12 +166,8 @@ impl PortRegistry {
         PortRegistry {
             bindings: Mutex::default(),
             bound: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
-            connections: (0..engines.max(1)).map(|_| CachePadded::default()).collect(),
+            connections: (0..engines.max(1)).map(|_| Counts::default()).collect(),
         }
-    }
-
-    fn engine(&self, engine: u16) -> MutexGuard<'_, Counts> {
-        locked(&self.connections[usize::from(engine)])
     }
 
     fn bound_bit(&self, port: u16) -> (&AtomicU64, u64) {
@@ -163,7 +176,7 @@ impl PortRegistry {
 
     /// True if any engine has a connection on `port`.
     fn has_connections(&self, port: u16) -> bool {
-        self.connections.iter().any(|counts| *locked(counts).on(port) > 0)
+        self.connections.iter().any(|counts| counts.on(port) > 0)
     }
 
     /// Takes `port` on `addr` (`None` is the wildcard).
@@ -192,8 +205,9 @@ impl PortRegistry {
         let mut blocked = others.iter().any(|other| other.conflicts(addr, reuse));
         if others.is_empty() && protocol == Protocol::Tcp {
             let (word, bit) = self.bound_bit(port);
-            // The locks of the engines order it: see the head of this file.
+            // Before the counts are looked at: see the head of this file.
             word.fetch_or(bit, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
             blocked = !reuse.addr && !reuse.port && self.has_connections(port);
         }
         if blocked {
@@ -279,23 +293,34 @@ impl PortRegistry {
     }
 
     /// Counts a connection of `engine` on `port`; with `unbound`, only if no socket has bound the
-    /// port (connections of ephemeral ports keep clear of those). Says whether it did.
+    /// port (connections of ephemeral ports keep clear of those). Says whether it did. One thread at
+    /// a time may do this for an engine.
     pub fn open_connection(&self, engine: u16, port: u16, unbound: bool) -> bool {
-        let mut counts = self.engine(engine);
         let (word, bit) = self.bound_bit(port);
-        if unbound && word.load(Ordering::Relaxed) & bit != 0 {
+        let is_bound = || unbound && word.load(Ordering::Relaxed) & bit != 0;
+        // First, so that no bind is refused for a connection that there will not be.
+        if is_bound() {
             return false;
         }
-        *counts.on(port) += 1;
+        let count = self.connections[usize::from(engine)].own(port);
+        let before = count.load(Ordering::Relaxed);
+        count.store(before + 1, Ordering::Relaxed);
+        if unbound {
+            fence(Ordering::SeqCst);
+            if is_bound() {
+                count.store(before, Ordering::Relaxed);
+                return false;
+            }
+        }
         true
     }
 
-    /// Uncounts a connection of `engine` on `port`.
+    /// Uncounts a connection of `engine` on `port`. One thread at a time may do this for an engine.
     pub fn close_connection(&self, engine: u16, port: u16) {
-        let mut counts = self.engine(engine);
-        let count = counts.on(port);
-        debug_assert!(*count > 0, "a connection was closed twice");
-        *count = count.saturating_sub(1);
+        let count = self.connections[usize::from(engine)].own(port);
+        let before = count.load(Ordering::Relaxed);
+        debug_assert!(before > 0, "a connection was closed twice");
+        count.store(before.saturating_sub(1), Ordering::Relaxed);
     }
 
     /// Ports that something uses. It looks at all of them.
@@ -303,7 +328,7 @@ impl PortRegistry {
         let bindings = locked(&self.bindings);
         let mut ports: HashSet<(Protocol, u16)> = bindings.ports.keys().copied().collect();
         for counts in &self.connections {
-            ports.extend(locked(counts).used().map(|port| (Protocol::Tcp, port)));
+            ports.extend(counts.used().map(|port| (Protocol::Tcp, port)));
         }
         ports.len()
     }
@@ -313,7 +338,12 @@ impl PortRegistry {
 pub fn ports_from(range: &RangeInclusive<u16>, start: u64) -> impl Iterator<Item = u16> + use<> {
     let (low, high) = (u64::from(*range.start()), u64::from(*range.end()));
     let count = (high + 1).saturating_sub(low);
-    (0..count).map(move |i| (low + (start % count + i) % count) as u16)
+    let mut next = low + start % count.max(1);
+    (0..count).map(move |_| {
+        let port = next;
+        next = if port == high { low } else { port + 1 };
+        port as u16
+    })
 }
 
 #[cfg(test)]

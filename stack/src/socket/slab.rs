@@ -116,6 +116,18 @@ impl<T> Slab<T> {
         Some((number * CHUNK_LEN as u32 + at, slot.generation))
     }
 
+    /// Puts what `make` gives in the place of the entry at `index`, which keeps its generation.
+    #[inline(always)]
+    pub fn replace_with(&mut self, index: u32, make: impl FnOnce() -> T) {
+        if let Some(slot) = self.slot_mut(index)
+            && slot.value.is_some()
+        {
+            // First: what is made while the old one is there would be made elsewhere, and copied.
+            slot.value = None;
+            slot.value = Some(make());
+        }
+    }
+
     #[inline]
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
         self.chunks.get(index as usize / CHUNK_LEN)?.slots.get(index as usize % CHUNK_LEN)
@@ -199,6 +211,20 @@ impl<T> Slab<T> {
         Some(wanted)
     }
 
+    /// As [`Slab::remove`], where nothing of the entry is wanted but what `f` tells of it: it is not
+    /// moved.
+    #[inline(always)]
+    pub fn discard<R>(&mut self, index: u32, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let slot = self.slot_mut(index)?;
+        let told = f(slot.value.as_ref()?);
+        slot.value = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.len -= 1;
+        self.free(index);
+        Some(told)
+    }
+
+    #[inline]
     fn free(&mut self, index: u32) {
         let number = index / CHUNK_LEN as u32;
         let chunk = &mut self.chunks[number as usize];
@@ -215,11 +241,13 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Makes every handle to the entry at `index` an old one, though the entry stays.
-    pub fn renew(&mut self, index: u32) {
-        if let Some(slot) = self.slot_mut(index) {
-            slot.generation = slot.generation.wrapping_add(1);
-        }
+    /// Makes every handle to the entry at `index` an old one, though the entry stays; gives it with
+    /// its new generation.
+    #[inline]
+    pub fn renew(&mut self, index: u32) -> Option<(u32, &mut T)> {
+        let slot = self.slot_mut(index)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        Some((slot.generation, slot.value.as_mut()?))
     }
 
     /// One more than the largest index ever given out, or somewhat more.

@@ -356,13 +356,7 @@ impl Stack {
     /// [`SocketError::BadSocket`].
     pub fn close(&mut self, id: SocketId) -> Result<(), SocketError> {
         match self.get_mut(id).ok_or(SocketError::BadSocket)? {
-            Socket::Connection(connection) => {
-                // The generation moves on with the handle, not with the connection's end. What
-                // waits under the old one will not find the connection any more.
-                connection.in_pacing = false;
-                self.sockets.renew(id.index);
-                self.orphan(id.index);
-            }
+            Socket::Connection(_) => self.orphan(id.index),
             Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => {
                 self.close_unconnected(id)
             }
@@ -389,6 +383,7 @@ impl Stack {
             }
             Some(Socket::Listener(listener)) => {
                 let port = listener.bound.lease.port();
+                self.sole_listener = None;
                 if forget(self.listeners.get_mut(&port), id) {
                     self.listeners.remove(&port);
                 }

@@ -288,7 +288,7 @@ impl Stack {
 
     /// The flow of a segment that opens or ends a connection, or has options that are not usual, and
     /// the length of its header, if it is between addresses that may talk, and this engine's.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn find_other(
         &self,
         iface: IfaceId,
@@ -296,7 +296,10 @@ impl Stack {
         header: &mut TcpHeader,
     ) -> Option<(FlowKey, usize)> {
         let header_len = header.read(packet.bytes, packet.ip.payload_len).ok()?;
-        let key = packet.key(header.dst_port, header.src_port);
+        // From where they came: as they were just written, one by one, they cannot be read at once
+        // without waiting for the store buffer.
+        let &[a, b, c, d] = packet.bytes.first_chunk()?;
+        let key = packet.key(u16::from_be_bytes([c, d]), u16::from_be_bytes([a, b]));
         let usual = self.egress.owner_of(key.local).is_some()
             && !self.egress.iface(iface).is_none_or(|iface| iface.is_bad_source(key.remote))
             && (self.share.engines == 1 || self.owner(&key) == self.share.engine);
@@ -304,7 +307,7 @@ impl Stack {
     }
 
     /// Gives a half-open connection its segment.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn deliver_half_open(
         &mut self,
         index: u32,
@@ -319,7 +322,7 @@ impl Stack {
     }
 
     /// Gives a segment to whatever is there of its flow: that opens and ends connections.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn deliver_other(
         &mut self,
         key: FlowKey,
@@ -341,7 +344,13 @@ impl Stack {
         f: impl FnOnce(&mut Stack, &mut Vec<PacketSlice>),
     ) {
         if text.len == 0 {
-            return f(self, &mut Vec::new());
+            let mut nothing = Vec::new();
+            f(self, &mut nothing);
+            if nothing.capacity() == 0 {
+                // Spares the call that dropping it is.
+                std::mem::forget(nothing);
+            }
+            return;
         }
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
@@ -352,7 +361,7 @@ impl Stack {
     }
 
     /// The last checks, of checksum and memory: then the segment is counted, and taken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(
         &mut self,
         packet: &Plain<'_>,

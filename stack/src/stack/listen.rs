@@ -67,6 +67,7 @@ impl Stack {
             *socket = Socket::Listener(Box::new(listener));
         }
         self.listeners.entry(port).or_default().push(id);
+        self.sole_listener = None;
         Ok(())
     }
 
@@ -126,11 +127,24 @@ impl Stack {
 
     /// The listener for a flow: one on exactly this address before one on the wildcard; several on
     /// one port (`SO_REUSEPORT`) share by the flow's hash.
-    pub(super) fn find_listener(&self, key: &FlowKey) -> Option<SocketId> {
+    #[inline(always)]
+    pub(super) fn find_listener(&mut self, key: &FlowKey) -> Option<SocketId> {
+        match self.sole_listener {
+            Some((port, addr, id)) if port == key.local_port => {
+                addr.is_none_or(|addr| addr == key.local).then_some(id)
+            }
+            Some(_) | None => self.search_listener(key),
+        }
+    }
+
+    #[inline(never)]
+    fn search_listener(&mut self, key: &FlowKey) -> Option<SocketId> {
         let ids = self.listeners.get(&key.local_port)?;
         if let [only] = ids[..] {
             let Some(Socket::Listener(listener)) = self.get(only) else { return None };
-            return listener.bound.addr.is_none_or(|addr| addr == key.local).then_some(only);
+            let addr = listener.bound.addr;
+            self.sole_listener = Some((key.local_port, addr, only));
+            return addr.is_none_or(|addr| addr == key.local).then_some(only);
         }
         let names = |id: &SocketId, exact: bool| match self.get(*id) {
             Some(Socket::Listener(listener)) => match listener.bound.addr {
@@ -202,7 +216,7 @@ impl Stack {
             SynCookies::Always => self.answer_with_cookie(id, key, header, open),
             SynCookies::Off | SynCookies::Auto => {
                 let state = HalfOpen::new(now, header, &config, open);
-                if self.remember_half_open(id, key, state) {
+                if self.remember_half_open(id, key, &state, &config) {
                     let mut reply = state.syn_ack(now, &config);
                     reply.options.fast_open = cookie;
                     self.answer_for(id, key, reply);
@@ -213,9 +227,16 @@ impl Stack {
 
     /// Puts a half-open connection of a flow that is not in the table of flows into that of half-open
     /// ones; false if its listener or the table has no room.
-    fn remember_half_open(&mut self, id: SocketId, key: FlowKey, state: HalfOpen) -> bool {
-        let timer = LazyTimer::default();
-        let entry = HalfOpenEntry { key, state, listener: id, timer, turned_away: false };
+    fn remember_half_open(
+        &mut self,
+        id: SocketId,
+        key: FlowKey,
+        state: &HalfOpen,
+        config: &TcpConfig,
+    ) -> bool {
+        // As early as the deadline of its first data may be once it is a connection: then the timer
+        // need not be moved forward. Until then that costs one look.
+        let at = state.poll_at().min(self.egress.now + config.rto_min);
         let (half_open, sockets) = (&mut self.half_open, &mut self.sockets);
         let Some(Socket::Listener(listener)) = sockets.get_held_mut(id.index, id.generation) else {
             return false;
@@ -223,10 +244,17 @@ impl Stack {
         if listener.is_full_of_half_open() {
             return false;
         }
-        let Ok((index, _)) = half_open.insert(entry) else { return false };
+        let placed = half_open.insert_with(|| {
+            let timer = LazyTimer::default();
+            HalfOpenEntry { key, state: *state, listener: id, timer, turned_away: false }
+        });
+        let Some((index, _)) = placed else { return false };
         listener.half_open += 1;
-        self.flows.add(key, Tag::HalfOpen(index));
-        self.arm_half_open(index);
+        let tag = Tag::HalfOpen(index);
+        self.flows.add(key, tag);
+        if let Some(entry) = self.half_open.get_mut(index) {
+            entry.timer.arm(&mut self.wheel, at, tag.to_bits());
+        }
         true
     }
 
@@ -291,7 +319,7 @@ impl Stack {
             self.egress.counters.accept_overflow += 1;
             // The client believes that it is connected and may never send again. The SYN-ACKs of a
             // half-open connection make it.
-            self.remember_half_open(id, key, state);
+            self.remember_half_open(id, key, &state, &config);
             return true;
         }
         self.egress.counters.cookies_accepted += 1;
@@ -330,9 +358,9 @@ impl Stack {
                     self.egress.counters.sockets_full += 1;
                     return;
                 }
-                if let Some(entry) = self.take_half_open(index) {
+                if let Some((state, timer)) = self.take_half_open(index) {
                     // The flow stays counted at its port.
-                    self.establish(id, key, (&entry.state, entry.timer), config, segment);
+                    self.establish(id, key, (&state, timer), config, segment);
                 }
             }
         }
@@ -390,18 +418,22 @@ impl Stack {
     }
 
     /// Takes an entry out, of which the flow and the timer stay.
-    fn take_half_open(&mut self, index: u32) -> Option<HalfOpenEntry> {
-        let entry = self.half_open.remove(index)?;
-        if let Some(listener) = self.listener_mut(entry.listener) {
+    #[inline(always)]
+    fn take_half_open(&mut self, index: u32) -> Option<(HalfOpen, LazyTimer)> {
+        let told = |entry: &HalfOpenEntry| (entry.listener, entry.state, entry.timer);
+        let (listener, state, timer) = self.half_open.discard(index, told)?;
+        if let Some(listener) = self.listener_mut(listener) {
             listener.half_open -= 1;
         }
-        Some(entry)
+        Some((state, timer))
     }
 
+    #[cold]
     fn drop_half_open(&mut self, index: u32) {
-        if let Some(mut entry) = self.take_half_open(index) {
-            entry.timer.cancel(&mut self.wheel);
-            self.flows.remove(&entry.key, Tag::HalfOpen(index));
+        let Some(key) = self.half_open.get(index).map(|entry| entry.key) else { return };
+        if let Some((_, mut timer)) = self.take_half_open(index) {
+            timer.cancel(&mut self.wheel);
+            self.flows.remove(&key, Tag::HalfOpen(index));
         }
     }
 

@@ -44,6 +44,7 @@ mod turning;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -134,6 +135,9 @@ pub struct Stack {
     pub(crate) flows: FlowTable,
     /// Listeners and datagram sockets by port; several share one only where reuse allows it.
     pub(crate) listeners: PortMap<u16, Vec<SocketId>>,
+    /// A listener that has its port to itself, if it was the last that was looked for: the port, the
+    /// address that it is bound to, and the listener.
+    sole_listener: Option<(u16, Option<Ipv4Addr>, SocketId)>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     sole_receiver: Option<expected::SoleReceiver>,
     pub(crate) wheel: Wheel,
@@ -146,11 +150,12 @@ pub struct Stack {
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
     pub(crate) orphans: usize,
-    /// More arrives than can be worked on: see `overload`.
-    behind: bool,
+    /// What is dropped when more arrives than can be worked on.
+    shedding: overload::Shedding,
     resets: resets::ResetLimit,
-    /// Where the search for stalled connections goes on.
+    /// Where the search for stalled connections goes on, and when it last did.
     shed_hand: u32,
+    shed_at: Option<Instant>,
     /// Cookies that servers have given.
     fast_open: Rc<RefCell<Cache>>,
     /// SYN cookies that have come back.
@@ -181,6 +186,7 @@ impl Stack {
             limits,
             ephemeral: ephemeral_ports,
             listeners: PortMap::default(),
+            sole_listener: None,
             datagrams: PortMap::default(),
             sole_receiver: None,
             wheel: Wheel::new(),
@@ -191,9 +197,10 @@ impl Stack {
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
-            behind: false,
+            shedding: overload::Shedding::default(),
             resets: resets::ResetLimit::default(),
             shed_hand: 0,
+            shed_at: None,
             fast_open: Rc::new(RefCell::new(Cache::new(limits.fast_open_cookies))),
             spent_cookies: crate::tcp::cookie::Spent::new(limits.spent_cookies),
             port_counters: Box::new([0; open::PORT_COUNTERS]),

@@ -12,7 +12,7 @@ use crate::interface::Hop;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::{Bound, Fresh, Template};
-use crate::socket::ports::{Protocol, Reuse, ports_from};
+use crate::socket::ports::{Lease, Protocol, Reuse, ports_from};
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{Family, SocketId, SocketKind};
 use crate::tcp::fast_open::FastConnect;
@@ -169,8 +169,8 @@ impl Stack {
         how: Option<FastConnect>,
     ) -> Result<bool, SocketError> {
         let IpAddr::V4(remote) = addr.ip() else { return Err(SocketError::AddressFamily) };
-        match self.get(id).ok_or(SocketError::BadSocket)? {
-            Socket::Fresh(_) => {}
+        let (template, bound) = match self.get(id).ok_or(SocketError::BadSocket)? {
+            Socket::Fresh(fresh) => (fresh.template.clone(), fresh.bound_to()),
             Socket::Listener(_) => return Err(SocketError::AlreadyConnected),
             Socket::Datagram(_) => return Err(SocketError::InvalidInput),
             Socket::Connection(connection) => {
@@ -184,26 +184,21 @@ impl Stack {
                     SocketError::AlreadyConnected
                 });
             }
-        }
-        let key = self.key_to(id, remote, addr.port())?;
+        };
+        let key = self.key_to(bound, remote, addr.port())?;
         let open = self.open_values(&key);
         let now = self.egress.now;
-        let Some(Socket::Fresh(fresh)) = self.get_mut(id) else {
-            return Err(SocketError::BadSocket);
-        };
-        let template = fresh.template.clone();
-        let lease = fresh.bound.take().map(|bound| bound.lease);
+        let lease = if bound.is_some() { self.take_lease(id) } else { None };
         let mut tcb = self.blocks.take(template.config, open, now);
         tcb.begin_connect();
         let with_data = self.prepare_fast_open(&mut tcb, &key, how);
         let holder = Holder::Application;
         let way = (self.egress.path_recent(key.remote), template.ttl, template.tos);
-        let mut connection = Connection::new(key, tcb, holder, way);
         // Its SYN is to be sent; unless that may wait for data, nothing else is to be followed up.
-        connection.in_tx_list = !with_data;
-        if let Some(socket) = self.get_mut(id) {
-            *socket = Socket::Connection(connection);
-        }
+        let in_tx_list = !with_data;
+        self.sockets.replace_with(id.index, || {
+            Socket::Connection(Connection { in_tx_list, ..Connection::new(key, tcb, holder, way) })
+        });
         if let Some(lease) = lease {
             // The connection itself counts at the port from here on.
             self.share.ports.release(lease);
@@ -217,18 +212,23 @@ impl Stack {
         Ok(with_data)
     }
 
-    /// The 4-tuple of a connection from this socket to `remote`, counted at its port.
+    #[cold]
+    fn take_lease(&mut self, id: SocketId) -> Option<Lease> {
+        let Some(Socket::Fresh(fresh)) = self.get_mut(id) else { return None };
+        fresh.bound.take().map(|bound| bound.lease)
+    }
+
+    /// The 4-tuple of a connection to `remote` from a socket that is bound to this address and port,
+    /// counted at its port.
     fn key_to(
         &mut self,
-        id: SocketId,
+        bound: Option<(Option<Ipv4Addr>, u16)>,
         remote: Ipv4Addr,
         port: u16,
     ) -> Result<FlowKey, SocketError> {
         if port == 0 {
             return Err(SocketError::InvalidInput);
         }
-        let Some(Socket::Fresh(fresh)) = self.get(id) else { return Err(SocketError::BadSocket) };
-        let bound = fresh.bound.as_ref().map(|b| (b.addr, b.lease.port()));
         let own = self.egress.source_bound(bound.and_then(|(addr, _)| addr));
         // The unspecified address is this host, as in Linux: the address that the socket is bound
         // to, or else that of the loopback interface, which this host does not have.

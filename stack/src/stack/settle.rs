@@ -9,9 +9,9 @@ use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
-use crate::socket::demux::Tag;
+use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::listener::TimeWaitEntry;
-use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TxLimits};
+use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TimeWait, TxLimits};
 use crate::timer::Wheel;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
@@ -44,7 +44,11 @@ impl Stack {
         let id = SocketId { index, generation };
         let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
         match connection.holder {
-            Holder::Nobody => self.follow_up_orphan(index),
+            Holder::Nobody => {
+                if follow_up_orphan(list, wheel, pacing, id, connection) {
+                    self.release(index);
+                }
+            }
             Holder::Listener(_) => {
                 // Whoever accepts it is told then.
                 schedule(list, wheel, index, connection);
@@ -77,21 +81,6 @@ impl Stack {
         // A call that woke the connection brought its deadlines back, the next rest's among them.
         let (at, token) = (tcb.quiet_until(), Tag::Connection(index).to_bits());
         connection.timer.arm(wheel, at, token);
-    }
-
-    /// The same without anybody to tell: a connection that is over is let go. That is CLOSED with
-    /// nothing left to send, or TIME-WAIT, which goes on in a smaller entry.
-    fn follow_up_orphan(&mut self, index: u32) {
-        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
-        else {
-            return;
-        };
-        let Some(tcb) = connection.tcb.whole() else { return };
-        if (!connection.linked || tcb.state() == State::TimeWait) && !tcb.wants_transmit() {
-            return self.release(index);
-        }
-        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
-        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     /// Applies `f` to the `Tcb` of a connection and settles what follows.
@@ -169,13 +158,14 @@ impl Stack {
     }
 
     /// Frees the entry of a connection that is over and that nobody holds.
+    #[inline(never)]
     fn release(&mut self, index: u32) {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
         if connection.linked
             && let Some(state) = connection.tcb.whole().and_then(|tcb| tcb.time_wait())
         {
             let (key, timer) = (connection.key, std::mem::take(&mut connection.timer));
-            self.begin_time_wait(index, TimeWaitEntry { key, state, timer });
+            self.begin_time_wait(index, key, state, timer);
         } else {
             connection.timer.cancel(&mut self.wheel);
         }
@@ -184,21 +174,24 @@ impl Stack {
 
     /// Makes an entry of a connection that enters TIME-WAIT, which takes over its flow, its port and
     /// its timer.
-    fn begin_time_wait(&mut self, index: u32, entry: TimeWaitEntry) {
-        let (key, at) = (entry.key, entry.state.deadline(self.egress.now));
-        match self.time_wait.insert(entry) {
-            Ok((place, _)) => {
-                let tag = Tag::TimeWait(place);
-                self.flows.set(key, tag);
-                if let Some(entry) = self.time_wait.get_mut(place) {
-                    entry.timer = entry.timer.handed_over(&mut self.wheel, at, tag.to_bits());
-                }
-            }
-            Err(mut entry) => {
-                self.egress.counters.time_wait_full += 1;
-                entry.timer.cancel(&mut self.wheel);
-                self.unlink(index);
-            }
+    #[inline(always)]
+    fn begin_time_wait(&mut self, index: u32, key: FlowKey, state: TimeWait, mut timer: LazyTimer) {
+        let at = state.deadline(self.egress.now);
+        let flow = self.flows.hashed(&key);
+        let Some((place, _)) = self.time_wait.insert_with(|| TimeWaitEntry {
+            flow,
+            state,
+            timer: LazyTimer::default(),
+        }) else {
+            self.egress.counters.time_wait_full += 1;
+            timer.cancel(&mut self.wheel);
+            return self.unlink(index);
+        };
+        let tag = Tag::TimeWait(place);
+        self.flows.set_hashed(flow, tag);
+        let timer = timer.handed_over(&mut self.wheel, at, tag.to_bits());
+        if let Some(entry) = self.time_wait.get_mut(place) {
+            entry.timer = timer;
         }
     }
 
@@ -218,12 +211,15 @@ impl Stack {
         self.orphans -= 1;
     }
 
-    /// Hands a connection over to the background: its application, or its listener, has let go.
+    /// Hands a connection over to the background: its application has let go.
+    #[inline(always)]
     pub(super) fn orphan(&mut self, index: u32) {
-        let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
-        else {
+        // The generation moves on with the handle, not with the connection's end. What waits under
+        // the old one will not find the connection any more.
+        let Some((generation, Socket::Connection(connection))) = self.sockets.renew(index) else {
             return;
         };
+        connection.in_pacing = false;
         if connection.holder == Holder::Nobody {
             return;
         }
@@ -274,10 +270,11 @@ impl Stack {
     }
 
     pub(super) fn end_time_wait(&mut self, index: u32) {
-        let Some(mut entry) = self.time_wait.remove(index) else { return };
-        entry.timer.cancel(&mut self.wheel);
-        self.flows.remove(&entry.key, Tag::TimeWait(index));
-        self.share.close_connection(entry.key.local_port);
+        let told = |entry: &TimeWaitEntry| (entry.flow, entry.timer);
+        let Some((flow, mut timer)) = self.time_wait.discard(index, told) else { return };
+        timer.cancel(&mut self.wheel);
+        self.flows.remove_hashed(&flow, Tag::TimeWait(index));
+        self.share.close_connection(flow.key().local_port);
     }
 
     /// Sends the small message of a connection on which nothing unusual goes on, or an ACK or FIN
@@ -300,7 +297,7 @@ impl Stack {
         }
         let now = self.egress.now;
         let Some(burst) = self.egress.burst_mut(only) else { return false };
-        if !tcb.send_small(now, offload, burst) {
+        if tcb.bytes_unsent() == 0 || !tcb.send_small(now, offload, burst) {
             return self.transmit_bare(index, only, offload);
         }
         self.egress.counters.tcp_segments_sent += 1;
@@ -323,11 +320,9 @@ impl Stack {
         let Some(header) = tcb.poll_control(self.egress.now) else { return false };
         self.egress.push_bare(only, &tcb.front, &header, offload);
         connection.in_tx_list = false;
-        if connection.holder == Holder::Nobody {
-            self.follow_up_orphan(index);
-        } else {
-            schedule(&mut self.tx_list, &mut self.wheel, index, connection);
-            pace(&mut self.pacing, SocketId { index, generation }, connection);
+        let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+        if follow_up_sent(list, wheel, pacing, SocketId { index, generation }, connection) {
+            self.release(index);
         }
         true
     }
@@ -405,12 +400,10 @@ impl Stack {
             }
             pieces.clear();
         }
-        // Sending makes nobody readier; but an orphan may have sent its last.
-        if connection.holder == Holder::Nobody {
-            return self.follow_up_orphan(index);
+        let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
+        if follow_up_sent(list, wheel, pacing, SocketId { index, generation }, connection) {
+            self.release(index);
         }
-        schedule(&mut self.tx_list, &mut self.wheel, index, connection);
-        pace(&mut self.pacing, SocketId { index, generation }, connection);
     }
 
     fn leave_tx_list(&mut self, index: u32) -> bool {
@@ -460,6 +453,48 @@ pub(super) fn follow_up_held(
         }
     }
     connection.held_back
+}
+
+/// What follows when a connection has sent something. True if it is over, and to be released:
+/// sending makes nobody readier, but an orphan may have sent its last.
+#[inline(always)]
+fn follow_up_sent(
+    list: &mut VecDeque<u32>,
+    wheel: &mut Wheel,
+    pacing: &mut PacingQueue,
+    id: SocketId,
+    connection: &mut Connection,
+) -> bool {
+    if connection.holder == Holder::Nobody {
+        return follow_up_orphan(list, wheel, pacing, id, connection);
+    }
+    schedule(list, wheel, id.index, connection);
+    pace(pacing, id, connection);
+    false
+}
+
+/// What follows a change of a connection that there is nobody to tell of. True if it is over, and to
+/// be released. That is CLOSED with nothing left to send, or TIME-WAIT, which goes on in a smaller
+/// entry.
+#[inline(always)]
+fn follow_up_orphan(
+    list: &mut VecDeque<u32>,
+    wheel: &mut Wheel,
+    pacing: &mut PacingQueue,
+    id: SocketId,
+    connection: &mut Connection,
+) -> bool {
+    let Connection { tcb: Block::Whole(tcb), timer, linked, in_tx_list, in_pacing, .. } =
+        connection
+    else {
+        return false;
+    };
+    if (!*linked || tcb.state() == State::TimeWait) && !tcb.wants_transmit() {
+        return true;
+    }
+    schedule_whole(list, wheel, id.index, tcb, timer, in_tx_list);
+    pace_whole(pacing, id, tcb, in_pacing);
+    false
 }
 
 /// Queues the connection if it wants to send, and makes sure that the wheel fires no later than it

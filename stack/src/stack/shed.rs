@@ -2,8 +2,8 @@
 //!
 //! A peer may close its window, or open it by a few bytes at a time, for as long as it answers
 //! probes (RFC 9293 §3.8.6.1). What waits for it stays in memory, and a few hundred such peers keep
-//! all of it (known as Sockstress, and RFC 6429): who writes to others finds nothing left. So each
-//! write that is refused for want of memory looks at a few connections, in turn. One that has not
+//! all of it (known as Sockstress, and RFC 6429): who writes to others finds nothing left. So in each
+//! turn the first write that is refused for want of memory looks at a few connections, in turn. One that has not
 //! got rid of what was queued when it was looked at first, is slower than [`Limits::stall_bytes_per_s`]
 //! and has been for [`Limits::stall_patience`], is reset and counted (RFC 6429 §3 leaves that to the
 //! system). While memory is not scarce nobody is reset for being slow.
@@ -16,17 +16,19 @@ use super::calls::queued_bytes;
 use crate::socket::conn::Drain;
 use crate::tcp::Memory;
 
-/// Connections looked at for one write that is refused.
+/// Connections looked at in a turn in which writes are refused.
 const LOOKS: u32 = 64;
 
 impl Stack {
     /// Memory has run out: looks at the next few connections and resets those that only keep it.
     #[cold]
     pub(super) fn shed_stalled(&mut self) {
-        if self.memory() != Memory::Exhausted {
+        let (now, end) = (self.egress.now, self.sockets.end());
+        // Once a turn: nobody has become slower since, and many writes may be refused in one.
+        if self.memory() != Memory::Exhausted || self.shed_at == Some(now) {
             return;
         }
-        let (now, end) = (self.egress.now, self.sockets.end());
+        self.shed_at = Some(now);
         for _ in 0..LOOKS.min(end) {
             let index = self.shed_hand % end;
             self.shed_hand = index + 1;

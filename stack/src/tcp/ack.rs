@@ -9,7 +9,7 @@ use super::records::Fate;
 use super::recovery::{Advance, News};
 use super::seq::SeqNum;
 use super::state::State;
-use super::tcb::{Pending, Status, Tcb, ts_clock};
+use super::tcb::{Pending, Status, Tcb, forget, ts_clock};
 use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
 use crate::time::{Duration, Instant};
@@ -170,12 +170,12 @@ impl Tcb {
 
     /// snd.una moves to `ack`, at most snd.nxt: what that settles whatever else the ACK means. Gives
     /// the bytes of data that it acknowledges, and whether it is our FIN's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn move_una(&mut self, now: Instant, ack: SeqNum) -> (u32, bool) {
         let mut bytes = ack.since(self.snd.una);
         if !self.status.contains(Status::SYN_ACKED) {
             self.status |= Status::SYN_ACKED;
-            self.fast_open = None;
+            forget(&mut self.fast_open);
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
@@ -286,6 +286,7 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
+    #[inline]
     pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
         let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);

@@ -7,7 +7,7 @@ use barewire_driver::{PacketSlice, Pool};
 use super::sendq::{BYTES_PER_CHUNK_MIN, CHUNKS_MIN, Shape};
 use super::seq::SeqNum;
 use super::state::State;
-use super::tcb::{Pending, Status, Tcb};
+use super::tcb::{Pending, Status, Tcb, forget};
 use super::timers::Timer;
 use super::{Linger, Outcome, Readiness};
 use crate::SocketError;
@@ -364,7 +364,7 @@ impl Tcb {
         self.stir();
         self.status |= Status::APP_CLOSED;
         // Nobody will read what waits behind a gap.
-        self.assembler = None;
+        forget(&mut self.assembler);
         match self.state {
             State::Closed | State::Listen => return Outcome::Closed,
             State::SynSent if !self.has_written_early() => return self.finish(),

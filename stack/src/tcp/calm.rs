@@ -60,9 +60,13 @@ impl Tcb {
 
     #[inline(never)]
     fn has_calmed(&mut self) -> bool {
-        self.calm = self.looks_calm();
+        // First: the ACK of the last FIN asks, too.
+        if self.state != State::Established || !self.looks_calm() {
+            return false;
+        }
+        self.calm = true;
         self.still = self.still_windows();
-        self.calm
+        true
     }
 
     fn looks_calm(&self) -> bool {

@@ -212,25 +212,32 @@ impl Tcb {
     }
 
     /// FIN, or an ACK, if one of them is due when nothing is unsent.
+    #[inline(always)]
     fn poll_bare(&mut self, now: Instant) -> Option<PlainTcp> {
         let seq = self.snd.nxt;
-        if self.state.can_transmit_data() && self.fin_due(0, 0) {
-            let flags = self.note_sent(now, 0);
+        let mut flags = TcpFlags::ACK;
+        if self.state.can_transmit_data() {
+            if self.fin_due(0, 0) {
+                flags = self.note_fin_sent(now);
+            } else if !self.pending.contains(Pending::ACK) {
+                return None;
+            }
             self.note_what_limits();
-            return Some(self.plain_header(now, seq, flags, 0));
-        }
-        if !self.pending.contains(Pending::ACK) {
+        } else if !self.pending.contains(Pending::ACK) {
             return None;
         }
-        if self.state.can_transmit_data() {
-            self.note_what_limits();
-        }
-        Some(self.plain_header(now, seq, TcpFlags::ACK, 0))
+        Some(self.plain_header(now, seq, flags, 0))
+    }
+
+    /// As [`Tcb::note_sent`], of FIN alone.
+    #[inline(never)]
+    fn note_fin_sent(&mut self, now: Instant) -> TcpFlags {
+        self.note_transmission(now, 0, true)
     }
 
     /// The header of a segment with an ACK that has no gap to report, ports left zero, and the note
     /// that the ACK has been sent.
-    #[inline]
+    #[inline(always)]
     fn plain_header(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags, len: u32) -> PlainTcp {
         let window = self.window_field(Growth::Yes);
         self.pending -= Pending::ACK;

@@ -260,6 +260,7 @@ impl Tcb {
 
     /// FIN is to be sent behind `n` bytes that leave now, with `left` unsent after them. It takes a
     /// sequence number, which has to lie in the peer's window (RFC 9293 §3.4).
+    #[inline]
     pub(super) fn fin_due(&self, left: u32, n: u32) -> bool {
         left == 0 && self.fin_waits() && self.peer_room() > n && self.is_new_datas_turn()
     }
@@ -380,8 +381,15 @@ impl Tcb {
     }
 
     /// Notes that the next `n` bytes, with FIN if it is due, leave now; gives the segment's flags.
+    #[inline(never)]
     pub(super) fn note_sent(&mut self, now: Instant, n: u32) -> TcpFlags {
         let fin = self.fin_due(self.sendq.unsent(), n);
+        self.note_transmission(now, n, fin)
+    }
+
+    /// The same, where it is known whether FIN is due.
+    #[inline(always)]
+    pub(super) fn note_transmission(&mut self, now: Instant, n: u32, fin: bool) -> TcpFlags {
         let mut flags = TcpFlags::ACK;
         if n > 0 {
             flags |= self.ecn_data_flags();
@@ -484,6 +492,8 @@ impl Tcb {
         if first {
             self.snd.nxt += 1;
             self.sendq.records.sent(seq, 1, self.mss(), now);
+            // Most handshakes end long before: the first data's deadline comes next.
+            self.timers.foresee(now + self.config.rto_min);
         } else {
             self.sendq.records.resent(seq, 1, now, false);
             self.retransmissions = self.retransmissions.saturating_add(1);

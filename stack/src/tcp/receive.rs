@@ -7,7 +7,7 @@ use super::ranges::Range;
 use super::recvq;
 use super::seq::SeqNum;
 use super::state::State;
-use super::tcb::{Pending, Status, Tcb};
+use super::tcb::{Pending, Status, Tcb, forget};
 use super::timers::Timer;
 use super::{DropReason, Memory, Outcome, Segment};
 use crate::time::Instant;
@@ -69,7 +69,7 @@ impl Tcb {
         }
         self.rcv.nxt += 1;
         self.rcv.edge = self.rcv.edge.later(self.rcv.nxt);
-        self.assembler = None;
+        forget(&mut self.assembler);
         self.status |= Status::EOF;
         self.pending |= Pending::ACK;
         let before = self.state;
@@ -108,7 +108,7 @@ impl Tcb {
             if seq.after(self.rcv.nxt) {
                 // What waits behind a gap was never acknowledged: the peer still has it, and the
                 // memory is needed by others (RFC 9293 §3.10.7.4 leaves keeping it to choice).
-                self.assembler = None;
+                forget(&mut self.assembler);
             }
             return;
         }
@@ -130,7 +130,7 @@ impl Tcb {
         self.note_duplicate(seq, seq + payload_len);
         self.deliver(seq, payload);
         if self.assembler.as_ref().is_some_and(|a| a.is_empty()) {
-            self.assembler = None;
+            forget(&mut self.assembler);
         }
         self.tune_receive(now);
         self.schedule_ack(now, had_gap);
@@ -169,7 +169,7 @@ impl Tcb {
             self.rcv.dsack = Some(duplicate);
         }
         if assembler.is_empty() {
-            self.assembler = None;
+            forget(&mut self.assembler);
         }
     }
 

@@ -15,7 +15,7 @@ use super::sendq::SendQueue;
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{
-    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, ack_delay, announced_mss,
+    Challenges, MSS_DEFAULT, Pending, Receive, Send, Status, Tcb, ack_delay, announced_mss, forget,
     mirrored,
 };
 use super::timers::Timers;
@@ -30,7 +30,9 @@ impl Tcb {
         self.sendq.clear();
         self.sendq.records.rate = Default::default();
         self.recvq.clear();
-        (self.assembler, self.path, self.fast_open) = (None, None, None);
+        forget(&mut self.assembler);
+        forget(&mut self.path);
+        forget(&mut self.fast_open);
     }
 
     /// Makes a block that has [let go](Tcb::let_go), or that is [hollow](Tcb::hollow), a new
@@ -81,7 +83,7 @@ impl Tcb {
         } = self;
         let our_mss = announced_mss(open.mss, &with);
         let (iss, mss) = (SeqNum::new(open.iss), MSS_DEFAULT.min(our_mss));
-        *controller = Controller::new(with.congestion, u32::from(mss));
+        controller.renew(with.congestion, u32::from(mss));
         (*state, *pending, *calm) = (State::Closed, Pending::empty(), false);
         *status = mirrored(&with, controller);
         *snd = Send::new(iss, mss, send_start(&with));
@@ -94,7 +96,7 @@ impl Tcb {
         (*retries, *probes, *persist_backoff, *more_to_come) = (0, 0, 0, false);
         *cut = Cut::Device;
         (*dropped, *error, *soft_error) = (None, None, None);
-        (*assembler, *path, *fast_open) = (None, None, None);
+        debug_assert!(assembler.is_none() && path.is_none() && fast_open.is_none(), "let go");
         *timers = Timers::default();
         *rtt = Rtt::new(&with);
         *ack_delay_ns = ack_delay(&with);

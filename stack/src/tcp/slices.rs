@@ -81,7 +81,16 @@ impl Slices {
     }
 
     /// Drops all, and the memory if that is much.
+    #[inline]
     pub(crate) fn clear(&mut self) {
+        // Most are empty: what was written has been acknowledged, and what came has been read.
+        if self.first.is_some() || self.rest.capacity() > 0 {
+            self.clear_any();
+        }
+    }
+
+    #[inline(never)]
+    fn clear_any(&mut self) {
         self.first = None;
         empty(&mut self.rest);
     }

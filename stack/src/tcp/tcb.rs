@@ -301,6 +301,15 @@ pub(super) fn announced_mss(our_mss: u16, config: &TcpConfig) -> u16 {
     our_mss.min(config.mss_max.unwrap_or(u16::MAX)).max(MSS_MIN)
 }
 
+/// Drops what is there, if anything is. Asked first: most connections never have it, and to drop
+/// nothing is a call as well.
+#[inline(always)]
+pub(super) fn forget<T>(rare: &mut Option<Box<T>>) {
+    if rare.is_some() {
+        *rare = None;
+    }
+}
+
 /// The timestamp clock: one tick a millisecond (RFC 7323 §5.4), from the flow's own offset.
 pub(super) fn ts_clock(now: Instant, offset: u32) -> u32 {
     (now.as_millis() as u32).wrapping_add(offset)
@@ -353,7 +362,8 @@ impl Tcb {
         let mss = peer_mss.min(self.rcv.our_mss).max(MSS_MIN);
         self.snd.mss = mss - self.options_len();
         self.snd.mss_limit = self.snd.mss;
-        self.controller = Controller::new(self.config.congestion, self.initial_window());
+        let window = self.initial_window();
+        self.controller.renew(self.config.congestion, window);
     }
 
     /// Takes over a passive open whose SYN-ACK was first sent at `sent_at`.
@@ -582,8 +592,8 @@ impl Tcb {
         self.pending = Pending::empty();
         self.rcv.dup_acks = 0;
         self.drop_unsent();
-        self.assembler = None;
-        self.fast_open = None;
+        forget(&mut self.assembler);
+        forget(&mut self.fast_open);
         self.timers = Timers::default();
         Outcome::Closed
     }
@@ -604,7 +614,7 @@ impl Tcb {
     pub(super) fn enter_time_wait(&mut self, now: Instant) -> Outcome {
         self.state = State::TimeWait;
         self.drop_unsent();
-        self.assembler = None;
+        forget(&mut self.assembler);
         self.timers = Timers::default();
         self.timers.set(Timer::Lifetime, now + self.config.time_wait);
         Outcome::TimeWait

@@ -56,6 +56,13 @@ impl Timers {
         }
     }
 
+    /// Lowers the bound to `at`: a deadline is going to be set soon that lies behind it. Where the
+    /// owner looks that early anyway, nothing has to be moved then.
+    #[inline]
+    pub(super) fn foresee(&mut self, at: Instant) {
+        self.bound = self.bound.min(at);
+    }
+
     #[inline]
     pub(super) fn clear(&mut self, timer: Timer) {
         self.at[timer as usize] = Instant::FAR_FUTURE;

@@ -16,10 +16,15 @@ use barewire_driver::mem::{CELL_LEN, Checksum};
 use barewire_driver::{MacAddr, TxFrame};
 
 use super::ethernet::{self, EthernetHeader, ethertype};
+use super::ipv4::Ecn;
 use super::plain::PlainIpv4;
 use super::tcp::{self, PADDED_TIMESTAMPS_LEN, PlainTcp};
 use super::udp::{self, UdpHeader};
 use super::{protocol, put_u16, put_u32};
+
+/// Addresses of an IPv4 header, and ports behind them.
+const ADDRESSES_LEN: usize = 8;
+const PORTS_LEN: usize = 4;
 
 /// Where the message lies in its cell: behind room for all headers.
 pub(crate) const SMALL_AT: usize = 72;
@@ -39,7 +44,7 @@ pub(crate) struct FrontKey {
     pub(crate) tos: u8,
 }
 
-/// What the headers of one connection, or of datagrams to one place, have in common.
+/// What the headers of datagrams to one place have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common {
     pub(crate) src_mac: MacAddr,
@@ -85,34 +90,35 @@ impl Front {
         self.key = None;
     }
 
-    /// Makes the headers for `key`, with timestamps if `stamped`.
-    #[inline(never)]
-    pub(crate) fn make(&mut self, key: FrontKey, common: &Common, stamped: bool) {
-        let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos } = common;
-        let timestamps = stamped.then(Default::default);
-        let flags = tcp::TcpFlags::empty();
-        let header = PlainTcp { src_port, dst_port, seq: 0, ack: 0, flags, window: 0, timestamps };
-        self.bytes = [0; SMALL_AT];
-        let tcp_at = tcp_at(stamped);
-        let mut sum = Checksum::new();
-        header.emit_summed(&mut self.bytes[tcp_at..], &mut sum);
-        // A packet without anything, so that lengths can be added.
-        let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len: 0 };
-        let ip_at = tcp_at - PlainIpv4::LEN;
-        let packet = &mut self.bytes[ip_at..];
-        ip.emit(ttl, true, packet);
-        put_u16(packet, IP_TOTAL_LEN, 0);
-        put_u16(packet, IP_CHECKSUM, 0);
-        let mut ip_sum = Checksum::new();
-        let header: &[u8; PlainIpv4::LEN] = packet.first_chunk().expect("a packet's front");
-        ip_sum.add_header(header);
-        let mut pseudo = Checksum::new();
-        ip.add_pseudo_header(&mut pseudo);
-        sum.add_u16(pseudo.partial());
-        let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
-        link.emit(&mut self.bytes[ip_at - ethernet::LEN..]);
-        (self.ip_sum, self.pseudo_sum) = (ip_sum.partial(), pseudo.partial());
-        (self.tcp_sum, self.stamped, self.key) = (sum.partial(), stamped, Some(key));
+    /// Makes the headers of a connection between these ends, which goes the way of the pattern.
+    #[inline(always)]
+    pub(crate) fn make(
+        &mut self,
+        pattern: &Pattern,
+        (src, dst): (Ipv4Addr, Ipv4Addr),
+        (src_port, dst_port): (u16, u16),
+    ) {
+        self.clone_from(&pattern.front);
+        let ends = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+        let ports = u32::from(src_port) << 16 | u32::from(dst_port);
+        // Addresses and ports lie side by side.
+        let at = tcp_at(self.stamped) - ADDRESSES_LEN;
+        if let Some(out) = self.bytes.get_mut(at..at + ADDRESSES_LEN + PORTS_LEN) {
+            out[..ADDRESSES_LEN].copy_from_slice(&ends.to_be_bytes());
+            out[ADDRESSES_LEN..].copy_from_slice(&ports.to_be_bytes());
+        }
+        let mut addresses = Checksum::new();
+        addresses.add_u32((ends >> 32) as u32);
+        addresses.add_u32(ends as u32);
+        let plus = |sum: u16, ports: u32| {
+            let mut all = addresses;
+            all.add_u16(sum);
+            all.add_u32(ports);
+            all.partial()
+        };
+        self.ip_sum = plus(self.ip_sum, 0);
+        self.pseudo_sum = plus(self.pseudo_sum, 0);
+        self.tcp_sum = plus(self.tcp_sum, ports);
     }
 
     /// Bytes of all headers.
@@ -184,9 +190,71 @@ impl Front {
             put_u16(front, field, pseudo.partial());
         } else {
             sum.add_u16(self.tcp_sum);
-            sum.add(&message[..len]);
+            // Asked where it is known: an empty sum is a call as well.
+            if len > 0 {
+                sum.add(&message[..len]);
+            }
             put_u16(front, field, sum.finish());
         }
+    }
+}
+
+/// The headers that all connections keep whose next hop is the same: without addresses and ports.
+#[derive(Debug)]
+pub(crate) struct Pattern {
+    next_hop: Ipv4Addr,
+    front: Front,
+}
+
+impl Default for Pattern {
+    fn default() -> Pattern {
+        Pattern { next_hop: Ipv4Addr::UNSPECIFIED, front: Front::default() }
+    }
+}
+
+impl Pattern {
+    /// True if it was made for these: its headers are right as long as `key` is.
+    #[inline(always)]
+    pub(crate) fn is_for(&self, key: &FrontKey, next_hop: Ipv4Addr, stamped: bool) -> bool {
+        self.next_hop == next_hop && self.front.stamped == stamped && self.front.is_for(key)
+    }
+
+    /// Makes it for `key`, with timestamps if `stamped`, from and to these link addresses.
+    #[inline(never)]
+    pub(crate) fn make(
+        &mut self,
+        key: FrontKey,
+        next_hop: Ipv4Addr,
+        (src_mac, dst_mac): (MacAddr, MacAddr),
+        stamped: bool,
+    ) {
+        let timestamps = stamped.then(Default::default);
+        let (flags, nobody) = (tcp::TcpFlags::empty(), Ipv4Addr::UNSPECIFIED);
+        let tcp =
+            PlainTcp { src_port: 0, dst_port: 0, seq: 0, ack: 0, flags, window: 0, timestamps };
+        let tos = Ecn::NotEct.in_tos(key.tos);
+        // A packet without anything, so that lengths can be added.
+        let protocol = protocol::TCP;
+        let ip = PlainIpv4 { src: nobody, dst: nobody, protocol, tos, payload_len: 0 };
+        let tcp_at = tcp_at(stamped);
+        let ip_at = tcp_at - PlainIpv4::LEN;
+        let mut bytes = [0; SMALL_AT];
+        let mut sum = Checksum::new();
+        tcp.emit_summed(&mut bytes[tcp_at..], &mut sum);
+        let packet = &mut bytes[ip_at..];
+        ip.emit(key.ttl, true, packet);
+        put_u16(packet, IP_TOTAL_LEN, 0);
+        put_u16(packet, IP_CHECKSUM, 0);
+        let mut ip_sum = Checksum::new();
+        ip_sum.add(&packet[..PlainIpv4::LEN]);
+        let mut pseudo = Checksum::new();
+        ip.add_pseudo_header(&mut pseudo);
+        sum.add_u16(pseudo.partial());
+        let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
+        link.emit(&mut bytes[ip_at - ethernet::LEN..]);
+        let (ip_sum, pseudo_sum, tcp_sum) = (ip_sum.partial(), pseudo.partial(), sum.partial());
+        self.next_hop = next_hop;
+        self.front = Front { key: Some(key), stamped, ip_sum, pseudo_sum, tcp_sum, bytes };
     }
 }
 
@@ -322,17 +390,22 @@ mod tests {
             let timestamps = clock.map(|(val, ecr)| Timestamps { val, ecr });
             let flags = TcpFlags::from_bits_retain(flags);
             let header = PlainTcp { src_port, dst_port, seq, ack, flags, window, timestamps };
-            let (src, dst) = (src.into(), dst.into());
+            let (src, dst) = (Ipv4Addr::from_bits(src), Ipv4Addr::from_bits(dst));
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
             let stamped = timestamps.is_some();
-            let common =
-                Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
             let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
+            let other = FrontKey { neighbors: 3, ..key };
+            let mut pattern = Pattern::default();
+            prop_assert!(!pattern.is_for(&key, dst, stamped));
+            pattern.make(key, dst, (src_mac, dst_mac), stamped);
+            prop_assert!(pattern.is_for(&key, dst, stamped));
+            prop_assert!(!pattern.is_for(&key, dst, !stamped));
+            prop_assert!(!pattern.is_for(&key, (!dst.to_bits()).into(), stamped));
+            prop_assert!(!pattern.is_for(&other, dst, stamped));
             let mut front = Front::default();
             prop_assert!(!front.is_for(&key));
-            front.make(key, &common, stamped);
+            front.make(&pattern, (src, dst), (src_port, dst_port));
             prop_assert!(front.is_for(&key));
-            let other = FrontKey { neighbors: 3, ..key };
             prop_assert!(!front.is_for(&other));
 
             let mut cell = [0xaa; CELL_LEN];
@@ -347,6 +420,7 @@ mod tests {
             let mut sum = Checksum::new();
             let tcp_len = header.emit_summed(&mut anew[at..], &mut sum);
             let payload_len = tcp_len + message.len();
+            let tos = Ecn::NotEct.in_tos(tos);
             let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len };
             ip.emit(ttl, true, &mut anew[ethernet::LEN..]);
             let mut pseudo = Checksum::new();

@@ -225,6 +225,31 @@ fn listeners_on_one_port_share_its_connections() {
 }
 
 #[test]
+fn a_listener_that_was_found_alone_yields_to_one_on_the_address_until_that_closes() {
+    let mut pair = Pair::new();
+    let listen = |pair: &mut Pair, addr| {
+        let stack = pair.server();
+        let socket = tcp(stack);
+        stack.set_option(socket, SocketOption::ReusePort(true)).unwrap();
+        stack.bind(socket, addr).unwrap();
+        stack.listen(socket, 4).unwrap();
+        socket
+    };
+    let wide = listen(&mut pair, super::any(80));
+    pair.connect(wide);
+    let exact = listen(&mut pair, Pair::server_addr(80));
+    pair.connect(exact);
+    pair.connect(exact);
+    assert_eq!(pair.server().accept(wide).err(), Some(SocketError::WouldBlock));
+    pair.server().close(exact).unwrap();
+    pair.connect(wide);
+    pair.server().close(wide).unwrap();
+    let refused = pair.start_connect(80);
+    pair.settle();
+    assert_eq!(pair.client().take_error(refused), Ok(Some(SocketError::ConnectionRefused)));
+}
+
+#[test]
 fn a_newer_syn_takes_the_place_of_a_connection_in_time_wait_held_or_not() {
     // RFC 6191. The server closes first, so that the client's port comes again while its TIME-WAIT
     // lasts.

@@ -272,12 +272,12 @@ impl Case {
         let (cost, time) = (Cost::Measured, effort.time.div_f64(20.0));
         let time = time.clamp(Duration::from_millis(20), Duration::from_millis(500));
         let best = overload::best(cost, time / 2, FIRST_OFFER);
-        let offer = |times: f64| Offer { per_second: times * best, time, cost, shedding: true };
+        let offer = |per_second: f64| Offer { per_second, time, cost, shedding: true };
         let mut last = None;
         let result = alternate(
             effort.turns,
-            || last.insert(overload::run(&offer(2.0))).good,
-            || overload::run(&offer(1.0)).good,
+            || last.insert(overload::run(&offer(2.0 * best.good))).good,
+            || overload::run(&offer(best.offered)).good,
         );
         let sides = (result.ours.median(), result.peer.median());
         let note = last.map(|outcome| {

@@ -8,7 +8,8 @@ use super::{
     MAX_DATAGRAM_BYTES, Wait, can_write, copied, locked, option, push_tx, refuse_write, set_option,
 };
 use crate::engine::mailbox::Op;
-use crate::engine::portal::{Endpoint, Parcel, Portal, Status, Wishes};
+use crate::engine::parcel::{Buffers, Parcel};
+use crate::engine::portal::{Endpoint, Portal, Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, Received, SocketOption};
 
@@ -67,15 +68,17 @@ impl RemoteDatagram {
     fn take_datagram(&self, buf: &mut [u8], peek: bool) -> Option<Received> {
         let mut inbox = self.endpoint.inbox();
         let parcel = inbox.front()?;
-        let (full_len, from) = (parcel.len(), parcel.address?);
+        // What is small is of streams.
+        let Parcel::Buffers(datagram) = parcel else { return None };
+        let (full_len, from) = (datagram.len(), datagram.address?);
         let mut len = 0;
-        for piece in parcel.pieces() {
+        for piece in datagram.pieces() {
             let n = piece.len().min(buf.len() - len);
             buf[len..len + n].copy_from_slice(&piece[..n]);
             len += n;
         }
         if !peek {
-            self.endpoint.consumed(parcel.slots());
+            self.endpoint.consumed(parcel.places());
             inbox.pop_front();
         }
         drop(inbox);
@@ -203,6 +206,6 @@ fn put_datagram(portal: &Portal, buf: &[u8], to: Option<SocketAddr>) -> Result<(
     }
     copied(portal, buf.len());
     portal.want(1);
-    push_tx(portal, Parcel { front, rest, address: to });
+    push_tx(portal, Parcel::Buffers(Buffers { front, rest, address: to }));
     Ok(())
 }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::executor::on_engine_thread;
 use super::mailbox::{Answer, Op};
-use super::portal::{Parcel, Portal, Status, Wishes};
+use super::parcel::Parcel;
+use super::portal::{Portal, Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketOption};
 

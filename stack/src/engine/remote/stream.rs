@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Wait, can_write, copied, locked, option, push_tx, refuse_write, set_option};
 use crate::engine::executor::on_engine_thread;
 use crate::engine::mailbox::Mailbox;
-use crate::engine::portal::{Parcel, Portal, Status, Wishes};
+use crate::engine::parcel::{Buffers, Parcel, SMALL_BYTES, Small};
+use crate::engine::portal::{Portal, Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketOption};
 use crate::tcp::Readiness;
@@ -96,8 +97,9 @@ impl RemoteStream {
         let inbox = self.0.endpoint.inbox();
         let mut done = 0;
         for parcel in inbox.iter() {
-            let n = parcel.front.len().min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&parcel.front[..n]);
+            let text = parcel.text();
+            let n = text.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&text[..n]);
             done += n;
         }
         done
@@ -109,12 +111,13 @@ impl RemoteStream {
         let (mut done, mut freed) = (0, 0);
         while done < buf.len() {
             let Some(parcel) = inbox.front_mut() else { break };
-            let n = parcel.front.len().min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&parcel.front[..n]);
-            parcel.front.advance(n);
+            let text = parcel.text();
+            let n = text.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&text[..n]);
+            parcel.advance(n);
             done += n;
-            if parcel.front.is_empty() {
-                freed += parcel.slots();
+            if parcel.text().is_empty() {
+                freed += parcel.places();
                 inbox.pop_front();
             }
         }
@@ -147,14 +150,23 @@ impl RemoteStream {
     }
 
     fn put_bytes(&self, buf: &[u8]) -> usize {
-        let _turn = locked(&self.0.writers.turn);
+        let mut turn = locked(&self.0.writers.turn);
         let mut done = 0;
         while done < buf.len() {
+            let left = &buf[done..];
+            if left.len() <= SMALL_BYTES
+                && self.0.take_small_place(&mut turn)
+                && let Some(small) = Small::copy_of(left)
+            {
+                push_tx(&self.0, Parcel::Small(small));
+                done = buf.len();
+                break;
+            }
             let Some(mut grant) = self.0.take_grant() else { break };
             let n = grant.len().min(buf.len() - done);
             grant[..n].copy_from_slice(&buf[done..done + n]);
             grant.truncate(n);
-            push_tx(&self.0, Parcel::piece(grant));
+            push_tx(&self.0, Parcel::Buffers(Buffers::piece(grant)));
             done += n;
         }
         if done > 0 {

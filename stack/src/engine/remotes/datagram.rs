@@ -4,7 +4,8 @@ use barewire_driver::{Pool, RemoteBuf};
 
 use super::{Entry, Role, Served};
 use crate::engine::core::Core;
-use crate::engine::portal::{Parcel, Wishes};
+use crate::engine::parcel::{Buffers, Parcel};
+use crate::engine::portal::Wishes;
 use crate::engine::remote::MAX_DATAGRAM_BYTES;
 use crate::error::SocketError;
 
@@ -43,7 +44,8 @@ impl Entry {
                     buf.truncate(received.len);
                     let Ok(front) = buf.into_remote() else { break };
                     let address = Some(received.from);
-                    self.portal.deliver(Parcel { front, rest: Vec::new(), address });
+                    let datagram = Buffers { address, ..Buffers::piece(front) };
+                    self.portal.deliver(Parcel::Buffers(datagram));
                 }
                 Ok(_) => {
                     drop(buf);
@@ -57,7 +59,7 @@ impl Entry {
                         break;
                     };
                     let address = Some(received.from);
-                    self.portal.deliver(Parcel { front, rest, address });
+                    self.portal.deliver(Parcel::Buffers(Buffers { front, rest, address }));
                 }
                 Err(SocketError::WouldBlock) => break,
                 Err(error) => endpoint.fail(error),
@@ -74,21 +76,30 @@ impl Entry {
     fn send_datagrams(&mut self, core: &Core, scratch: &mut [u8]) -> bool {
         let (socket, portal) = (self.socket, &self.portal);
         let Role::Datagram { outbound } = &mut self.role else { return false };
-        while let Some(parcel) = outbound.take().or_else(|| portal.pop_tx()) {
-            let sent = if parcel.rest.is_empty() {
-                core.with_stack(|s| s.send_to(socket, &parcel.front, parcel.address))
+        loop {
+            let datagram = match outbound.take() {
+                Some(datagram) => datagram,
+                None => match portal.pop_tx() {
+                    Some(Parcel::Buffers(datagram)) => datagram,
+                    // What is small is of streams.
+                    Some(Parcel::Small(_)) => continue,
+                    None => break,
+                },
+            };
+            let sent = if datagram.rest.is_empty() {
+                core.with_stack(|s| s.send_to(socket, &datagram.front, datagram.address))
             } else {
                 let mut len = 0;
-                for piece in parcel.pieces() {
+                for piece in datagram.pieces() {
                     scratch[len..len + piece.len()].copy_from_slice(piece);
                     len += piece.len();
                 }
-                core.with_stack(|s| s.send_to(socket, &scratch[..len], parcel.address))
+                core.with_stack(|s| s.send_to(socket, &scratch[..len], datagram.address))
             };
             match sent {
                 Ok(_) => {}
                 Err(SocketError::WouldBlock) => {
-                    *outbound = Some(parcel);
+                    *outbound = Some(datagram);
                     return true;
                 }
                 Err(error) => {

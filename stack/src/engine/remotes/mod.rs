@@ -11,6 +11,7 @@
 
 mod datagram;
 mod stream;
+mod watch;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ use slab::Slab;
 
 use crate::engine::core::Core;
 use crate::engine::mailbox::{Answer, Op};
-use crate::engine::portal::{AcceptQueue, Endpoint, Parcel, Portal, Status, Wishes};
+use crate::engine::parcel::Buffers;
+use crate::engine::portal::{AcceptQueue, Endpoint, Portal, Status, Wishes};
 use crate::engine::remote::{MAX_DATAGRAM_BYTES, RemoteStream};
 use crate::engine::stats::LoopCounters;
 use crate::error::SocketError;
@@ -49,7 +51,7 @@ enum Role {
         /// Taken from the stack and not handed over yet: no slot was free for a copy.
         inbound: Option<PacketSlice>,
         /// Taken from the thread; the stack had no room for it.
-        outbound: Option<PacketSlice>,
+        outbound: Option<stream::Piece>,
         /// Buffers that came back filled and are to be granted again.
         spent: usize,
         connected: bool,
@@ -63,7 +65,7 @@ enum Role {
     },
     Datagram {
         /// Taken from the thread; the stack had no room for it.
-        outbound: Option<Parcel>,
+        outbound: Option<Buffers>,
     },
 }
 
@@ -72,6 +74,8 @@ struct Entry {
     socket: SocketId,
     role: Role,
     marked: bool,
+    /// Payload bytes that the engine copied on their way to the thread.
+    bytes_copied: u64,
     /// When a closed socket that still has data to hand over is aborted.
     closing: Option<Instant>,
     /// The stack has closed it; only the thread's last post keeps the key from being free.
@@ -98,6 +102,7 @@ pub(in crate::engine) struct Remotes {
     entries: Slab<Entry>,
     limit: usize,
     marked: VecDeque<u32>,
+    watch: watch::Watch,
     retries: Vec<u32>,
     retry_at: Instant,
     /// In the order of their deadlines, for the limit is the same for all.
@@ -106,7 +111,7 @@ pub(in crate::engine) struct Remotes {
     crowded: Vec<u32>,
     touched: Vec<u32>,
     scratch: Box<[u8]>,
-    /// Payload bytes that threads copied at sockets that have been closed.
+    /// Payload bytes that were copied at sockets that have been closed.
     gone_bytes_copied: u64,
     pub(in crate::engine) counters: LoopCounters,
 }
@@ -118,6 +123,7 @@ impl Remotes {
             entries: Slab::new(),
             limit,
             marked: VecDeque::new(),
+            watch: watch::Watch::default(),
             retries: Vec::new(),
             retry_at: Instant::ZERO,
             closing: VecDeque::new(),
@@ -129,9 +135,9 @@ impl Remotes {
         }
     }
 
-    /// Payload bytes that threads copied into or out of packet memory, at all sockets there were.
+    /// Payload bytes that were copied between threads and packet memory, at all sockets there were.
     pub(in crate::engine) fn bytes_copied(&self) -> u64 {
-        let each = |entry: &Entry| entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
+        let each = Entry::all_bytes_copied;
         self.gone_bytes_copied + self.entries.iter().map(|(_, entry)| each(entry)).sum::<u64>()
     }
 
@@ -314,8 +320,15 @@ impl Remotes {
         let key = slot.key() as u32;
         let mailbox = self.core.mailbox().clone();
         let portal = Arc::new(Portal::new(mailbox, key, endpoint, local, peer));
-        let (marked, closing, gone) = (false, None, false);
-        slot.insert(Entry { portal: portal.clone(), socket, role, marked, closing, gone });
+        slot.insert(Entry {
+            portal: portal.clone(),
+            socket,
+            role,
+            marked: false,
+            bytes_copied: 0,
+            closing: None,
+            gone: false,
+        });
         self.core.watch_for_portal(socket, key);
         self.mark(key);
         portal
@@ -333,14 +346,15 @@ impl Remotes {
     /// `budget` of them. Returns how many.
     pub(in crate::engine) fn run(&mut self, budget: usize) -> usize {
         let core = self.core.clone();
+        let mut keys = std::mem::take(&mut self.touched);
+        self.watch.look(|key| keys.push(key));
         for _ in 0..budget {
             let Some(key) = core.mailbox().next_post() else { break };
             if let Some(entry) = self.entries.get(key as usize) {
-                entry.portal.taken();
+                self.watch.take_in(&entry.portal, |key| keys.push(key));
             }
-            self.mark(key);
+            keys.push(key);
         }
-        let mut keys = std::mem::take(&mut self.touched);
         core.take_touched(&mut keys);
         if self.retry_at <= core.now() {
             keys.append(&mut self.retries);
@@ -358,7 +372,7 @@ impl Remotes {
 
     /// True if `run` would find something to do.
     pub(in crate::engine) fn has_work(&self) -> bool {
-        !self.marked.is_empty()
+        !self.marked.is_empty() || self.watch.has_work()
     }
 
     /// When `run` has to be called next at the latest.
@@ -426,11 +440,12 @@ impl Remotes {
         entry.gone = true;
         // While a post of the thread that closed it is under way the key must not be given to
         // another socket: that post is the last, and leads here again.
-        if !entry.portal.retire() {
+        let watched = self.watch.forget(&entry.portal);
+        if !entry.portal.retire(watched) {
             return;
         }
         let entry = self.entries.remove(key as usize);
-        self.gone_bytes_copied += entry.portal.writers.bytes_copied.load(Ordering::Relaxed);
+        self.gone_bytes_copied += entry.all_bytes_copied();
         entry.portal.endpoint.set(Status::CLOSED);
         entry.portal.endpoint.ring_all();
         drop(entry);
@@ -520,6 +535,7 @@ impl Remotes {
         self.close_listeners();
         let core = self.core.clone();
         self.gone_bytes_copied = self.bytes_copied();
+        self.watch.clear();
         for mut entry in self.entries.drain() {
             entry.portal.endpoint.set(Status::STOPPED);
             if let Role::Stream { .. } = entry.role {
@@ -578,6 +594,11 @@ fn may_grant(pool: &Pool) -> bool {
 }
 
 impl Entry {
+    /// Payload bytes that the threads and the engine copied between them.
+    fn all_bytes_copied(&self) -> u64 {
+        self.bytes_copied + self.portal.writers.bytes_copied.load(Ordering::Relaxed)
+    }
+
     /// Grants what the thread has asked for or used; true if the pool had too little to spare.
     fn grant(&mut self, pool: &Pool) -> bool {
         let Entry { portal, role, .. } = self;

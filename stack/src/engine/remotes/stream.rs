@@ -1,13 +1,15 @@
 //! Serving a TCP connection that a thread holds.
 
 use std::net::Shutdown;
+use std::ops::Deref;
 use std::time::Duration;
 
-use barewire_driver::PacketSlice;
+use barewire_driver::{PacketSlice, Pool};
 
 use super::{Entry, Role, Served, into_remote};
 use crate::engine::core::Core;
-use crate::engine::portal::{Parcel, Status, Wishes};
+use crate::engine::parcel::{Buffers, Parcel, Small};
+use crate::engine::portal::{Status, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketId, SocketOption};
 use crate::stack::Stack;
@@ -34,7 +36,7 @@ impl Entry {
 
     /// Tells the thread how its `connect` ended; false while it has not.
     fn establish(&mut self, core: &Core) -> bool {
-        let (socket, endpoint) = (self.socket, self.portal.endpoint.clone());
+        let (socket, endpoint) = (self.socket, &self.portal.endpoint);
         let Role::Stream { connected, read_done, write_done, .. } = &mut self.role else {
             return false;
         };
@@ -73,9 +75,11 @@ impl Entry {
                 Some(slice) => Ok(Some(slice)),
                 None => core.with_stack(|s| s.read_owned(socket, usize::MAX)),
             };
-            match slice.map(|slice| slice.map(|slice| into_remote(core.pool(), slice))) {
-                Ok(Some(Ok(remote))) => {
-                    let pushed = endpoint.push_rx(Parcel::piece(remote));
+            match slice.map(|slice| slice.map(|slice| into_parcel(core.pool(), slice))) {
+                Ok(Some(Ok(parcel))) => {
+                    let small = matches!(&parcel, Parcel::Small(_));
+                    self.bytes_copied += if small { parcel.text().len() as u64 } else { 0 };
+                    let pushed = endpoint.push_rx(parcel);
                     debug_assert!(pushed.is_ok(), "the engine alone fills the ring");
                 }
                 Ok(Some(Err(slice))) => {
@@ -119,10 +123,15 @@ impl Entry {
                 Some(piece) => piece,
                 None => {
                     let Some(parcel) = portal.pop_tx() else { break };
-                    *spent += 1;
-                    // Only this engine's buffers were granted; another's just goes home.
-                    let Ok(buf) = core.pool().adopt(parcel.front) else { continue };
-                    buf.freeze()
+                    *spent += parcel.slots();
+                    match parcel {
+                        Parcel::Small(small) => Piece::Small(small),
+                        // Only this engine's buffers were granted; another's just goes home.
+                        Parcel::Buffers(buffers) => match core.pool().adopt(buffers.front) {
+                            Ok(buf) => Piece::Slice(buf.freeze()),
+                            Err(_) => continue,
+                        },
+                    }
                 }
             };
             if *write_done {
@@ -155,8 +164,8 @@ impl Entry {
         if wishes.contains(Wishes::SHUT_READ) {
             let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Read));
         }
-        let drained = outbound.is_none() && portal.tx_is_empty();
-        if wishes.contains(Wishes::SHUT_WRITE) && drained && !*write_done {
+        let drained = || outbound.is_none() && portal.tx_is_empty();
+        if wishes.contains(Wishes::SHUT_WRITE) && !*write_done && drained() {
             *write_done = true;
             portal.endpoint.set(Status::WRITE_END);
             let _ = core.with_stack(|s| s.shutdown(socket, Shutdown::Write));
@@ -219,15 +228,53 @@ impl Entry {
     }
 }
 
+/// What a thread has written, on its way to the stack.
+pub(super) enum Piece {
+    Small(Small),
+    Slice(PacketSlice),
+}
+
+impl Piece {
+    fn advance(&mut self, bytes: usize) {
+        match self {
+            Piece::Small(small) => small.advance(bytes),
+            Piece::Slice(slice) => slice.advance(bytes),
+        }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Small(small) => small,
+            Piece::Slice(slice) => slice,
+        }
+    }
+}
+
+/// Makes what has arrived a parcel. It comes back if the pool has no slot for a copy that is needed.
+fn into_parcel(pool: &Pool, slice: PacketSlice) -> Result<Parcel, PacketSlice> {
+    match Small::copy_of(&slice) {
+        Some(small) => Ok(Parcel::Small(small)),
+        None => into_remote(pool, slice).map(|buf| Parcel::Buffers(Buffers::piece(buf))),
+    }
+}
+
 /// Writes all of `piece`, or gives back what is left of it and why.
 fn write_piece(
     stack: &mut Stack,
     socket: SocketId,
-    mut piece: PacketSlice,
-) -> Result<(), (SocketError, PacketSlice)> {
-    if piece.len() > COALESCE_BYTES {
-        return stack.write_owned(socket, piece);
-    }
+    piece: Piece,
+) -> Result<(), (SocketError, Piece)> {
+    let mut piece = match piece {
+        Piece::Slice(slice) if slice.len() > COALESCE_BYTES => {
+            let rest = stack.write_owned(socket, slice);
+            return rest.map_err(|(error, slice)| (error, Piece::Slice(slice)));
+        }
+        Piece::Slice(_) | Piece::Small(_) => piece,
+    };
     while !piece.is_empty() {
         match stack.write(socket, &piece) {
             Ok(n) => piece.advance(n),

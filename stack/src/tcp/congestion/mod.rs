@@ -160,6 +160,23 @@ impl Controller {
         }
     }
 
+    /// As [`Controller::new`], in place: nothing is freed and moved where the algorithm is the same.
+    #[inline(always)]
+    pub(crate) fn renew(&mut self, algorithm: Algorithm, initial_window: u32) {
+        match (&mut *self, algorithm) {
+            (Controller::NewReno(c), Algorithm::NewReno) => *c = NewReno::new(initial_window),
+            (Controller::Cubic(c), Algorithm::Cubic) => *c = Cubic::new(initial_window),
+            (Controller::NewReno(_) | Controller::Cubic(_) | Controller::Bbr(_), _) => {
+                self.replace(algorithm, initial_window);
+            }
+        }
+    }
+
+    #[cold]
+    fn replace(&mut self, algorithm: Algorithm, initial_window: u32) {
+        *self = Controller::new(algorithm, initial_window);
+    }
+
     /// The part that outlasts a rest.
     pub(crate) fn to_rest(&self) -> ControllerAtRest {
         match self {

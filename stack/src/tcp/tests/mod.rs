@@ -37,7 +37,7 @@ use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig, TxBurst};
 use super::*;
 use crate::SocketError;
 use crate::time::Instant;
-use crate::wire::front::{Common, FrontKey};
+use crate::wire::front::{FrontKey, Pattern};
 use crate::wire::tcp::{SackBlocks, TcpOptions, Timestamps};
 
 pub(super) const ISS: u32 = 1_000_000;
@@ -181,9 +181,9 @@ pub(super) fn keep_headers(tcb: &mut Tcb, stamped: bool) {
     let key = FrontKey { routing: 0, neighbors: 0, iface: 0, ttl: 64, tos: 0 };
     let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
     let (src, dst) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-    let (src_port, dst_port, ttl, tos) = (80, 4000, key.ttl, key.tos);
-    let common = Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
-    tcb.front.make(key, &common, stamped);
+    let mut pattern = Pattern::default();
+    pattern.make(key, dst, (src_mac, dst_mac), stamped);
+    tcb.front.make(&pattern, (src, dst), (80, 4000));
 }
 
 /// The frame of the small message that waits, if it leaves by the short way.
