@@ -48,12 +48,14 @@ impl Pair {
         Pair { client, folder, server }
     }
 
-    /// Runs a client for a second, which must do so without an error; gives its JSON.
-    #[track_caller]
-    fn run(&self, mode: &str) -> Value {
-        let json = self.folder.path().join("result.json");
+    fn json(&self) -> PathBuf {
+        self.folder.path().join("result.json")
+    }
+
+    /// A client that writes its JSON.
+    fn command(&self, mode: &str) -> Command {
         let mut command = barewire("bench client");
-        command.args(mode.split_whitespace()).args(["--seconds", "1", "--json"]).arg(&json);
+        command.args(mode.split_whitespace()).arg("--json").arg(self.json());
         match self.client {
             Client::Ours => {
                 command.args(["--device", DEVICE, "--address", PREFIX, &KERNEL.to_string()]);
@@ -62,11 +64,22 @@ impl Pair {
                 command.args(["--kernel", &OURS.to_string()]);
             }
         }
-        let output = command.output().unwrap();
+        command
+    }
+
+    /// What the last client has written.
+    fn result(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.json()).unwrap()).unwrap()
+    }
+
+    /// Runs a client for a second, which must do so without an error; gives its JSON.
+    #[track_caller]
+    fn run(&self, mode: &str) -> Value {
+        let output = self.command(&format!("{mode} --seconds 1")).output().unwrap();
         assert!(output.status.success(), "{mode}: {output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{mode}: it has complained");
-        let text = fs::read_to_string(&json).unwrap();
-        let value: Value = serde_json::from_str(&text).unwrap();
+        let value = self.result();
+        let text = value.to_string();
         assert_eq!(value["errors"], 0, "{mode}: {text}");
         let side = if self.client == Client::Ours { DEVICE } else { "kernel" };
         assert_eq!(value["side"], side, "{text}");
@@ -188,6 +201,9 @@ fn fixed_rate(client: Client) {
     let result = pair.run("rr --rate 500 --connections 3");
     let (answered, unsent) = (number(&result, "exchanges"), number(&result, "unsent"));
     assert_eq!(answered + unsent, 500, "{result}");
+    assert_eq!((number(&result, "unanswered"), &result["complete"]), (0, &true.into()));
+    // What was asked for, whenever the last answer came.
+    assert_eq!(result["seconds"], 1.0, "{result}");
     // Only a machine that stands still for half a second leaves any.
     assert!(answered > 250, "{result}");
     assert_eq!((number(&result, "rate"), &result["pipeline"]), (500, &Value::Null));
@@ -229,6 +245,73 @@ fn a_server_that_stalls_is_charged_for_all_that_had_to_wait() {
     });
 }
 
+#[test]
+fn what_a_server_never_answers_is_counted_with_the_time_it_waited() {
+    in_namespace("what_a_server_never_answers_is_counted_with_the_time_it_waited", || {
+        let pair = Pair::start(Client::Kernels);
+        let pid = pair.server.pid().to_string();
+        let mut command = pair.command("rr --rate 1000 --seconds 1");
+        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(600));
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+        let output = client.wait_with_output().unwrap();
+        assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let result = pair.result();
+        let [answered, unanswered, unsent] =
+            ["exchanges", "unanswered", "unsent"].map(|name| number(&result, name));
+        assert_eq!(answered + unanswered + unsent, 1000, "{result}");
+        assert!(answered > 50 && unanswered > 50, "{result}");
+        // They are in the histogram, with the ten seconds that were waited for them.
+        let max = Duration::from_nanos(number(&result["latency_ns"], "p99"));
+        assert!(max > Duration::from_secs(8), "{result}");
+        assert_eq!(
+            (&result["seconds"], &result["exchanges_per_s"]),
+            (&1.0.into(), &(answered as f64).into())
+        );
+        let text = String::from_utf8_lossy(&output.stdout).replace(',', "");
+        assert!(text.contains(&format!("{unanswered} sent never answered")), "{text}");
+        pair.server.stop();
+    });
+}
+
+/// A client that is ended with Ctrl-C tells what it has measured until then.
+fn interrupted(client: Client) {
+    let pair = Pair::start(client);
+    for (mode, counted) in
+        [("rr", "exchanges"), ("conn", "exchanges"), ("stream --direction both", "sent_bytes")]
+    {
+        let mut command = pair.command(&format!("{mode} --seconds 60"));
+        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        let pid = client.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let output = client.wait_with_output().unwrap();
+        refused(&output, 1, &["ended before its time"]);
+        let result = pair.result();
+        assert_eq!(result["complete"], false);
+        let seconds = result["seconds"].as_f64().unwrap();
+        assert!((0.3..10.0).contains(&seconds), "{mode}: {result}");
+        assert!(number(&result, counted) > 20, "{mode}: {result}");
+        assert!(!output.stdout.is_empty(), "{mode}");
+    }
+    pair.server.stop();
+}
+
+#[test]
+fn our_client_tells_what_it_has_when_it_is_interrupted() {
+    in_namespace("our_client_tells_what_it_has_when_it_is_interrupted", || {
+        interrupted(Client::Ours);
+    });
+}
+
+#[test]
+fn the_kernels_client_tells_what_it_has_when_it_is_interrupted() {
+    in_namespace("the_kernels_client_tells_what_it_has_when_it_is_interrupted", || {
+        interrupted(Client::Kernels);
+    });
+}
+
 fn join_scoped<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -260,7 +343,32 @@ fn what_cannot_be_run_is_refused_with_a_reason() {
         );
         let rxdrop = run("rxdrop --device cable:a");
         refused(&rxdrop, 1, &["other end"]);
+        for line in ["server", "client rr 10.77.0.1"] {
+            let cable = run(&format!("{line} --device cable:a --address 10.77.0.2/24"));
+            refused(&cable, 1, &["other end", "next: "]);
+        }
+        // Before anything is measured, or even looked for.
+        for line in ["client rr --kernel 127.0.0.1", "rxdrop --device tap:none"] {
+            let json = run(&format!("{line} --json /nowhere/result.json"));
+            refused(&json, 1, &["/nowhere/result.json cannot be written"]);
+        }
         refused(&run("pktgen --device nothing --to 02:00:00:00:00:01"), 1, &["nothing"]);
+    });
+}
+
+#[test]
+fn more_engines_than_processors_are_told_of() {
+    in_namespace("more_engines_than_processors_are_told_of", || {
+        let line = "bench server --device tap:bw0 --address 10.77.0.2/24 --seconds 0.1 --cores 4";
+        // On one processor, however many the machine has.
+        let processor = barewire_driver::sys::allowed_cores().unwrap()[0].to_string();
+        let output = Command::new("taskset")
+            .args(["-c", &processor, env!("CARGO_BIN_EXE_barewire")])
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("4 engines share 1 processor"), "{text}");
     });
 }
 
@@ -369,7 +477,7 @@ fn generated_frames_all_reach_the_kernel() {
 
 /// Sends datagrams to a host on the network of `device` that is only there by its address.
 fn datagrams(device: &str, host: &'static str) -> impl Fn() + Send + 'static {
-    ip(&format!("neigh add {host} lladdr 02:00:00:00:00:09 dev {device}"));
+    ip(&format!("neigh replace {host} lladdr 02:00:00:00:00:09 dev {device}"));
     move || {
         // While nobody has the tap open, it has no carrier.
         let _ = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&[0; 100], (host, 9));
@@ -398,9 +506,50 @@ fn frames_are_passed_from_one_device_to_the_other() {
         lasting_tap("bw1", "10.78.0.1/24");
         let line = "forward --device tap:bw0 --to tap:bw1";
         let result = packets(&folder, line, datagrams("bw0", "10.77.0.9"));
+        assert_eq!((&result["side"], &result["to"]), (&"tap:bw0".into(), &"tap:bw1".into()));
         let sent = number(&result, "frames_sent");
         assert!(sent > 20, "{result}");
         assert_eq!(kernel_received("bw0") + kernel_received("bw1"), sent, "{result}");
         assert!(kernel_received("bw1") > 20, "{result}");
+    });
+}
+
+/// A veth pair with an address on the first end.
+fn veth(near: &str, far: &str, address: &str) {
+    ip(&format!("link add {near} type veth peer name {far}"));
+    for end in [near, far] {
+        // Nothing but what the test sends is to be counted.
+        fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap_or_default();
+        ip(&format!("link set {end} up"));
+    }
+    ip(&format!("addr add {address} dev {near}"));
+}
+
+#[test]
+fn the_kernels_packet_sockets_are_measured_as_devices_are() {
+    in_namespace("the_kernels_packet_sockets_are_measured_as_devices_are", || {
+        let folder = Folder::new("packet-sockets");
+        veth("a0", "a1", "10.77.0.1/24");
+        veth("b0", "b1", "10.78.0.1/24");
+        let line = "pktgen --kernel --device a1 --to 02:00:00:00:00:01 --size 100";
+        let result = packets(&folder, line, || {});
+        let sent = number(&result, "frames_sent");
+        assert!(sent > 1000, "{result}");
+        assert_eq!((number(&result, "bytes"), kernel_received("a0")), (sent * 100, sent));
+        assert_eq!((&result["side"], &result["device"]), (&"kernel".into(), &"a1".into()));
+
+        let traffic = datagrams("a0", "10.77.0.9");
+        let result = packets(&folder, "rxdrop --kernel --device a1", traffic);
+        let received = number(&result, "frames_received");
+        assert!(received > 20 && number(&result, "bytes") >= received * 100, "{result}");
+
+        let (before, traffic) = (kernel_received("b0"), datagrams("a0", "10.77.0.9"));
+        let result = packets(&folder, "forward --kernel --device a1 --to b1", traffic);
+        let (sent, dropped) = (number(&result, "frames_sent"), number(&result, "dropped"));
+        assert!(sent > 20 && dropped == 0, "{result}");
+        assert_eq!((kernel_received("b0") - before, &result["to"]), (sent, &"b1".into()));
+
+        let output = barewire("bench rxdrop --kernel --device tap:bw0").output().unwrap();
+        refused(&output, 1, &["tap:bw0 gives the kernel no packet socket", "next: with --kernel"]);
     });
 }

@@ -20,8 +20,10 @@
 //! real clock would be the same cost to both. The kernel has its own clock, and no process switch:
 //! its two hosts are sockets of one thread.
 
+pub mod arguments;
 pub mod balance;
 pub mod cores;
+pub mod handler;
 pub mod kernel;
 pub mod latency;
 pub mod loss;

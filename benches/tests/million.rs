@@ -47,7 +47,7 @@ fn a_hundred_thousand_connections_come_and_go() {
 }
 
 #[test]
-#[ignore = "takes a minute and a gigabyte: run by hand, alone"]
+#[ignore = "takes four gigabytes: scripts/test runs it by itself where there are so many"]
 fn a_million_connections_come_and_go() {
     come_and_go(1_000_000, 100_000);
 }

@@ -8,7 +8,10 @@ use clap::Parser;
 const ENGINES: [u16; 5] = [4, 8, 16, 32, 64];
 
 #[derive(Parser)]
-#[command(about = "Connections and frames of many engines, in virtual time")]
+#[command(
+    bin_name = "scripts/bench balance",
+    about = "Connections and frames of many engines, in virtual time"
+)]
 struct Options {
     /// Connections that each client engine opens.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1000))]

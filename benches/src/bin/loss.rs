@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
 
+use barewire_benches::arguments::number;
 use barewire_benches::loss::{Control, Ours, Path, Peer, Role, goodput};
 use barewire_stack::tcp::Algorithm;
 use clap::Parser;
@@ -11,20 +12,26 @@ const CONTROLS: [(&str, Control); 2] = [("reno", Control::Reno), ("cubic", Contr
 /// What ratios are to.
 const REFERENCE: &str = "cubic";
 
-#[derive(Parser)]
-#[command(about = "Goodput of one connection over a virtual link that loses frames")]
+/// More, and connections open by luck.
+const LOSS_PERCENT_MAX: f64 = 20.0;
+
+#[derive(Debug, Parser)]
+#[command(
+    bin_name = "scripts/bench loss",
+    about = "Goodput of one connection over a virtual link that loses frames"
+)]
 struct Options {
     /// Share of frames lost, both ways, in percent.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number(0.0..=LOSS_PERCENT_MAX))]
     loss: f64,
     /// Round trip in milliseconds.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number(0.0..=1000.0))]
     rtt: f64,
     /// Rate of the link in Gbit/s.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = number(0.001..=1000.0))]
     rate: f64,
     /// Seeds whose mean counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     seeds: u64,
 }
 
@@ -74,5 +81,19 @@ fn main() {
             goodput(path, end(Role::Sender), end(Role::Receiver))
         });
         tell(&format!("barewire {algorithm}"), bps, reference);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_cannot_be_are_refused() {
+        for wrong in ["--rtt=nan", "--rtt=-1", "--rate=0", "--rate=inf", "--loss=200", "--seeds=0"]
+        {
+            assert!(Options::try_parse_from(["loss", wrong]).is_err(), "{wrong}");
+        }
+        assert!(Options::try_parse_from(["loss", "--rtt=0", "--loss=0", "--rate=0.001"]).is_ok());
     }
 }

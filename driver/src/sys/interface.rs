@@ -61,6 +61,14 @@ impl InterfaceControl {
         }
     }
 
+    /// The number by which the kernel knows the interface.
+    pub(super) fn index(&self, name: &str) -> io::Result<libc::c_int> {
+        let mut request = interface_request(name)?;
+        self.call(libc::SIOCGIFINDEX, &mut request)?;
+        // SAFETY: SIOCGIFINDEX has filled in this member, and any bits are a value of it.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex })
+    }
+
     fn flags(&self, name: &str) -> io::Result<libc::c_short> {
         let mut request = interface_request(name)?;
         self.call(libc::SIOCGIFFLAGS, &mut request)?;

@@ -8,6 +8,7 @@
 //! | `fence` | the order of memory accesses that a device sees |
 //! | `tun` | `/dev/net/tun` and its ioctls |
 //! | `interface` | names, flags, MTU, addresses of the kernel's interfaces; network namespaces |
+//! | `packet` | packet sockets: whole frames of one of the kernel's interfaces |
 //! | `vfio` | containers, groups, device descriptors, iommufd |
 //! | `thread` | processor affinity |
 //! | `clock` | the monotonic clock, and one that tests turn by hand |
@@ -21,6 +22,7 @@ mod fence;
 mod file;
 mod interface;
 mod memory;
+mod packet;
 mod rights;
 mod thread;
 mod tun;
@@ -37,6 +39,7 @@ pub use interface::{
     InterfaceControl, MAX_INTERFACE_NAME, interface_addresses, netmask, unshare_network,
 };
 pub use memory::{hugepage_size, memfd, page_size};
+pub use packet::PacketSocket;
 pub use rights::{effective_uid, has_net_admin, random_u128};
 pub use thread::{allowed_cores, pin_to_core};
 pub use tun::{TUN_PATH, TunFlags, open_tun, tun_attach, tun_set_header_len, tun_set_offload};

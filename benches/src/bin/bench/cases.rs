@@ -318,6 +318,21 @@ impl Case {
 mod tests {
     use super::*;
 
+    /// The unit of a row's figures, and what they are within on any machine and in any build: what
+    /// a wrong unit, a lost factor or a run of nothing are outside of.
+    fn plausible(what: What) -> (&'static str, std::ops::Range<f64>) {
+        match what {
+            What::Rate(workload) => match workload.unit() {
+                Unit::Bits => ("Gbit/s", 0.01..100_000.0),
+                Unit::Rounds => ("op/s", 500.0..1e8),
+            },
+            // Of few connections, so that what tables have grown ahead counts for much.
+            What::IdleBytes => ("bytes", 100.0..20_000.0),
+            What::Loss => ("Gbit/s", 0.001..10.0),
+            What::Cores(_) | What::Threads | What::Overload => ("op/s", 500.0..1e8),
+        }
+    }
+
     #[test]
     fn rows_without_a_kernel_can_all_be_measured() {
         let effort = Effort {
@@ -333,7 +348,13 @@ mod tests {
                 continue;
             }
             let row = case.measure(&effort);
-            assert!(row.ours > 0.0 && row.peer_value > 0.0 && row.ratio > 0.0, "{row:?}");
+            let (unit, range) = plausible(case.what);
+            assert_eq!((row.unit, row.workload), (unit, case.name()));
+            assert!(range.contains(&row.ours) && range.contains(&row.peer_value), "{row:?}");
+            // The ratio of the medians is among the ratios of turns, whose range the spread is.
+            let apart = (row.ours / row.peer_value - row.ratio).abs();
+            assert!(apart <= row.spread * row.ratio + 1e-9, "{row:?}");
+            assert!(row.ratio > 0.0 && row.spread.is_finite(), "{row:?}");
         }
     }
 }

@@ -16,15 +16,24 @@ use crate::Side;
 const OPERATIONS: u64 = 2000;
 
 /// What is counted without being named.
-const GUARDED: [Workload; 3] = [Workload::Echo, Workload::Datagrams, Workload::Connections];
+const GUARDED: [Workload; 7] = [
+    Workload::Echo,
+    Workload::Datagrams,
+    Workload::Connections,
+    Workload::Bulk1500Checksums,
+    Workload::Bulk1500,
+    Workload::Bulk9000,
+    Workload::BulkSegmentation,
+];
 
 /// How far a count may be from the one that is kept, either way.
 const TOLERANCE: f64 = 0.03;
 
 /// What stands above the kept figures.
 const HEADER: &str = "\
-# Instructions an operation takes on our side, both hosts together, counted by callgrind. Written by
-# `scripts/bench --instructions --write`; `scripts/test` wants what it counts to be within 3 %.
+# Instructions an operation takes on our side, both hosts together, counted by callgrind; those of
+# bulk transfers by the KiB. Written by `scripts/bench --instructions --write`; `scripts/test` wants
+# what it counts to be within 3 %.
 ";
 
 /// What to do with the counts.
@@ -48,7 +57,7 @@ pub(crate) fn run(named: &[Workload], then: Then) -> anyhow::Result<()> {
     match then {
         Then::Show => show(workloads),
         Then::Check => check(workloads),
-        Then::Write => write(),
+        Then::Write => write(workloads),
     }
 }
 
@@ -80,7 +89,7 @@ fn check(workloads: &[Workload]) -> anyhow::Result<()> {
     for &workload in workloads {
         let name = workload.name();
         let Some(&(_, before)) = kept.iter().find(|(kept, _)| *kept == name) else {
-            bail!("{} has no {name}: write it with --write", path.display());
+            bail!("{} has no {name}: write it with `--write {name}`", path.display());
         };
         let now = count(workload, Side::Ours)?;
         let change = now as f64 / before as f64 - 1.0;
@@ -100,13 +109,31 @@ fn check(workloads: &[Workload]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write() -> anyhow::Result<()> {
-    let mut text = HEADER.to_owned();
-    for workload in GUARDED {
-        text += &format!("{} = {}\n", workload.name(), count(workload, Side::Ours)?);
+/// Keeps the counts of these beside what is kept of others.
+fn write(workloads: &[Workload]) -> anyhow::Result<()> {
+    let path = kept_at();
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let kept = parse(&before).with_context(|| path.display().to_string())?;
+    let mut counted = Vec::new();
+    for &workload in workloads {
+        counted.push((workload, count(workload, Side::Ours)?));
     }
+    let text = merged(&kept, &counted);
     print!("{text}");
-    std::fs::write(kept_at(), text).context("instructions.toml")
+    std::fs::write(&path, text).with_context(|| path.display().to_string())
+}
+
+/// The file with what has been counted anew in place of what was kept, in the order of all workloads.
+fn merged(kept: &[(&str, u64)], counted: &[(Workload, u64)]) -> String {
+    let mut text = HEADER.to_owned();
+    for workload in Workload::ALL {
+        let new = counted.iter().find(|(counted, _)| *counted == workload).map(|(_, now)| now);
+        let old = kept.iter().find(|(name, _)| *name == workload.name()).map(|(_, before)| before);
+        if let Some(figure) = new.or(old) {
+            text += &format!("{} = {figure}\n", workload.name());
+        }
+    }
+    text
 }
 
 fn within(now: u64, before: u64) -> bool {
@@ -182,6 +209,14 @@ mod tests {
         assert_eq!(parse(&text).unwrap(), [("tcp-echo", 2900), ("udp-echo", 1500)]);
         assert!(parse("tcp-echo\n").is_err());
         assert!(parse("tcp-echo = many\n").is_err());
+    }
+
+    #[test]
+    fn what_is_not_counted_anew_is_kept() {
+        let kept = [("tcp-echo", 1), ("udp-echo", 2), ("bulk-tso", 4), ("what-is-gone", 5)];
+        let text = merged(&kept, &[(Workload::Datagrams, 20), (Workload::Bulk1500, 30)]);
+        let figures = [("tcp-echo", 1), ("udp-echo", 20), ("bulk-1500", 30), ("bulk-tso", 4)];
+        assert_eq!(parse(&text).unwrap(), figures);
     }
 
     #[test]

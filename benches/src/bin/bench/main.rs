@@ -16,20 +16,32 @@ mod instructions;
 mod memory;
 mod report;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use barewire_benches::arguments::number;
 use barewire_benches::{Pair, Workload, ours, peer};
 use barewire_driver::sys;
 use cases::{CASES, Case, Effort};
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use instructions::Then;
+use report::Row;
 
-#[derive(Parser)]
-#[command(about = "Measures our stack and its peers in turn, in one process")]
+/// What `scripts/bench` runs in place of this program when it is the first argument.
+const PROGRAMS: [&str; 4] = ["balance", "latency", "loss", "million"];
+
+#[derive(Debug, Parser)]
+#[command(
+    bin_name = "scripts/bench",
+    about = "Measures our stack and its peers in turn, in one process",
+    after_help = what_there_is()
+)]
 struct Options {
     /// Rows whose name is one of these, or contains one; all without.
     names: Vec<String>,
@@ -39,26 +51,27 @@ struct Options {
     /// Writes the rows into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Seconds for each row, both sides together.
-    #[arg(long)]
+    /// Seconds for each row, both sides together: 10, or 2 with `--quick`.
+    #[arg(long, value_parser = number(0.1..=3600.0))]
     seconds: Option<f64>,
     /// Turns of each side; the median counts.
     #[arg(long, value_parser = clap::value_parser!(u32).range(5..1000))]
     turns: Option<u32>,
     /// The network namespace of the kernel's server; without it the kernel's rows are left out.
-    #[arg(long, value_name = "FILE")]
+    // The script knows it, and nobody else.
+    #[arg(long, value_name = "FILE", hide = true)]
     namespace: Option<PathBuf>,
     /// Processors for rows that need two, as `taskset` lists them; those that may be used without.
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", hide = true)]
     processors: Option<Processors>,
     /// Counts instructions an operation instead, under callgrind.
     #[arg(long, conflicts_with_all = ["quick", "json", "seconds", "turns", "namespace"])]
     instructions: bool,
-    /// Fails if the counts are not those of benches/instructions.toml.
-    #[arg(long, requires = "instructions")]
+    /// With --instructions: fails if the counts are not those of benches/instructions.toml.
+    #[arg(long)]
     check: bool,
-    /// Writes the counts into benches/instructions.toml.
-    #[arg(long, requires = "instructions", conflicts_with_all = ["check", "names"])]
+    /// With --instructions: writes the counts into benches/instructions.toml.
+    #[arg(long, conflicts_with = "check")]
     write: bool,
     /// Only does this many operations of one side, untimed.
     #[arg(long, requires_all = ["side", "names"])]
@@ -66,6 +79,30 @@ struct Options {
     /// The side of `--operations`.
     #[arg(long, requires = "operations")]
     side: Option<Side>,
+}
+
+impl Options {
+    /// What attributes do not say: an argument that conflicts with one that is there is no longer
+    /// missed by those that require it, and then `--check` would measure, check nothing and succeed.
+    fn checked(self) -> Result<Options, clap::Error> {
+        if (self.check || self.write) && !self.instructions {
+            let what = if self.check { "--check" } else { "--write" };
+            let message = format!("{what} is of counts: write `--instructions {what}`");
+            return Err(Options::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(self)
+    }
+}
+
+/// What stands below the options: everything that can be named.
+fn what_there_is() -> String {
+    let mut rows: Vec<&str> = CASES.iter().map(Case::name).collect();
+    rows.dedup();
+    format!(
+        "Rows:\n  {}\n\nPrograms of their own, as the first word and with a --help each:\n  {}",
+        rows.join("\n  "),
+        PROGRAMS.join("\n  ")
+    )
 }
 
 /// A side that lives in this process alone.
@@ -114,6 +151,12 @@ fn select<T: Copy>(
         if exact { name(item) == wanted } else { name(item).contains(wanted) }
     };
     for wanted in wanted {
+        if PROGRAMS.contains(&wanted.as_str()) {
+            bail!(
+                "`{wanted}` is no row but a program of its own: write `scripts/bench {wanted}`, and \
+                 behind that what it is to do"
+            );
+        }
         if !all.iter().any(|item| is_named(item, wanted)) {
             let mut names: Vec<&str> = all.iter().map(&name).collect();
             names.dedup();
@@ -125,7 +168,8 @@ fn select<T: Copy>(
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::try_parse().and_then(Options::checked);
+    match run(&options.unwrap_or_else(|error| error.exit())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -166,7 +210,7 @@ fn run_only<P: Pair>(workload: Workload, operations: u64) {
 
 fn table(options: &Options) -> anyhow::Result<()> {
     let (seconds, turns) = if options.quick { (2.0, 5) } else { (10.0, 9) };
-    let seconds = options.seconds.unwrap_or(seconds).clamp(0.1, 3600.0);
+    let seconds = options.seconds.unwrap_or(seconds);
     let effort = Effort {
         time: Duration::from_secs_f64(seconds),
         turns: options.turns.unwrap_or(turns) as usize,
@@ -178,6 +222,11 @@ fn table(options: &Options) -> anyhow::Result<()> {
         },
     };
     let cases = select(&CASES, Case::name, &options.names)?;
+    // Before anything is measured that could not be written.
+    let json = match &options.json {
+        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
+        None => None,
+    };
     let (cases, left_out): (Vec<Case>, Vec<Case>) =
         cases.into_iter().partition(|case| case.missing(&effort).is_none());
     println!("{}", report::heading());
@@ -189,14 +238,19 @@ fn table(options: &Options) -> anyhow::Result<()> {
     }
     let count = |met| rows.iter().filter(|row| row.met() == Some(met)).count();
     println!("targets met: {} of {}", count(true), count(true) + count(false));
-    for (name, note) in rows.iter().filter_map(|row| Some((row.workload, row.note.as_ref()?))) {
-        eprintln!("{name}: {note}");
+    if rows.iter().any(Row::is_uncertain) {
+        println!("*: another run may say otherwise, for the spread is more than what decides");
+    }
+    for row in &rows {
+        if let Some(note) = row.notes() {
+            eprintln!("{} against {}: {note}", row.workload, row.peer);
+        }
     }
     for (case, missing) in left_out.iter().filter_map(|case| Some((case, case.missing(&effort)?))) {
         eprintln!("left out: {} against {}, for want of {missing}", case.name(), case.peer.name());
     }
-    if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&rows)).with_context(|| path.display().to_string())?;
+    if let Some(mut file) = json {
+        file.write_all(report::json(&rows).as_bytes()).context("--json")?;
     }
     Ok(())
 }
@@ -224,9 +278,55 @@ mod tests {
         assert!("a-b".parse::<Processors>().is_err());
     }
 
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        Options::try_parse_from(words).and_then(Options::checked)
+    }
+
     #[test]
     fn options_agree_with_each_other() {
-        use clap::CommandFactory;
         Options::command().debug_assert();
+        assert!(parse("--instructions --check tcp-echo").unwrap().check);
+        assert!(parse("--instructions --write bulk-1500").unwrap().write);
+        assert!(parse("--instructions --check --write").is_err());
+    }
+
+    #[test]
+    fn nothing_is_checked_or_written_but_counts() {
+        // As `scripts/bench` adds its own arguments.
+        for line in ["--check", "--write", "--check --quick", "--write tcp-echo --seconds 1"] {
+            let error = parse(&format!("--processors 0-1 --namespace x {line}")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument, "{line}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_none_are_refused() {
+        for seconds in ["nan", "inf", "0", "-1", "3601", "1e300"] {
+            let error = parse(&format!("--seconds={seconds}")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn help_tells_rows_and_programs_and_not_what_is_the_scripts_own() {
+        let help = Options::command().render_long_help().to_string();
+        for says in CASES.iter().map(Case::name).chain(PROGRAMS).chain(["scripts/bench [OPTIONS]"])
+        {
+            assert!(help.contains(says), "{says}: {help}");
+        }
+        assert!(!help.contains("--namespace") && !help.contains("--processors"), "{help}");
+        // The script tells them from rows by the same names.
+        let script = include_str!("../../../../scripts/bench");
+        assert!(script.contains(&format!("{})", PROGRAMS.join(" | "))), "{PROGRAMS:?}");
+    }
+
+    #[test]
+    fn a_program_named_as_a_row_is_shown_the_way() {
+        for program in PROGRAMS {
+            let error = select(&CASES, Case::name, &[program.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("write `scripts/bench {program}`")), "{error}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Row {
     /// The range of those ratios in parts of their median.
     pub(crate) spread: f64,
     pub(crate) target: Target,
-    /// What else is to be said, for people.
+    /// What else is to be said.
     pub(crate) note: Option<String>,
 }
 
@@ -51,6 +51,30 @@ impl Row {
         }
     }
 
+    /// Whether the ratio is nearer to its target than turns differed: then nothing is decided.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        match self.target {
+            Target::Times(times) => self.spread * self.ratio >= (self.ratio - times).abs(),
+            // Counted, not timed.
+            Target::AtMost(_) | Target::None => false,
+        }
+    }
+
+    /// Everything that is to be said beside the figures.
+    pub(crate) fn notes(&self) -> Option<String> {
+        let uncertain = self.is_uncertain().then(|| {
+            format!(
+                "ratios of turns range over {:.2}, and {:.2} is {} by less: another run may say \
+                 otherwise",
+                self.spread * self.ratio,
+                self.ratio,
+                if self.met() == Some(true) { "met" } else { "missed" },
+            )
+        });
+        let notes: Vec<String> = uncertain.into_iter().chain(self.note.clone()).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
     /// An object with the row's figures. No name in it needs escaping.
     fn json(&self) -> String {
         let target = match self.target {
@@ -61,7 +85,7 @@ impl Row {
         format!(
             "{{\"workload\": \"{}\", \"peer\": \"{}\", \"unit\": \"{}\", \"ours\": {}, \
              \"peer_value\": {}, \"ratio\": {}, \"spread\": {}, \"target\": {target}, \
-             \"met\": {met}}}",
+             \"met\": {met}, \"note\": {}}}",
             self.workload,
             self.peer,
             self.unit,
@@ -69,8 +93,22 @@ impl Row {
             number(self.peer_value),
             number(self.ratio),
             number(self.spread),
+            self.notes().map_or("null".to_owned(), |note| quoted(&note)),
         )
     }
+}
+
+/// A JSON string (RFC 8259 §7).
+fn quoted(text: &str) -> String {
+    let mut quoted = "\"".to_owned();
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            '\0'..='\x1f' => quoted += &format!("\\u{:04x}", u32::from(char)),
+            _ => quoted.push(char),
+        }
+    }
+    quoted + "\""
 }
 
 /// A JSON number: it has no infinity, and nothing for what is not a number.
@@ -100,9 +138,10 @@ impl fmt::Display for Row {
             Some(false) => "no",
             None => "-",
         };
+        let mark = if self.is_uncertain() { " *" } else { "" };
         write!(
             f,
-            "{:<21} {:<16} {:>12.digits$} {:>12.digits$} {:<7} {:>8.2} {:>5.0} %  {:<9} {met}",
+            "{:<21} {:<16} {:>12.digits$} {:>12.digits$} {:<7} {:>8.2} {:>5.0} %  {:<9} {met}{mark}",
             self.workload,
             self.peer,
             self.ours,
@@ -146,11 +185,36 @@ mod tests {
     fn json_has_every_field() {
         let expected = "[\n  {\"workload\": \"tcp-echo\", \"peer\": \"smoltcp\", \"unit\": \
              \"op/s\", \"ours\": 400.0000, \"peer_value\": 200.0000, \"ratio\": 2.0000, \
-             \"spread\": 0.0500, \"target\": \">= 2 x\", \"met\": true},\n";
-        let rows = [row(Target::Times(2.0)), Row { ratio: f64::NAN, ..row(Target::None) }];
+             \"spread\": 0.0500, \"target\": \">= 1.5 x\", \"met\": true, \"note\": null},\n";
+        let rows = [row(Target::Times(1.5)), Row { ratio: f64::NAN, ..row(Target::None) }];
         let json = json(&rows);
         assert!(json.starts_with(expected), "{json}");
         assert!(json.contains("\"ratio\": null, \"spread\": 0.0500, \"target\": null"), "{json}");
-        assert!(json.ends_with("\"met\": null}\n]\n"), "{json}");
+        assert!(json.ends_with("\"met\": null, \"note\": null}\n]\n"), "{json}");
+    }
+
+    #[test]
+    fn a_target_within_the_spread_is_told_as_such() {
+        let noted = |target, spread, note: Option<&str>| {
+            let note = note.map(str::to_owned);
+            Row { spread, note, ..row(target) }.notes()
+        };
+        // The ratio is 2.
+        assert_eq!(noted(Target::Times(1.8), 0.08, None), None);
+        assert!(noted(Target::Times(1.8), 0.12, None).unwrap().contains("2.00 is met by less"));
+        assert!(noted(Target::Times(2.2), 0.12, None).unwrap().contains("2.00 is missed by less"));
+        assert_eq!(noted(Target::AtMost(400.0), 0.1, None), None);
+        assert_eq!(noted(Target::None, 1.0, Some("loud")), Some("loud".to_owned()));
+        let both = noted(Target::Times(1.8), 0.12, Some("loud")).unwrap();
+        assert!(both.ends_with("otherwise; loud"), "{both}");
+        assert!(row(Target::Times(2.0)).to_string().ends_with("yes *"));
+        assert!(row(Target::Times(1.0)).to_string().ends_with("yes"));
+    }
+
+    #[test]
+    fn notes_are_strings_of_json() {
+        let loud = Row { note: Some("a \"b\" \\ \n µs".to_owned()), ..row(Target::None) };
+        let json = json(&[loud]);
+        assert!(json.contains(r#""note": "a \"b\" \\ \u000a µs"}"#), "{json}");
     }
 }

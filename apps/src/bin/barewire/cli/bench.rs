@@ -158,9 +158,13 @@ pub(crate) struct SizeArgs {
 /// What the modes without a stack need.
 #[derive(Args, Debug)]
 pub(crate) struct PacketArgs {
-    /// The device: `tap:NAME` or `pci:ADDRESS`.
+    /// The device: `tap:NAME` or `pci:ADDRESS`; with --kernel the name of an interface.
     #[arg(long, value_name = "KIND:NAME")]
     pub(crate) device: String,
+    /// Use packet sockets of the kernel in place of a device. They get copies: the kernel's own stack
+    /// handles what arrives all the same.
+    #[arg(long)]
+    pub(crate) kernel: bool,
     /// Seconds to measure.
     #[arg(long, default_value_t = Seconds(10.0))]
     pub(crate) seconds: Seconds,
@@ -252,6 +256,7 @@ mod tests {
             ("pktgen --device tap:bw0", "--to"),
             ("pktgen --device tap:bw0 --to 1:2", "no Ethernet address"),
             ("forward --device tap:bw0", "--to"),
+            ("rxdrop --kernel", "--device"),
         ] {
             let error = parse(&format!("barewire bench {line}")).unwrap_err();
             assert!(error.contains(says), "{line}: {error}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use barewire::{Barewire, DeviceSpec};
+use barewire_driver::sys::allowed_cores;
 use barewire_driver::vfio::NOIOMMU_WARNING;
 
 use crate::cli::{DeviceArgs, Idle};
@@ -30,8 +31,16 @@ const DRAIN_STEP: Duration = Duration::from_millis(10);
 /// Starts the engines on the device that `args` name.
 pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
     let device = args.device.parse().context("--device")?;
-    if let DeviceSpec::PciNoIommu(_) = device {
-        tracing::warn!("{NOIOMMU_WARNING}");
+    match device {
+        DeviceSpec::PciNoIommu(_) => tracing::warn!("{NOIOMMU_WARNING}"),
+        DeviceSpec::Cable(_) => return Err(nobody_at(&args.device).into()),
+        _ => {}
+    }
+    let processors = allowed_cores().context("cannot ask which processors may be used")?.len();
+    if usize::from(args.cores) > processors {
+        let cores = args.cores;
+        let s = if processors == 1 { "" } else { "s" };
+        tracing::warn!("{cores} engines share {processors} processor{s}: that makes none faster");
     }
     let address = args.address.to_string().parse().context("--address")?;
     let mut builder = Barewire::builder().device(device).address(address).cores(args.cores).idle(
@@ -53,6 +62,12 @@ pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
         builder = builder.faults(spec.parse().context("--faults")?);
     }
     builder.start().with_context(|| format!("{} could not be started", args.device))
+}
+
+/// Why a cable is refused: both its ends are in one process, and a command has only one of them.
+pub(super) fn nobody_at(device: &str) -> Advice {
+    let what = format!("{device} ends in this process, where nobody has its other end");
+    Advice::new(what, "give a tap: or a pci: device")
 }
 
 /// Waits until each of `cores` has said that it listens, or why it cannot.

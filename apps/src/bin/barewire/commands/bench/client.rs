@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use barewire::Core;
@@ -13,7 +13,7 @@ use super::BLOCK_BYTES;
 use super::gate::Gate;
 use super::hello::{Hello, Mode};
 use super::link::{CoreDialer, KernelDialer, run_blocking, spawn_thread};
-use super::report::Run;
+use super::report::{JsonFile, Run};
 use super::tally::{Failure, Recorder, Tally};
 use super::work::{Pace, Plan};
 use crate::cli::{ClientArgs, ClientCommand, DeviceArgs};
@@ -34,10 +34,12 @@ const STEP: Duration = Duration::from_millis(200);
 pub(super) fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
     let (args, plan) = plan(command)?;
     let server = SocketAddr::new(resolve(&args.server)?, args.port);
+    let json = JsonFile::create(args.json.as_deref())?;
+    let stop = Stop::install().context("signals cannot be received")?;
     let plan = Arc::new(plan);
-    let tally = match &args.side.device {
-        Some(device) => on_device(device, &plan, server)?,
-        None => on_kernel(&plan, server)?,
+    let (tally, end) = match &args.side.device {
+        Some(device) => on_device(device, &plan, server, &stop)?,
+        None => on_kernel(&plan, server, &stop)?,
     };
     if tally.connections == 0 {
         let next = format!(
@@ -47,8 +49,9 @@ pub(super) fn run(command: &ClientCommand) -> anyhow::Result<ExitCode> {
         return Err(Advice::new(format!("nothing was measured: {why}"), next).into());
     }
     let side = args.side.device.as_ref().map_or("kernel", |device| &device.device);
-    let run = Run { side, server, plan: &plan, tally: &tally };
-    run.tell(args.json.as_deref())?;
+    let cut = end == End::Asked;
+    Run { side, server, plan: &plan, tally: &tally, cut }.tell(json)?;
+    anyhow::ensure!(!cut, "the run was ended before its time");
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -94,8 +97,37 @@ fn plan(command: &ClientCommand) -> anyhow::Result<(&ClientArgs, Plan)> {
     Ok((args, Plan { hello, time, connections: args.connections, pace, gate }))
 }
 
-fn on_device(args: &DeviceArgs, plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
-    let stop = Stop::install().context("signals cannot be received")?;
+/// Why a run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All connections have.
+    Done,
+    /// The user has asked for it.
+    Asked,
+}
+
+/// Waits until every connection has dropped its sender of `all_ended`, over which nothing is ever
+/// sent, or the user asks for the end.
+fn wait(
+    all_ended: &Receiver<()>,
+    stop: &Stop,
+    mut meanwhile: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<End> {
+    while all_ended.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
+        meanwhile()?;
+        if stop.wait(Duration::ZERO) {
+            return Ok(End::Asked);
+        }
+    }
+    Ok(End::Done)
+}
+
+fn on_device(
+    args: &DeviceArgs,
+    plan: &Arc<Plan>,
+    server: SocketAddr,
+    stop: &Stop,
+) -> anyhow::Result<(Tally, End)> {
     let bw = start(args)?;
     let recorders: Vec<_> = (0..args.cores).map(|_| Recorder::new()).collect();
     let (running, all_ended) = channel::<()>();
@@ -105,16 +137,9 @@ fn on_device(args: &DeviceArgs, plan: &Arc<Plan>, server: SocketAddr) -> anyhow:
         let (plan, running) = (Arc::clone(&own), running.clone());
         async move { connect_all(&core, &plan, server, &to, &running) }
     })?;
-    // Nothing is ever sent: it ends when every connection's task has dropped its sender.
-    while all_ended.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
-        watch(&bw)?;
-        if stop.wait(Duration::ZERO) {
-            bw.stop().check().context("the engines did not stop cleanly")?;
-            anyhow::bail!("the run was ended before its time");
-        }
-    }
+    let end = wait(&all_ended, stop, || watch(&bw))?;
     bw.stop().check().context("the engines did not stop cleanly")?;
-    Ok(Recorder::sum(&recorders))
+    Ok((Recorder::sum(&recorders), end))
 }
 
 /// Starts the connections that are this core's share.
@@ -144,14 +169,20 @@ fn connect_all(
 }
 
 /// The same by the kernel, a thread for each connection.
-fn on_kernel(plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
+fn on_kernel(plan: &Arc<Plan>, server: SocketAddr, stop: &Stop) -> anyhow::Result<(Tally, End)> {
+    let (running, all_ended) = channel::<()>();
     let recorders: Vec<_> = (0..KERNEL_TALLIES).map(|_| Recorder::new()).collect();
     let mut threads = Vec::with_capacity(plan.connections as usize);
     for index in 0..plan.connections {
         let to = recorders[(index % KERNEL_TALLIES) as usize].clone();
         let (own, counted) = (Arc::clone(plan), to.clone());
         let dialer = KernelDialer { server, limit: plan.limit() };
-        match spawn_thread(move || run_blocking(own.run(&dialer, index, &counted))) {
+        let running = running.clone();
+        let work = move || {
+            run_blocking(own.run(&dialer, index, &counted));
+            drop(running);
+        };
+        match spawn_thread(work) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 plan.gate.arrive();
@@ -159,8 +190,16 @@ fn on_kernel(plan: &Arc<Plan>, server: SocketAddr) -> anyhow::Result<Tally> {
             }
         }
     }
-    for thread in threads {
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    drop(running);
+    let end = wait(&all_ended, stop, || Ok(()))?;
+    match end {
+        End::Done => {
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+        }
+        // Threads that wait in a call of the kernel's end with the process.
+        End::Asked => recorders.iter().for_each(|to| to.lock().cut(Instant::now())),
     }
-    Ok(Recorder::sum(&recorders))
+    Ok((Recorder::sum(&recorders), end))
 }

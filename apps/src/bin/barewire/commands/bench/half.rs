@@ -1,5 +1,6 @@
 //! One direction of a connection: what goes on while the other direction goes on, too.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::BLOCK_BYTES;
@@ -61,21 +62,51 @@ impl Schedule {
     }
 }
 
+/// The requests of one connection at a fixed rate. When it goes, however the connection ended, what
+/// was sent without being answered, and what was not even sent, is charged with the time that it has
+/// waited by then: a server that stops would look the better for it otherwise.
+#[derive(Debug)]
+pub(super) struct Requests<'a> {
+    schedule: Schedule,
+    to: &'a Recorder,
+    // One of either direction each, which may be threads; read by others when those have ended.
+    sent: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl<'a> Requests<'a> {
+    pub(super) fn new(schedule: Schedule, to: &'a Recorder) -> Requests<'a> {
+        Requests { schedule, to, sent: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    }
+}
+
+impl Drop for Requests<'_> {
+    fn drop(&mut self) {
+        let (sent, answered) = (*self.sent.get_mut(), *self.answered.get_mut());
+        let now = Instant::now();
+        let waited = |n| now.saturating_duration_since(self.schedule.due_at(n));
+        let mut tally = self.to.lock();
+        (answered..sent).for_each(|n| tally.unanswered(waited(n)));
+        // Who is ended before the time is not charged for what was not due yet.
+        (sent..self.schedule.due_by(now)).for_each(|n| tally.gave_up(waited(n)));
+    }
+}
+
 /// One direction's work.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Half {
+pub(super) enum Half<'a> {
     /// Sends blocks until the time has come, and then ends the stream, or leaves that to somebody
     /// else.
     Send { until: Instant, owned: bool, then_end: bool },
     /// Throws away what comes until the stream ends.
     Discard { owned: bool },
     /// Sends requests of `size` bytes when they are due, and then ends the stream.
-    Paced { schedule: Schedule, size: usize },
+    Paced { requests: &'a Requests<'a>, size: usize },
     /// Times the answers to those, of `answer` bytes each, until the stream ends.
-    Timed { schedule: Schedule, answer: usize },
+    Timed { requests: &'a Requests<'a>, answer: usize },
 }
 
-impl Half {
+impl Half<'_> {
     /// Runs to the end; gives how many bytes or requests that was.
     pub(super) async fn run<L: Link>(self, link: &L, to: &Recorder) -> Result<u64, Failure> {
         match self {
@@ -83,17 +114,19 @@ impl Half {
                 let block = link.block(owned)?;
                 let mut sent = 0;
                 while Instant::now() < until {
-                    sent += link.write_block(&block).await? as u64;
+                    let block = link.write_block(&block).await? as u64;
+                    // At once: a run may be ended at any time.
+                    to.lock().sent_bytes += block;
+                    sent += block;
                 }
-                to.lock().sent_bytes += sent;
                 if then_end {
                     link.end()?;
                 }
                 Ok(sent)
             }
             Half::Discard { owned } => discard(link, owned, to).await,
-            Half::Paced { schedule, size } => paced(link, &schedule, size, to).await,
-            Half::Timed { schedule, answer } => timed(link, &schedule, answer, to).await,
+            Half::Paced { requests, size } => paced(link, requests, size, to).await,
+            Half::Timed { requests, answer } => timed(link, requests, answer, to).await,
         }
     }
 }
@@ -104,19 +137,22 @@ async fn discard<L: Link>(link: &L, owned: bool, to: &Recorder) -> Result<u64, F
     loop {
         match link.discard(&mut buffer, owned).await? {
             0 => break,
-            n => received += n as u64,
+            n => {
+                to.lock().received_bytes += n as u64;
+                received += n as u64;
+            }
         }
     }
-    to.lock().received_bytes += received;
     Ok(received)
 }
 
 async fn paced<L: Link>(
     link: &L,
-    schedule: &Schedule,
+    state: &Requests<'_>,
     size: usize,
     to: &Recorder,
 ) -> Result<u64, Failure> {
+    let schedule = &state.schedule;
     // Requests that are due together leave together.
     let batch = (BLOCK_BYTES / size).max(1) as u64;
     let requests = vec![0; batch as usize * size];
@@ -125,8 +161,6 @@ async fn paced<L: Link>(
     while sent < schedule.count {
         let now = Instant::now();
         if now > last {
-            let mut tally = to.lock();
-            (sent..schedule.count).for_each(|n| tally.gave_up(now - schedule.due_at(n)));
             break;
         }
         let due = (schedule.due_by(now) - sent).min(batch);
@@ -136,15 +170,16 @@ async fn paced<L: Link>(
         }
         link.write_all(&requests[..due as usize * size]).await?;
         sent += due;
+        state.sent.store(sent, Ordering::Relaxed);
+        to.lock().sent_bytes += due * size as u64;
     }
-    to.lock().sent_bytes += sent * size as u64;
     link.end()?;
     Ok(sent)
 }
 
 async fn timed<L: Link>(
     link: &L,
-    schedule: &Schedule,
+    requests: &Requests<'_>,
     answer: usize,
     to: &Recorder,
 ) -> Result<u64, Failure> {
@@ -160,9 +195,11 @@ async fn timed<L: Link>(
         let mut tally = to.lock();
         tally.received_bytes += read as u64;
         for _ in 0..begun / answer {
-            tally.answered(now.saturating_duration_since(schedule.due_at(answered)));
+            let due = requests.schedule.due_at(answered);
+            tally.answered(now.saturating_duration_since(due));
             answered += 1;
         }
+        requests.answered.store(answered, Ordering::Relaxed);
         begun %= answer;
     }
     if begun == 0 { Ok(answered) } else { Err(Failure::Ended) }
@@ -187,6 +224,25 @@ mod tests {
                 assert!(schedule.offset(schedule.count) >= second);
             }
         }
+    }
+
+    #[test]
+    fn what_is_never_answered_is_charged_with_the_time_that_it_waited() {
+        let second = Duration::from_secs(1);
+        let (to, begin) = (Recorder::new(), Instant::now() - 3 * second);
+        let requests = Requests::new(Schedule::new(begin, second, 1000, 1, 0), &to);
+        requests.sent.store(900, Ordering::Relaxed);
+        requests.answered.store(200, Ordering::Relaxed);
+        drop(requests);
+        let tally = to.take();
+        assert_eq!((tally.unanswered, tally.unsent, tally.exchanges), (700, 100, 0));
+        assert_eq!(tally.latency.len(), 800);
+        // The last was due two seconds ago, and the oldest 2.8.
+        assert!(tally.latency.min() > 1_990_000_000 && tally.latency.max() > 2_790_000_000);
+
+        let requests = Requests::new(Schedule::new(Instant::now(), second, 2, 1, 0), &to);
+        drop(requests);
+        assert_eq!(to.take().unsent, 1, "the second is not due yet");
     }
 
     #[test]

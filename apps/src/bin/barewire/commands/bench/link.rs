@@ -55,8 +55,8 @@ pub(super) trait Link {
     /// Runs both at once; gives what each has counted.
     async fn duplex(
         &self,
-        one: Half,
-        other: Half,
+        one: Half<'_>,
+        other: Half<'_>,
         to: &Recorder,
     ) -> (Result<u64, Failure>, Result<u64, Failure>);
 }
@@ -160,8 +160,8 @@ impl Link for AsyncTcpStream {
 
     async fn duplex(
         &self,
-        one: Half,
-        other: Half,
+        one: Half<'_>,
+        other: Half<'_>,
         to: &Recorder,
     ) -> (Result<u64, Failure>, Result<u64, Failure>) {
         let (mut one, mut other) = (pin!(one.run(self, to)), pin!(other.run(self, to)));
@@ -261,8 +261,8 @@ impl Link for TcpStream {
 
     async fn duplex(
         &self,
-        one: Half,
-        other: Half,
+        one: Half<'_>,
+        other: Half<'_>,
         to: &Recorder,
     ) -> (Result<u64, Failure>, Result<u64, Failure>) {
         thread::scope(|scope| {

@@ -14,6 +14,7 @@
 //!   link             the connection: ours or the kernel's
 //!   tally, report    what has been counted and timed, and how it is told
 //!   packets          bursts of a device's queue, without a stack
+//!   kernel_packets   the same on packet sockets of the kernel
 //! ```
 //!
 //! # What is measured
@@ -24,14 +25,16 @@
 //!
 //! At a fixed rate (`rr --rate`) a request has a time at which it is due, whether earlier ones have
 //! been answered or not, and its latency counts from then. A server that stalls is charged for all
-//! requests that had to wait meanwhile. One that could not even be sent is charged with the time
-//! that it had waited at the end.
+//! requests that had to wait meanwhile. One that could not even be sent, or was never answered, is
+//! charged with the time that it had waited at the end, and the rate is over the time in which
+//! requests were due.
 
 mod answer;
 mod client;
 mod gate;
 mod half;
 mod hello;
+mod kernel_packets;
 mod link;
 mod packets;
 mod report;

@@ -9,6 +9,7 @@
 //! Nothing sleeps. A frame that the sending device has no room for is dropped and counted, so that
 //! what is received keeps being looked at.
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -19,12 +20,15 @@ use barewire::DeviceSpec;
 use barewire_driver::device::{BURST_FRAMES, RxBurst, TxBurst, TxFrame};
 use barewire_driver::vfio::NOIOMMU_WARNING;
 use barewire_driver::{
-    Device, Features, OpenOptions, Pool, PoolConfig, Queue, QueueError, QueueId, open_device,
+    Device, Features, MacAddr, OpenOptions, Pool, PoolConfig, Queue, QueueError, QueueId,
+    open_device,
 };
 use serde_json::json;
 
-use super::report;
+use super::kernel_packets;
+use super::report::JsonFile;
 use crate::cli::{ForwardArgs, PacketArgs, PktgenArgs};
+use crate::commands::start::nobody_at;
 use crate::output::{self, Advice};
 use crate::signals::Stop;
 
@@ -50,25 +54,25 @@ struct Port {
 
 /// What has been counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    sent: u64,
-    received: u64,
-    bytes: u64,
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) bytes: u64,
     /// Received, and not sent on for want of room.
-    dropped: u64,
+    pub(super) dropped: u64,
 }
 
 pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("pktgen", &args.packets, None)?;
+    if args.packets.kernel {
+        return kernel_packets::generate(run, args);
+    }
     let pool = pool()?;
     let mut port = Port::open(&args.packets.device, &pool)?;
-    let mut frame = vec![0; usize::from(args.size)];
-    frame[..6].copy_from_slice(&args.to.0.0);
-    frame[6..12].copy_from_slice(&port.device.mac().0);
-    frame[12..14].copy_from_slice(&ETHERTYPE);
+    let frame = frame(args, port.device.mac());
     let slice = pool.copy_from(&frame).context("the pool is empty")?.freeze();
     let mut burst = TxBurst::new();
-    let mut counts = Counts::default();
-    measure("pktgen", &args.packets, &mut counts, |counts| {
+    measure(run, |counts| {
         while burst.len() < BURST_FRAMES {
             burst.push_segment(slice.clone());
             burst.finish_frame(TxFrame::default());
@@ -77,34 +81,49 @@ pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
         counts.sent += sent;
         counts.bytes += sent * frame.len() as u64;
         port.queue.reclaim();
-        Ok(sent > 0)
+        Ok::<_, QueueError>(sent > 0)
     })
 }
 
+/// What `pktgen` sends.
+pub(super) fn frame(args: &PktgenArgs, from: MacAddr) -> Vec<u8> {
+    let mut frame = vec![0; usize::from(args.size)];
+    frame[..6].copy_from_slice(&args.to.0.0);
+    frame[6..12].copy_from_slice(&from.0);
+    frame[12..14].copy_from_slice(&ETHERTYPE);
+    frame
+}
+
 pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("rxdrop", args, None)?;
+    if args.kernel {
+        return kernel_packets::drop_received(run);
+    }
     let pool = pool()?;
     let mut port = Port::open(&args.device, &pool)?;
     let mut burst = RxBurst::new();
-    let mut counts = Counts::default();
-    measure("rxdrop", args, &mut counts, |counts| {
+    measure(run, |counts| {
         let received = port.queue.rx_burst(&mut burst, BURST_FRAMES)?;
         counts.received += received as u64;
         counts.bytes += burst.frames().iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         burst.clear();
-        Ok(received > 0)
+        Ok::<_, QueueError>(received > 0)
     })
 }
 
 pub(super) fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    let run = Run::new("forward", &args.packets, Some(&args.to))?;
+    if args.packets.kernel {
+        return kernel_packets::forward(run, &args.to);
+    }
     let pool = pool()?;
     let mut one = Port::open(&args.packets.device, &pool)?;
     let mut other = Port::open(&args.to, &pool)?;
     let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
-    let mut counts = Counts::default();
-    measure("forward", &args.packets, &mut counts, |counts| {
+    measure(run, |counts| {
         let there = pass(&mut one, &mut other, &mut rx, &mut tx, counts)?;
         let back = pass(&mut other, &mut one, &mut rx, &mut tx, counts)?;
-        Ok(there || back)
+        Ok::<_, QueueError>(there || back)
     })
 }
 
@@ -139,10 +158,7 @@ impl Port {
         let spec: DeviceSpec = device.parse().context("--device")?;
         match spec {
             DeviceSpec::PciNoIommu(_) => tracing::warn!("{NOIOMMU_WARNING}"),
-            DeviceSpec::Cable(_) => {
-                let what = format!("{device} ends in this process, where nobody has its other end");
-                return Err(Advice::new(what, "give a tap: or a pci: device").into());
-            }
+            DeviceSpec::Cable(_) => return Err(nobody_at(device).into()),
             _ => {}
         }
         // Frames as they are on the wire: nothing joined, nothing left for the device to fill in.
@@ -178,32 +194,54 @@ fn wait_for_link(device: &dyn Device) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is run, and where.
+pub(super) struct Run<'a> {
+    mode: &'a str,
+    pub(super) args: &'a PacketArgs,
+    /// The other device, where there is one.
+    to: Option<&'a str>,
+    json: Option<JsonFile>,
+}
+
+impl<'a> Run<'a> {
+    /// # Errors
+    /// When the file for the result cannot be written.
+    fn new(mode: &'a str, args: &'a PacketArgs, to: Option<&'a str>) -> anyhow::Result<Run<'a>> {
+        Ok(Run { mode, args, to, json: JsonFile::create(args.json.as_deref())? })
+    }
+}
+
 /// Repeats `burst`, which says whether it moved anything, until the time has passed or the end is
 /// asked for; then tells.
-fn measure(
-    mode: &str,
-    args: &PacketArgs,
-    counts: &mut Counts,
-    mut burst: impl FnMut(&mut Counts) -> Result<bool, QueueError>,
+pub(super) fn measure<E: Error + Send + Sync + 'static>(
+    run: Run<'_>,
+    mut burst: impl FnMut(&mut Counts) -> Result<bool, E>,
 ) -> anyhow::Result<ExitCode> {
+    let Run { mode, args, to, json } = run;
+    let mut counts = Counts::default();
     let stop = Stop::install().context("signals cannot be received")?;
     let begin = Instant::now();
     let end = begin + args.seconds.duration();
     let (mut now, mut bursts) = (begin, 0_u64);
     while now < end && !(bursts.is_multiple_of(STOP_BURSTS) && stop.wait(Duration::ZERO)) {
-        if !burst(counts).with_context(|| format!("{} can no longer be used", args.device))? {
+        if !burst(&mut counts).with_context(|| format!("{} can no longer be used", args.device))? {
             thread::yield_now();
         }
         bursts += 1;
         now = Instant::now();
     }
     let seconds = (now - begin).as_secs_f64();
-    output::line(told(mode, &args.device, seconds, counts))?;
-    if let Some(path) = &args.json {
-        let Counts { sent, received, bytes, dropped } = *counts;
+    let whose = if args.kernel { "the kernel's " } else { "" };
+    let and = to.map_or_else(String::new, |to| format!(" and {to}"));
+    let devices = format!("{whose}{}{and}", args.device);
+    output::line(told(mode, &devices, seconds, &counts))?;
+    if let Some(file) = json {
+        let Counts { sent, received, bytes, dropped } = counts;
         let value = json!({
             "mode": mode,
-            "side": args.device,
+            "side": if args.kernel { "kernel" } else { &args.device },
+            "device": args.device,
+            "to": to,
             "seconds": seconds,
             "frames_sent": sent,
             "frames_received": received,
@@ -212,7 +250,7 @@ fn measure(
             "bytes_per_s": bytes as f64 / seconds,
             "dropped": dropped,
         });
-        report::write(path, &value)?;
+        file.write(&value)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,9 @@
 //! How results are told: to people on standard output, to programs as JSON.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ pub(super) struct Run<'a> {
     pub(super) server: SocketAddr,
     pub(super) plan: &'a Plan,
     pub(super) tally: &'a Tally,
+    /// It was ended before its time.
+    pub(super) cut: bool,
 }
 
 impl Run<'_> {
@@ -37,9 +40,18 @@ impl Run<'_> {
     ///
     /// # Errors
     /// When standard output is closed or the file cannot be written.
-    pub(super) fn tell(&self, json: Option<&Path>) -> anyhow::Result<()> {
+    pub(super) fn tell(&self, json: Option<JsonFile>) -> anyhow::Result<()> {
         output::line(self.text())?;
-        json.map_or(Ok(()), |path| write(path, &self.json()))
+        json.map_or(Ok(()), |file| file.write(&self.json()))
+    }
+
+    /// The time that counts. At a fixed rate it is what was asked for, in which all requests are due:
+    /// the last answers may come later, or be waited for in vain.
+    fn seconds(&self) -> f64 {
+        match self.plan.pace {
+            Pace::Open { .. } if !self.cut => self.plan.time.as_secs_f64(),
+            Pace::Open { .. } | Pace::Closed { .. } => self.tally.seconds(),
+        }
     }
 
     fn mode(&self) -> &'static str {
@@ -60,17 +72,17 @@ impl Run<'_> {
     }
 
     fn per_second(&self, number: u64) -> f64 {
-        let seconds = self.tally.seconds();
+        let seconds = self.seconds();
         if seconds > 0.0 { number as f64 / seconds } else { 0.0 }
     }
 
     fn text(&self) -> String {
-        let Run { side, server, plan, tally } = *self;
+        let Run { side, server, plan, tally, cut: _ } = *self;
         let mut text = format!(
             "{} on {side} with {server}: {} connections at a time, {:.2} s\n",
             self.mode(),
             plan.connections,
-            tally.seconds()
+            self.seconds()
         );
         if self.is_stream() {
             for (name, bytes) in [("sent", tally.sent_bytes), ("received", tally.received_bytes)] {
@@ -87,7 +99,11 @@ impl Run<'_> {
         }
         if let (Pace::Open { rate }, unsent) = (plan.pace, tally.unsent) {
             let unsent = output::count(unsent);
-            text += &format!("  {} requests/s were due; {unsent} could not be sent\n", rate);
+            text += &format!("  {rate} requests/s were due; {unsent} could not be sent\n");
+        }
+        if tally.unanswered > 0 {
+            let unanswered = output::count(tally.unanswered);
+            text += &format!("  {unanswered} sent, never answered, and timed all the same\n");
         }
         text + &errors(tally)
     }
@@ -103,7 +119,7 @@ impl Run<'_> {
     }
 
     fn json(&self) -> Value {
-        let Run { side, server, plan, tally } = *self;
+        let Run { side, server, plan, tally, cut } = *self;
         let (pipeline, rate) = match plan.pace {
             Pace::Closed { pipeline } => (Some(pipeline), None),
             Pace::Open { rate } => (None, Some(rate)),
@@ -113,7 +129,8 @@ impl Run<'_> {
             "side": side,
             "server": server.to_string(),
             "connections": plan.connections,
-            "seconds": tally.seconds(),
+            "seconds": self.seconds(),
+            "complete": !cut,
             "connected": tally.connections,
             "sent_bytes": tally.sent_bytes,
             "received_bytes": tally.received_bytes,
@@ -132,6 +149,7 @@ impl Run<'_> {
             value["exchanges"] = tally.exchanges.into();
             value["exchanges_per_s"] = self.per_second(tally.exchanges).into();
             value["unsent"] = tally.unsent.into();
+            value["unanswered"] = tally.unanswered.into();
             value["latency_ns"] = self.latencies_json();
         }
         value
@@ -174,13 +192,33 @@ pub(super) fn server(tally: &Tally) -> String {
     )
 }
 
-/// Writes a result for programs.
-///
-/// # Errors
-/// When the file cannot be written.
-pub(super) fn write(path: &Path, value: &Value) -> anyhow::Result<()> {
-    fs::write(path, format!("{value:#}\n"))
-        .with_context(|| format!("{} cannot be written", path.display()))
+/// Where a result for programs goes: opened before anything is measured that could not be written.
+pub(super) struct JsonFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl JsonFile {
+    /// The file of `--json`, if it was given.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Option<JsonFile>> {
+        let create = |path: &Path| {
+            let file = File::create(path)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+            Ok(JsonFile { file, path: path.to_owned() })
+        };
+        path.map(create).transpose()
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn write(mut self, value: &Value) -> anyhow::Result<()> {
+        self.file
+            .write_all(format!("{value:#}\n").as_bytes())
+            .with_context(|| format!("{} cannot be written", self.path.display()))
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +247,7 @@ mod tests {
     fn rates_and_latencies_are_told_both_ways() {
         let (tally, plan) = (tally(), plan(Mode::Requests, Pace::Open { rate: 600 }));
         let server = "10.77.0.1:7777".parse().unwrap();
-        let run = Run { side: "kernel", server, plan: &plan, tally: &tally };
+        let run = Run { side: "kernel", server, plan: &plan, tally: &tally, cut: false };
         let text = run.text();
         for says in [
             "rr on kernel with 10.77.0.1:7777: 3 connections at a time, 2.00 s",
@@ -230,12 +268,33 @@ mod tests {
     }
 
     #[test]
+    fn requests_without_an_answer_are_told_and_their_wait_is_not_the_runs_time() {
+        let (mut tally, plan) = (tally(), plan(Mode::Requests, Pace::Open { rate: 600 }));
+        tally.unanswered(Duration::from_secs(11));
+        // Ten seconds were waited for it.
+        let begin = Instant::now();
+        tally.ran(begin, begin + Duration::from_secs(12));
+        let server = "10.77.0.1:7777".parse().unwrap();
+        let run = Run { side: "kernel", server, plan: &plan, tally: &tally, cut: false };
+        let text = run.text();
+        for says in ["2.00 s\n", "500 requests/s, 1,000 in all", "1 sent, never answered"] {
+            assert!(text.contains(says), "{says}: {text}");
+        }
+        let value = run.json();
+        assert_eq!((&value["unanswered"], &value["complete"]), (&json!(1), &json!(true)));
+        assert!(value["latency_ns"]["max"].as_u64().unwrap() > 10_900_000_000, "{value}");
+        let cut = Run { cut: true, ..run };
+        assert!(cut.seconds() >= 12.0);
+        assert_eq!(cut.json()["complete"], false);
+    }
+
+    #[test]
     fn a_stream_tells_what_went_which_way_and_what_failed() {
         let (mut tally, plan) =
             (tally(), plan(Mode::Stream(Direction::Up), Pace::Closed { pipeline: 1 }));
         tally.fail(Failure::Ended);
         let server = "10.77.0.1:7777".parse().unwrap();
-        let run = Run { side: "tap:bw0", server, plan: &plan, tally: &tally };
+        let run = Run { side: "tap:bw0", server, plan: &plan, tally: &tally, cut: false };
         let text = run.text();
         assert!(text.contains("sent      2.33 GiB, 10.00 Gbit/s\n"), "{text}");
         assert!(!text.contains("received") && !text.contains("latency"), "{text}");

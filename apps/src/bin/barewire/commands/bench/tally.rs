@@ -75,7 +75,10 @@ pub(super) struct Tally {
     pub(super) exchanges: u64,
     /// Requests that were due and could not be sent.
     pub(super) unsent: u64,
-    /// From when each was due, or sent, to the end of its answer, in nanoseconds.
+    /// Requests that were sent, and had no answer when their connection ended.
+    pub(super) unanswered: u64,
+    /// From when each request was due, or sent, to the end of its answer, or to the end of its
+    /// connection without one; in nanoseconds.
     pub(super) latency: Histogram<u64>,
     /// When the first connection began, and the last ended.
     pub(super) span: Option<(Instant, Instant)>,
@@ -92,6 +95,7 @@ impl Tally {
             received_bytes: 0,
             exchanges: 0,
             unsent: 0,
+            unanswered: 0,
             latency: latency.expect("the bounds and digits are valid for a histogram"),
             span: None,
         }
@@ -114,9 +118,20 @@ impl Tally {
         self.waited(waited);
     }
 
+    /// Counts a request that was due, or sent, `waited` ago and will have no answer any more.
+    pub(super) fn unanswered(&mut self, waited: Duration) {
+        self.unanswered += 1;
+        self.waited(waited);
+    }
+
     fn waited(&mut self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(ns.max(1));
+    }
+
+    /// Ends the time that is measured of connections that have not ended by themselves.
+    pub(super) fn cut(&mut self, now: Instant) {
+        self.span = self.span.map(|(begin, _)| (begin, now));
     }
 
     /// Widens the time measured by one connection's.
@@ -140,6 +155,7 @@ impl Tally {
         self.received_bytes += other.received_bytes;
         self.exchanges += other.exchanges;
         self.unsent += other.unsent;
+        self.unanswered += other.unanswered;
         self.latency += &other.latency;
         if let Some((begin, end)) = other.span {
             self.ran(begin, end);
@@ -190,14 +206,15 @@ mod tests {
             first.fail(Failure::Ended);
             let mut second = recorders[1].lock();
             second.gave_up(Duration::from_millis(1));
+            second.unanswered(Duration::from_millis(2));
             second.ran(begin, later(50));
             second.fail(Failure::TimedOut);
         }
         let sum = Recorder::sum(&recorders);
-        assert_eq!((sum.exchanges, sum.unsent, sum.errors), (1, 1, 2));
+        assert_eq!((sum.exchanges, sum.unsent, sum.unanswered, sum.errors), (1, 1, 1, 2));
         assert!(matches!(sum.first_error, Some(Failure::Ended)));
         assert_eq!(sum.seconds(), 0.1);
-        assert_eq!((sum.latency.len(), sum.latency.min()), (2, 10_000));
+        assert_eq!((sum.latency.len(), sum.latency.min()), (3, 10_000));
         assert_eq!(Recorder::sum(&recorders).latency.len(), 0, "what was taken is gone");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::gate::Gate;
-use super::half::{Half, Schedule};
+use super::half::{Half, Requests, Schedule};
 use super::hello::{ACK, GO, Hello, Mode};
 use super::link::{Dialer, Link};
 use super::tally::{Failure, Recorder};
@@ -64,13 +64,12 @@ impl Plan {
         let link = opened?;
         to.lock().connections += 1;
         let begin = self.gate.pass(&link).await;
+        let _measured = Span::new(begin, to);
         link.write_all(&GO).await?;
-        let outcome = match self.hello.mode {
+        match self.hello.mode {
             Mode::Stream(direction) => self.stream(&link, direction, begin + self.time, to).await,
             Mode::Requests | Mode::Once => self.requests(&link, begin, index, to).await,
-        };
-        to.lock().ran(begin, Instant::now());
-        outcome
+        }
     }
 
     /// A connection whose server has understood what it is for.
@@ -134,8 +133,9 @@ impl Plan {
         schedule: Schedule,
         to: &Recorder,
     ) -> Result<(), Failure> {
-        let send = Half::Paced { schedule, size: self.hello.size as usize };
-        let receive = Half::Timed { schedule, answer: self.hello.answer as usize };
+        let requests = &Requests::new(schedule, to);
+        let send = Half::Paced { requests, size: self.hello.size as usize };
+        let receive = Half::Timed { requests, answer: self.hello.answer as usize };
         let (sent, answered) = link.duplex(send, receive, to).await;
         let (sent, answered) = (sent?, answered?);
         if sent == answered { Ok(()) } else { Err(Failure::Unanswered { sent, answered }) }
@@ -152,11 +152,12 @@ impl Plan {
         let (size, answer) = (self.hello.size as usize, self.hello.answer as usize);
         let requests = vec![0; size * pipeline];
         let mut buffer = vec![0; BLOCK_BYTES];
-        let mut under_way = VecDeque::with_capacity(pipeline);
-        under_way.extend(std::iter::repeat_n(Instant::now(), pipeline));
+        let mut under_way = UnderWay { since: VecDeque::with_capacity(pipeline), to };
+        under_way.since.extend(std::iter::repeat_n(Instant::now(), pipeline));
         link.write_all(&requests).await?;
+        to.lock().sent_bytes += requests.len() as u64;
         let (mut sent, mut begun) = (requests.len() as u64, 0);
-        while !under_way.is_empty() {
+        while !under_way.since.is_empty() {
             let read = link.read(&mut buffer).await?;
             if read == 0 {
                 return Err(Failure::Ended);
@@ -165,14 +166,14 @@ impl Plan {
             begun += read;
             let whole = begun / answer;
             begun %= answer;
-            self.count(read, whole, now, &mut under_way, to)?;
+            self.count(read, whole, now, &mut under_way)?;
             if now < until && whole > 0 {
                 link.write_all(&requests[..whole * size]).await?;
-                under_way.extend(std::iter::repeat_n(now, whole));
+                under_way.since.extend(std::iter::repeat_n(now, whole));
                 sent += (whole * size) as u64;
+                to.lock().sent_bytes += (whole * size) as u64;
             }
         }
-        to.lock().sent_bytes += sent;
         link.end()?;
         let more = Half::Discard { owned: false }.run(link, to).await?;
         if more + begun as u64 > 0 {
@@ -188,14 +189,13 @@ impl Plan {
         read: usize,
         whole: usize,
         now: Instant,
-        under_way: &mut VecDeque<Instant>,
-        to: &Recorder,
+        under_way: &mut UnderWay<'_>,
     ) -> Result<(), Failure> {
-        let sent = under_way.len();
-        let mut tally = to.lock();
+        let sent = under_way.since.len();
+        let mut tally = under_way.to.lock();
         tally.received_bytes += read as u64;
         for _ in 0..whole {
-            let Some(begin) = under_way.pop_front() else {
+            let Some(begin) = under_way.since.pop_front() else {
                 let (sent, answered) = (sent as u64, whole as u64);
                 return Err(Failure::Unanswered { sent, answered });
             };
@@ -207,6 +207,7 @@ impl Plan {
     /// One connection after another until the time has come.
     async fn repeat<D: Dialer>(&self, dialer: &D, to: &Recorder) {
         let begin = Instant::now();
+        let _measured = Span::new(begin, to);
         let mut message = self.hello.encode().to_vec();
         message.resize(message.len() + self.hello.size as usize, 0);
         let mut answer = vec![0; ACK.len() + self.hello.answer as usize];
@@ -224,7 +225,6 @@ impl Plan {
             tally.received_bytes += u64::from(self.hello.answer);
             tally.answered(began.elapsed());
         }
-        to.lock().ran(begin, Instant::now());
     }
 
     async fn once<D: Dialer>(
@@ -245,6 +245,40 @@ impl Plan {
             0 => Ok(link.end()?),
             more => Err(Failure::Unanswered { sent: 1, answered: 1 + more as u64 }),
         }
+    }
+}
+
+/// The time that one connection is measured, however it ends.
+struct Span<'a> {
+    begin: Instant,
+    to: &'a Recorder,
+}
+
+impl<'a> Span<'a> {
+    fn new(begin: Instant, to: &'a Recorder) -> Span<'a> {
+        to.lock().ran(begin, begin);
+        Span { begin, to }
+    }
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        self.to.lock().ran(self.begin, Instant::now());
+    }
+}
+
+/// When each request was sent that has no answer yet. Those that have none at the end are charged
+/// with the time that they have waited.
+struct UnderWay<'a> {
+    since: VecDeque<Instant>,
+    to: &'a Recorder,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut tally = self.to.lock();
+        self.since.drain(..).for_each(|sent| tally.unanswered(now - sent));
     }
 }
 
