@@ -18,6 +18,7 @@ use std::time::Duration;
 use barewire_driver::cable::{self, CableConfig};
 use barewire_driver::device::BURST_FRAMES;
 use barewire_driver::{Device, Features, Queue, QueueId};
+use barewire_stack::engine::RX_BURSTS;
 use barewire_stack::neighbor::NeighborConfig;
 use barewire_stack::tcp::Readiness;
 use barewire_stack::{
@@ -37,9 +38,6 @@ const BACKLOG: usize = 1024;
 
 /// Frames that wait before the server; more are lost.
 const RING_LEN: usize = 512;
-
-/// Receive bursts in one turn of the server, as an engine has it.
-const RX_BURSTS: usize = 4;
 
 /// How long a client waits for its answer.
 pub const PATIENCE: Duration = Duration::from_millis(100);

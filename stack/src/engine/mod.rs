@@ -41,4 +41,5 @@ pub use idle::Idle;
 pub use mailbox::{MAX_FORWARDED, MAX_REQUESTS};
 pub use portal::{RX_RING_SLOTS, TX_RING_SLOTS, TX_RING_SMALL};
 pub use remote::{MAX_DATAGRAM_BYTES, RemoteDatagram, RemoteListener, RemoteStream, Wait};
+pub use run::RX_BURSTS;
 pub use stats::{EngineReport, EngineStats, LoopCounters};

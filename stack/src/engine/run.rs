@@ -29,7 +29,7 @@ use super::stats::{EngineStats, LoopCounters};
 use crate::time::Instant;
 
 /// Receive bursts a turn.
-const RX_BURSTS: usize = 4;
+pub const RX_BURSTS: usize = 4;
 /// Frames taken over from other engines a turn.
 const FORWARDED_FRAMES: usize = 256;
 /// Events delivered a turn, before the tasks and once more before sending.
