@@ -274,14 +274,15 @@ impl Stack {
         self.claim_share(index).ok_or(SocketError::WouldBlock)
     }
 
-    /// Bytes that a write would take now.
+    /// Bytes that a write would take now. After 0 an event tells when there is room, as after a write
+    /// that was refused.
     ///
     /// # Errors
     /// [`SocketError::NotConnected`] and the like if this is no connection.
-    pub fn write_room(&self, id: SocketId) -> Result<usize, SocketError> {
+    pub fn write_room(&mut self, id: SocketId) -> Result<usize, SocketError> {
         let index = self.stream(id)?;
+        let left = self.claim_share(index).unwrap_or(0);
         let connection = self.connection(index).ok_or(SocketError::BadSocket)?;
-        let left = self.send_share().saturating_sub(queued_bytes(connection));
         Ok(connection.tcb.look(|tcb| tcb.write_room()).min(left))
     }
 

@@ -433,3 +433,40 @@ fn data_behind_gaps_does_not_take_the_memory_of_others() {
     });
     assert!(at_server == data && at_client == data);
 }
+
+#[test]
+fn who_asked_for_room_in_vain_hears_when_there_is_some() {
+    let mut config = PairConfig::default();
+    config.server.pool.slots = 2048;
+    config.client.stack.tcp.recv_buffer_bytes = 4096;
+    let mut pair = Pair::with(config);
+    let listener = pair.listen(80, 64);
+    let data = pattern(1 << 20);
+    // Half of the memory waits for clients that do not read.
+    for _ in 0..40 {
+        let (_, server) = pair.connect(listener);
+        write_on(pair.server(), server, &data, 0);
+    }
+    let (client, server) = pair.connect(listener);
+    let mut written = 0;
+    // Never more than there is room for, so that no write is refused.
+    while let Ok(room @ 1..) = pair.server().write_room(server) {
+        written += pair.server().write(server, &data[written..written + room]).unwrap();
+        assert!(written < 256 << 10, "memory is scarce");
+    }
+    while pair.server().poll_event().is_some() {}
+    let (mut read, mut told) = (0, false);
+    pair.run_until(|p| {
+        read += read_all(p.client(), client).0.len();
+        while let Some(event) = p.server().poll_event() {
+            told |= event.socket == server && event.ready.contains(Readiness::WRITABLE);
+        }
+        read == written
+    });
+    pair.run_for(Duration::from_millis(100));
+    while let Some(event) = pair.server().poll_event() {
+        told |= event.socket == server && event.ready.contains(Readiness::WRITABLE);
+    }
+    assert!(told, "nobody wakes the writer");
+    assert!(pair.server().write_room(server).unwrap() > 0);
+}
