@@ -292,6 +292,8 @@ impl PacketSlice {
         if bytes.len() > room || !self.is_unique() {
             return false;
         }
+        // What is left for headers is this slice's now, should it begin before them.
+        let _was_there = self.0.inner().take_headroom(self.0.slot);
         // SAFETY: `end + bytes.len()` is within the slot, so source and destination are both valid
         // for `bytes.len()` bytes. This slice is the only reference to its slot: no other range
         // covers what is written, no device reads it (`QueuedSlice` would be a reference), and

@@ -106,6 +106,17 @@ fn headroom_that_nobody_used_is_gone_with_its_slot() {
 }
 
 #[test]
+fn what_grows_into_headroom_has_it() {
+    let pool = small();
+    let mut buf = pool.alloc().unwrap();
+    let mut front = buf.split_to(0).freeze();
+    drop(buf.freeze_behind_headroom());
+    assert!(front.try_append(&[7; 200]));
+    let part = front.slice(HEADROOM..200);
+    assert!(part.with_headers(|_| unreachable!("the bytes are the other slice's")).is_none());
+}
+
+#[test]
 #[should_panic(expected = "no headroom")]
 fn what_begins_later_has_no_headroom() {
     let mut buf = small().alloc().unwrap();

@@ -11,6 +11,12 @@ use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder};
 use crate::tcp::{Figures, Outcome, Readiness, SendLimit, Tcb, TcpInfo};
 
+/// Bytes that a slot holds at least of a long write: a segment that has a slot for itself fills half of
+/// it.
+fn slot_bytes(pool: &Pool) -> usize {
+    pool.slot_len() / 2
+}
+
 /// How a call on a socket that is not a connection is refused.
 fn not_a_stream(socket: Option<&Socket>) -> SocketError {
     match socket {
@@ -164,7 +170,8 @@ impl Stack {
     fn writable_bytes(&mut self, id: SocketId, want: usize) -> Result<usize, SocketError> {
         let pool = &self.egress.pool;
         let (free, total) = (pool.free_slots(), pool.total_slots());
-        let plenty = free >= total / 2 && want / pool.slot_len() < free - total / SEND_RESERVE_PART;
+        let slots = want / slot_bytes(pool);
+        let plenty = free >= total / 2 && slots < free - total / SEND_RESERVE_PART;
         if plenty { Ok(want) } else { self.scarce_bytes(id, want) }
     }
 
@@ -178,7 +185,7 @@ impl Stack {
             return Err(SocketError::NoBuffers);
         }
         let Some(share) = self.claim_share(index) else { return Err(SocketError::WouldBlock) };
-        let room = spare.saturating_mul(self.egress.pool.slot_len());
+        let room = spare.saturating_mul(slot_bytes(&self.egress.pool));
         Ok(want.min(room).min(share))
     }
 

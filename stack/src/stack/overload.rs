@@ -18,7 +18,8 @@
 //! A part of them is shed, the larger the more is waiting. All or none would swing from one to the
 //! other: what a SYN brings comes some turns after it has been let in, from all that were let in
 //! together, and finds the ring of the device full. A single turn that finds much says nothing: so
-//! do a sender's burst and a late wake-up, and the next turn finds little.
+//! do a sender's burst and a late wake-up, and the next turn finds little. Nor do many frames say
+//! it among which there is hardly a SYN: open connections are busy, and the few would free nothing.
 //!
 //! Listeners of operators are heard all the same, so that an overload can be seen and ended:
 //! [`SocketOption::Priority`](crate::SocketOption::Priority).
@@ -30,11 +31,18 @@ use crate::wire::tcp::TcpFlags;
 /// The whole that parts of SYNs are counted in.
 const ALL: u32 = 256;
 
+/// SYNs that are fewer than one in so many frames are let in.
+const FRAMES_A_SYN: usize = 16;
+
 /// Which part of the SYNs is shed.
 #[derive(Debug, Default)]
 pub(super) struct Shedding {
     /// Of [`ALL`].
     part: u32,
+    /// Turns are long enough for SYNs to be counted.
+    counts: bool,
+    /// Those of this turn, shed or not.
+    syns: usize,
     /// What the SYNs since the last one that was shed have added up to: they are shed at even
     /// distances.
     sum: u32,
@@ -47,7 +55,9 @@ impl Shedding {
     fn note(&mut self, taken: usize, most: usize) {
         let standing = taken.min(self.last);
         self.last = taken;
-        self.part = Shedding::part(standing, most);
+        let (part, syns) = (Shedding::part(standing, most), std::mem::take(&mut self.syns));
+        self.counts = part > 0;
+        self.part = if syns.saturating_mul(FRAMES_A_SYN) >= taken { part } else { 0 };
     }
 
     /// The part where two turns in a row took so many frames at least.
@@ -61,6 +71,7 @@ impl Shedding {
 
     /// True if the next SYN is to be shed.
     fn takes_next(&mut self) -> bool {
+        self.syns += 1;
         self.sum += self.part;
         let shed = self.sum >= ALL;
         self.sum -= if shed { ALL } else { 0 };
@@ -72,7 +83,7 @@ impl Stack {
     /// Says how far the stack is behind: how many frames the last turn took, of how many it may take
     /// at most. To be called after each turn. Where two in a row took many, a part of the SYNs is
     /// dropped until the next call, and counted in `listen_shed`: none if they took an eighth of what
-    /// they may, all if they took three quarters.
+    /// they may or had hardly a SYN, all if they took three quarters.
     pub fn note_turn(&mut self, taken: usize, most: usize) {
         self.shedding.note(taken, most);
     }
@@ -82,7 +93,7 @@ impl Stack {
     #[inline]
     pub(super) fn sheds(&mut self, segment: &[u8]) -> bool {
         let sheds =
-            self.shedding.part > 0 && self.opens_ordinary(segment) && self.shedding.takes_next();
+            self.shedding.counts && self.opens_ordinary(segment) && self.shedding.takes_next();
         self.egress.counters.listen_shed += u64::from(sheds);
         sheds
     }
@@ -121,12 +132,27 @@ mod tests {
         let mut shedding = Shedding::default();
         let mut shed = |taken| {
             shedding.note(taken, 256);
-            shedding.takes_next()
+            let shed = shedding.takes_next();
+            shedding.syns = taken;
+            shed
         };
         assert_eq!(
             [256, 10, 256, 256, 256, 10, 256].map(&mut shed),
             [false, false, false, true, true, false, false]
         );
+    }
+
+    #[test]
+    fn a_few_syns_among_the_frames_of_others_are_let_in() {
+        for syns in [1, 15, 16, 256] {
+            let mut shedding = Shedding::default();
+            for _ in 0..3 {
+                shedding.note(256, 256);
+                shedding.syns = syns;
+            }
+            shedding.note(256, 256);
+            assert_eq!(shedding.takes_next(), syns >= 16, "{syns} of 256");
+        }
     }
 
     #[test]

@@ -244,6 +244,8 @@ impl SendQueue {
 
     /// Appends a slice without a copy.
     pub(crate) fn push(&mut self, data: PacketSlice) {
+        // Headroom that another queue has left has another payload's sum in it.
+        drop(data.with_headers(|_| 0));
         self.freeze_open();
         self.len += data.len() as u32;
         self.chunks.push_back(data);

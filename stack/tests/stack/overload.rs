@@ -16,9 +16,13 @@ fn a_stack_that_is_behind_sheds_new_connections_but_not_the_operators() {
     let (client, server) = pair.connect(ordinary);
     let high = SocketOption::Priority(OPERATOR_PRIORITY);
     pair.server().set_option(operators, high).unwrap();
-    // Two turns in a row.
-    pair.server().note_turn(256, 256);
-    pair.server().note_turn(256, 256);
+    // Two turns in a row, and in the next one SYNs are counted.
+    pair.server().note_turn(8, 8);
+    pair.server().note_turn(8, 8);
+    pair.start_connect(80);
+    pair.settle();
+    assert!(pair.server().accept(ordinary).is_ok());
+    pair.server().note_turn(8, 8);
     let shed = pair.start_connect(80);
     pair.start_connect(22);
     pair.settle();
@@ -30,7 +34,7 @@ fn a_stack_that_is_behind_sheds_new_connections_but_not_the_operators() {
     pair.settle();
     assert_eq!(read_all(pair.server(), server).0, b"still here");
     // The client tries again by itself.
-    pair.server().note_turn(0, 256);
+    pair.server().note_turn(0, 8);
     pair.run_for(Duration::from_secs(2));
     assert!(pair.server().accept(ordinary).is_ok());
     assert_eq!(pair.client().take_error(shed), Ok(None));

@@ -9,7 +9,7 @@ use barewire_driver::{PacketSlice, Pool};
 use super::{Entry, Role, Served, into_remote};
 use crate::engine::core::Core;
 use crate::engine::parcel::{Buffers, Parcel, Small};
-use crate::engine::portal::{Status, Wishes};
+use crate::engine::portal::{Status, TX_RING_SLOTS, TX_RING_SMALL, Wishes};
 use crate::error::SocketError;
 use crate::socket::{OptionName, SocketId, SocketOption};
 use crate::stack::Stack;
@@ -118,7 +118,8 @@ impl Entry {
             return false;
         };
         let mut starved = false;
-        loop {
+        // A thread may fill the ring again as fast as it is emptied: what comes later is posted anew.
+        for _ in 0..TX_RING_SLOTS + TX_RING_SMALL {
             let piece = match outbound.take() {
                 Some(piece) => piece,
                 None => {

@@ -174,3 +174,16 @@ fn what_the_device_cuts_fills_its_slots() {
     assert_eq!(q.copy_in(&pool, &[7; 5000], true, shape), 5000);
     assert_eq!(send_all(&mut q).iter().map(|s| s.len()).collect::<Vec<_>>(), [2048, 2048, 904]);
 }
+
+#[test]
+fn headroom_that_another_queue_left_is_not_trusted() {
+    let (pool, mut from, mut to) = (pool(), SendQueue::default(), SendQueue::default());
+    let shape = Shape { mss: 1448, cut: Cut::SoftwareSums };
+    assert_eq!(from.copy_in(&pool, &[7; 1448], true, shape), 1448);
+    for piece in send_all(&mut from) {
+        to.push(piece);
+    }
+    assert!(
+        send_all(&mut to)[0].with_headers(|_| unreachable!("its sum is the other's")).is_none()
+    );
+}
