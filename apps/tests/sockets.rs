@@ -477,18 +477,22 @@ fn small_and_large_writes_keep_their_order() {
         }
         near
     });
-    let received = within(LONG, move || {
-        let (mut pattern, mut buf, mut received) = (Pattern::new(3), [0; 777], 0);
+    assert_eq!(received::<777>(far, 3, total), total);
+    drop(send.join().unwrap());
+    stop_both(&server, &client);
+}
+
+/// Reads so much of the pattern of this seed, `PART` bytes at most at a time; says how much came.
+fn received<const PART: usize>(far: TcpStream, seed: u64, total: usize) -> usize {
+    within(LONG, move || {
+        let (mut pattern, mut buf, mut received) = (Pattern::new(seed), [0; PART], 0);
         while received < total {
             let n = (&far).read(&mut buf).unwrap();
             pattern.check(&buf[..n]);
             received += n;
         }
         received
-    });
-    assert_eq!(received, total);
-    drop(send.join().unwrap());
-    stop_both(&server, &client);
+    })
 }
 
 #[test]
@@ -514,16 +518,7 @@ fn small_writes_to_a_peer_that_does_not_read_have_a_limit() {
             }
         }
     }
-    let received = within(LONG, move || {
-        let (mut pattern, mut buf, mut received) = (Pattern::new(5), [0; 4_096], 0);
-        while received < written {
-            let n = (&far).read(&mut buf).unwrap();
-            pattern.check(&buf[..n]);
-            received += n;
-        }
-        received
-    });
-    assert_eq!(received, written);
+    assert_eq!(received::<4_096>(far, 5, written), written);
     stop_both(&server, &client);
 }
 

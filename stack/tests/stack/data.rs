@@ -317,14 +317,19 @@ fn write_on(stack: &mut Stack, socket: SocketId, data: &[u8], mut at: usize) -> 
     }
 }
 
-#[test]
-fn clients_that_stop_reading_do_not_keep_the_others_from_being_sent_to() {
+/// A server with slots for four full send buffers, a listener on it, and a client that takes little.
+fn short_of_slots() -> (Pair, SocketId) {
     let mut config = PairConfig::default();
-    // Slots for four full send buffers.
     config.server.pool.slots = 2048;
     config.client.stack.tcp.recv_buffer_bytes = 4096;
     let mut pair = Pair::with(config);
     let listener = pair.listen(80, 64);
+    (pair, listener)
+}
+
+#[test]
+fn clients_that_stop_reading_do_not_keep_the_others_from_being_sent_to() {
+    let (mut pair, listener) = short_of_slots();
     let data = pattern(1 << 20);
     let mut stalled: Vec<_> = (0..40).map(|_| (pair.connect(listener), 0)).collect();
     for _ in 0..20 {
@@ -436,11 +441,7 @@ fn data_behind_gaps_does_not_take_the_memory_of_others() {
 
 #[test]
 fn who_asked_for_room_in_vain_hears_when_there_is_some() {
-    let mut config = PairConfig::default();
-    config.server.pool.slots = 2048;
-    config.client.stack.tcp.recv_buffer_bytes = 4096;
-    let mut pair = Pair::with(config);
-    let listener = pair.listen(80, 64);
+    let (mut pair, listener) = short_of_slots();
     let data = pattern(1 << 20);
     // Half of the memory waits for clients that do not read.
     for _ in 0..40 {
