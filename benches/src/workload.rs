@@ -82,11 +82,11 @@ impl Workload {
     pub fn setup(self) -> Setup {
         let base = Setup::default();
         match self {
-            Workload::Echo | Workload::Bulk1500Checksums => base,
+            Workload::Echo => base, Workload::Bulk1500Checksums => Setup { in_place: std::env::var_os("INPLACE").is_some(), ..base },
             Workload::Datagrams => Setup { connected: false, ..base },
             Workload::Connections => Setup { connected: false, buffer_bytes: 16 << 10, ..base },
             Workload::EchoIdle => Setup { buffer_bytes: 4 << 10, idle: 10_000, ..base },
-            Workload::Bulk1500 => Setup { software_checksums: false, ..base },
+            Workload::Bulk1500 => Setup { software_checksums: false, in_place: std::env::var_os("INPLACE").is_some(), ..base },
             Workload::Bulk9000Checksums => Setup { mtu: 9000, ..base },
             Workload::Bulk9000 => Setup { mtu: 9000, software_checksums: false, ..base },
             Workload::BulkSegmentation => Setup {

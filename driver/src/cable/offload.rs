@@ -12,7 +12,7 @@
 
 use std::ops::DerefMut;
 
-use crate::device::{Features, RxChecksum, RxFrame, TxChecksum, TxFrame};
+use crate::device::{Features, RssHash, RxChecksum, RxFrame, TxChecksum, TxFrame, VlanTag};
 use crate::mem::{Checksum, PacketSlice};
 
 /// Bytes in an Ethernet header.
@@ -108,12 +108,12 @@ pub(super) fn untouched_lens(mtu: u16) -> std::ops::RangeInclusive<u32> {
 
 /// What the receiver is told of a frame that crosses as it is; `None` of one that [`carry`] has to
 /// change or refuses.
-#[inline]
+#[inline(always)]
 pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> Option<RxFrame> {
     let first = source.first().filter(|first| first.len() >= ETHERNET_LEN)?;
-    let largest = usize::from(link.mtu) + ETHERNET_LEN;
+    let fits = frame.len as usize <= usize::from(link.mtu) + ETHERNET_LEN;
     if frame.is_plain() {
-        return (frame.len as usize <= largest).then(RxFrame::default);
+        return fits.then(RxFrame::default);
     }
     let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
     let granted = link.sender.contains(Features::TX_CHECKSUM)
@@ -122,16 +122,33 @@ pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> 
     if !granted {
         return None;
     }
-    let good = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
-    if is_large(frame) {
-        let large = link.receiver.contains(Features::LARGE_RECEIVE)
-            && may_be_cut(frame, link)
-            && Headers::parse(frame, first, start, offset).is_ok();
-        return large.then_some(RxFrame { gso_bytes: frame.tso_mss, ..good });
+    if frame.tso_mss > 0 && is_large(frame) {
+        return untouched_large(frame, first, link);
     }
     let end = usize::from(start) + usize::from(offset) + 2;
-    (frame.len as usize <= largest && end <= first.len().min(MAX_HEADER)).then_some(good)
+    (fits && end <= first.len().min(MAX_HEADER)).then_some(GOOD)
 }
+
+/// The same of a frame that the device would have to cut, and for which it may fill in the checksum.
+#[inline(never)]
+fn untouched_large(frame: &TxFrame, first: &PacketSlice, link: Link) -> Option<RxFrame> {
+    let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
+    let large = link.receiver.contains(Features::LARGE_RECEIVE)
+        && may_be_cut(frame, link)
+        && Headers::parse(frame, first, start, offset).is_ok();
+    large.then_some(RxFrame { gso_bytes: frame.tso_mss, ..GOOD })
+}
+
+/// A frame with a checksum that is known to be right.
+const GOOD: RxFrame = RxFrame {
+    first: 0,
+    count: 0,
+    checksum: RxChecksum::Good,
+    gso_bytes: 0,
+    len: 0,
+    vlan: VlanTag::NONE,
+    rss_hash: RssHash::NONE,
+};
 
 /// The device has to cut the frame.
 #[inline]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 use barewire_driver::device::{Features, TxChecksum};
 use barewire_driver::mem::{Checksum, HEADROOM};
-use barewire_driver::{MacAddr, PacketSlice, TxFrame};
+use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
 use super::segment::{Payload, WIRE_PIECES};
 use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath, link};
@@ -22,6 +22,9 @@ use crate::wire::headroom;
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16, put_u32};
+
+/// Flags that segments in the middle do not have.
+const NOT_COMMON: TcpFlags = TcpFlags::CWR.union(TcpFlags::FIN).union(TcpFlags::PSH);
 
 /// The headers that the segments in the middle have in common.
 struct Pattern {
@@ -34,6 +37,8 @@ struct Pattern {
     /// The sum of TCP's pseudo-header and header without the sequence number, if the device does
     /// not complete the checksum.
     sum: Option<u16>,
+    /// What a device has to know of a frame with these headers.
+    meta: TxFrame,
 }
 
 impl Pattern {
@@ -52,14 +57,14 @@ impl Pattern {
         self.len
     }
 
-    /// What a device has to know of a frame with these headers.
-    fn describe(&self) -> TxFrame {
-        let (start, offset) = (self.tcp_at + self.len - HEADROOM, tcp::CHECKSUM_OFFSET as u16);
-        let checksum = match self.sum {
-            Some(_) => TxChecksum::Complete,
-            None => TxChecksum::Partial { start: start as u16, offset },
-        };
-        TxFrame { checksum, header_len: self.len as u16, ..TxFrame::default() }
+    /// A cell with these headers.
+    #[inline]
+    fn write_alone(&self, cell: &mut PacketBuf, seq: u32, payload: impl FnOnce() -> u16) {
+        if let Some(room) = cell.first_chunk_mut() {
+            self.write(room, seq, payload);
+        }
+        cell.truncate(HEADROOM);
+        cell.advance(HEADROOM - self.len);
     }
 }
 
@@ -89,8 +94,8 @@ impl Egress {
                 header.flags.remove(TcpFlags::CWR);
             }
             // What is small enough is copied behind its headers.
-            let usual = left > 0
-                && !header.flags.contains(TcpFlags::CWR)
+            let usual = len == mss
+                && !header.flags.intersects(NOT_COMMON)
                 && len as usize > INLINE_PAYLOAD_BYTES;
             match path.mac.filter(|_| usual) {
                 Some(mac) => {
@@ -126,7 +131,15 @@ impl Egress {
         };
         let len = tcp_at + tcp_len;
         bytes.rotate_right(HEADROOM - len);
-        Pattern { bytes, len, tcp_at: HEADROOM - tcp_len, sum }
+        let checksum = match sum {
+            Some(_) => TxChecksum::Complete,
+            None => {
+                let offset = tcp::CHECKSUM_OFFSET as u16;
+                TxChecksum::Partial { start: tcp_at as u16, offset }
+            }
+        };
+        let meta = TxFrame { checksum, header_len: len as u16, ..TxFrame::default() };
+        Pattern { bytes, len, tcp_at: HEADROOM - tcp_len, sum, meta }
     }
 
     /// Writes one frame with the next `len` bytes of `payload`: in one piece where they lie behind
@@ -148,20 +161,20 @@ impl Egress {
         });
         if let Some(frame) = whole {
             payload.skip(len);
-            return self.push_whole(iface, frame, pattern.describe());
+            return self.push_whole(iface, frame, pattern.meta);
         }
         let Some(mut cell) = self.data_cell() else { return payload.skip(len) };
+        if let Some(piece) = payload.take_within(len) {
+            pattern.write_alone(&mut cell, seq, || sum_of([&piece]));
+            return self.push_pair(iface, cell.freeze(), piece, pattern.meta);
+        }
         let mut parts: ArrayVec<PacketSlice, WIRE_PIECES> = ArrayVec::new();
         if !payload.take(len, true, &mut parts) && !self.join(payload, len, &mut parts) {
             return;
         }
-        if let Some(room) = cell.first_chunk_mut() {
-            pattern.write(room, seq, || sum_of(&parts));
-        }
-        cell.truncate(HEADROOM);
-        cell.advance(HEADROOM - pattern.len);
+        pattern.write_alone(&mut cell, seq, || sum_of(&parts));
         self.counters.tcp_segments_sent += 1;
-        self.push_written(iface, cell, parts, pattern.describe());
+        self.push_written(iface, cell, parts, pattern.meta);
     }
 }
 
