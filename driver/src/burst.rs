@@ -434,6 +434,17 @@ impl TxBurst {
         self.frames.push(TxFrame { count: 1, len, ..meta });
     }
 
+    /// Adds a frame of two segments: headers, and the payload behind them.
+    #[inline(always)]
+    pub fn push_pair(&mut self, headers: PacketSlice, payload: PacketSlice, meta: TxFrame) {
+        debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
+        let len = (headers.len() + payload.len()) as u32;
+        self.segments.push(headers);
+        self.segments.push(payload);
+        self.whole_segments = self.segments.len();
+        self.frames.push(TxFrame { count: 2, len, ..meta });
+    }
+
     /// Has a VLAN tag inserted into each frame that no queue has taken yet.
     pub fn tag(&mut self, tag: u16) {
         for frame in &mut self.frames[self.taken_frames..] {

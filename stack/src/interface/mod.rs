@@ -504,9 +504,7 @@ impl Egress {
     #[inline]
     fn push_pair(&mut self, id: IfaceId, headers: PacketSlice, payload: PacketSlice, meta: TxFrame) {
         let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
-        iface.burst.push_segment(headers);
-        iface.burst.push_segment(payload);
-        iface.burst.finish_frame(meta);
+        iface.burst.push_pair(headers, payload, meta);
         self.counters.tcp_segments_sent += 1;
         self.counters.tx_packets += 1;
     }

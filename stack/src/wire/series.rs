@@ -70,7 +70,7 @@ impl Series {
         for (at, may_differ) in MAY_DIFFER.into_iter().enumerate() {
             differing |= (word(fixed, 8 * at) ^ word(&self.fixed, 8 * at)) & !may_differ;
         }
-        let same = differing == 0 && ident_and_sum(fixed) == self.ident_and_sum;
+        let same = differing == 0 && agree(ident_and_sum(fixed), self.ident_and_sum);
         let pushed = fixed[ipv4::LEN + tcp::FLAGS_OFFSET] & TcpFlags::PSH.bits() != 0;
         let same = same && self.option.is_none_or(|option| rest.first_chunk() == Some(&option));
         same.then_some(pushed)
@@ -92,9 +92,15 @@ fn word(bytes: &[u8; FIXED_LEN], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Identification and checksum, which are all that may differ between IPv4 headers that agree in the
-/// rest: both headers are right, or neither, if the two add up to the same in one's complement.
+/// The sum of identification and checksum.
 #[inline(always)]
 fn ident_and_sum(header: &[u8; FIXED_LEN]) -> u32 {
-    (u32::from(get_u16(header, 4)) + u32::from(get_u16(header, 10))) % 0xffff
+    u32::from(get_u16(header, 4)) + u32::from(get_u16(header, 10))
+}
+
+/// Whether both IPv4 headers are right, or neither, if they have these sums of identification and
+/// checksum and agree in the rest: the same in one's complement.
+#[inline(always)]
+fn agree(a: u32, b: u32) -> bool {
+    a == b || a % 0xffff == b % 0xffff
 }
