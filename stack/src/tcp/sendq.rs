@@ -428,17 +428,20 @@ impl SendQueue {
 
     fn gather(&self, mut at: Cursor, n: u32, out: &mut Vec<PacketSlice>) -> Cursor {
         let mut left = n as usize;
-        for chunk in self.chunks.iter_from(at.chunk) {
-            if left == 0 {
+        while left > 0
+            && let Some(chunk) = self.chunks.get(at.chunk)
+        {
+            let have = chunk.len() - at.offset;
+            if have > left {
+                out.push(chunk.slice(at.offset..at.offset + left));
+                at.offset += left;
                 break;
             }
-            let take = left.min(chunk.len() - at.offset);
-            out.push(chunk.slice(at.offset..at.offset + take));
-            left -= take;
-            at.offset += take;
-            if at.offset == chunk.len() {
-                at = Cursor { chunk: at.chunk + 1, offset: 0 };
-            }
+            let mut rest = chunk.clone();
+            rest.advance(at.offset);
+            out.push(rest);
+            left -= have;
+            at = Cursor { chunk: at.chunk + 1, offset: 0 };
         }
         at
     }
