@@ -199,18 +199,22 @@ macro_rules! by_vectors {
 
             #[target_feature(enable = $feature)]
             pub(super) fn sum(bytes: &[u8]) -> u64 {
+                let (front, bytes) = bytes.split_at(unaligned(bytes));
                 let (chunks, rest) = bytes.as_chunks::<{ 2 * VECTOR }>();
                 let mut lanes = [$zero(); 4];
                 for chunk in chunks {
                     let (first, second) = load(chunk);
                     add(&mut lanes, first, second);
                 }
-                total(lanes) + super::sum_carrying(rest)
+                total(lanes) + super::sum_carrying(front) + super::sum_carrying(rest)
             }
 
             /// Both slices have the same length.
             #[target_feature(enable = $feature)]
             pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
+                let (front, src) = src.split_at(unaligned(dst));
+                let (dst_front, dst) = dst.split_at_mut(front.len());
+                dst_front.copy_from_slice(front);
                 let (from, rest) = src.as_chunks::<{ 2 * VECTOR }>();
                 let (to, dst_rest) = dst.as_chunks_mut::<{ 2 * VECTOR }>();
                 let mut lanes = [$zero(); 4];
@@ -225,7 +229,15 @@ macro_rules! by_vectors {
                     add(&mut lanes, first, second);
                 }
                 dst_rest.copy_from_slice(rest);
-                total(lanes) + super::sum_carrying(rest)
+                total(lanes) + super::sum_carrying(front) + super::sum_carrying(rest)
+            }
+
+            /// Bytes before the first whole vector in memory, which would each lie in two cache lines
+            /// otherwise; none if words would begin in the middle of one behind them.
+            #[inline]
+            fn unaligned(bytes: &[u8]) -> usize {
+                let front = bytes.as_ptr().addr().wrapping_neg() % VECTOR;
+                if front % 2 == 0 && front <= bytes.len() { front } else { 0 }
             }
 
             #[inline]

@@ -26,10 +26,13 @@ use crate::wire::{self, protocol, put_u16, put_u32};
 /// Flags that segments in the middle do not have.
 const NOT_COMMON: TcpFlags = TcpFlags::CWR.union(TcpFlags::FIN).union(TcpFlags::PSH);
 
+/// Ethernet's, IPv4's and TCP's headers with all options, and what rounds that up to vectors.
+const MOST_HEADERS: usize = 96;
+
 /// The headers that the segments in the middle have in common.
 struct Pattern {
     /// They end where it does.
-    bytes: [u8; HEADROOM],
+    bytes: [u8; MOST_HEADERS],
     /// Bytes of them.
     len: usize,
     /// Where TCP's header begins in `bytes`.
@@ -45,6 +48,7 @@ impl Pattern {
     /// Writes the headers to the end of `room`, before a payload with this sum; gives their length.
     #[inline]
     fn write(&self, room: &mut [u8; HEADROOM], seq: u32, payload: impl FnOnce() -> u16) -> usize {
+        let Some(room) = room.last_chunk_mut() else { unreachable!("headroom for all headers") };
         *room = self.bytes;
         put_u32(room, self.tcp_at + tcp::SEQ_OFFSET, seq);
         if let Some(common) = self.sum {
@@ -111,7 +115,7 @@ impl Egress {
 
     /// The headers of segments like this one, with `len` bytes of payload.
     fn pattern(&self, path: &TcpPath, mac: MacAddr, header: &TcpHeader, len: u32) -> Pattern {
-        let mut bytes = [0; HEADROOM];
+        let mut bytes = [0; MOST_HEADERS];
         let iface = self.iface(path.hop.iface());
         let link_len =
             iface.map_or(0, |iface| link::write(&iface.config, mac, ethertype::IPV4, &mut bytes));
@@ -130,7 +134,7 @@ impl Egress {
             Some(sum.partial())
         };
         let len = tcp_at + tcp_len;
-        bytes.rotate_right(HEADROOM - len);
+        bytes.rotate_right(MOST_HEADERS - len);
         let checksum = match sum {
             Some(_) => TxChecksum::Complete,
             None => {
@@ -139,7 +143,7 @@ impl Egress {
             }
         };
         let meta = TxFrame { checksum, header_len: len as u16, ..TxFrame::default() };
-        Pattern { bytes, len, tcp_at: HEADROOM - tcp_len, sum, meta }
+        Pattern { bytes, len, tcp_at: MOST_HEADERS - tcp_len, sum, meta }
     }
 
     /// Writes one frame with the next `len` bytes of `payload`: in one piece where they lie behind
