@@ -519,13 +519,14 @@ impl TxBurst {
     }
 
     /// Gives all frames away as frames received, for a wire in memory between two hosts of one thread;
-    /// `meta` says what is known of each. `to` is to be empty; the segments change hands in one
-    /// piece. Gives their bytes; `None`, and all stay, if `meta` knows nothing of one.
+    /// `known` says what is known of each: the verdict on its checksum, and [`RxFrame::gso_bytes`]. `to`
+    /// is to be empty; the segments change hands in one piece. Gives their bytes; `None`, and all stay,
+    /// if nothing is known of one.
     #[inline]
     pub fn move_to(
         &mut self,
         to: &mut RxBurst,
-        mut meta: impl FnMut(&TxFrame, &[PacketSlice]) -> Option<RxFrame>,
+        mut known: impl FnMut(&TxFrame, &[PacketSlice]) -> Option<(RxChecksum, u16)>,
     ) -> Option<u64> {
         self.clear_taken();
         if self.segments.len() > self.whole_segments {
@@ -539,11 +540,12 @@ impl TxBurst {
         for frame in &self.frames {
             let TxFrame { count, len, .. } = *frame;
             let segments = self.segments.get(first..first + usize::from(count)).unwrap_or(&[]);
-            let Some(known) = meta(frame, segments) else {
+            let Some((checksum, gso_bytes)) = known(frame, segments) else {
                 to.frames.clear();
                 return None;
             };
-            to.frames.push(RxFrame { first: first as u32, count, len, ..known });
+            let meta = RxFrame { checksum, gso_bytes, ..RxFrame::default() };
+            to.frames.push(RxFrame { first: first as u32, count, len, ..meta });
             first += usize::from(count);
             bytes += u64::from(len);
         }

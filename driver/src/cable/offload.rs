@@ -12,7 +12,7 @@
 
 use std::ops::DerefMut;
 
-use crate::device::{Features, RssHash, RxChecksum, RxFrame, TxChecksum, TxFrame, VlanTag};
+use crate::device::{Features, RxChecksum, RxFrame, TxChecksum, TxFrame};
 use crate::mem::{Checksum, PacketSlice};
 
 /// Bytes in an Ethernet header.
@@ -106,14 +106,18 @@ pub(super) fn untouched_lens(mtu: u16) -> std::ops::RangeInclusive<u32> {
     ETHERNET_LEN as u32..=u32::from(mtu) + ETHERNET_LEN as u32
 }
 
-/// What the receiver is told of a frame that crosses as it is; `None` of one that [`carry`] has to
-/// change or refuses.
+/// What is known of a frame that crosses as it is: the verdict on its checksum, and the payload bytes
+/// of each segment if it is several. `None` of one that [`carry`] has to change or refuses.
 #[inline(always)]
-pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> Option<RxFrame> {
+pub(super) fn untouched(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    link: Link,
+) -> Option<(RxChecksum, u16)> {
     let first = source.first().filter(|first| first.len() >= ETHERNET_LEN)?;
     let fits = frame.len as usize <= usize::from(link.mtu) + ETHERNET_LEN;
     if frame.is_plain() {
-        return fits.then(RxFrame::default);
+        return fits.then_some((RxChecksum::Unknown, 0));
     }
     let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
     let granted = link.sender.contains(Features::TX_CHECKSUM)
@@ -123,32 +127,27 @@ pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> 
         return None;
     }
     if frame.tso_mss > 0 && is_large(frame) {
-        return untouched_large(frame, first, link);
+        let taken = takes_large(frame, first, link);
+        return taken.then_some((RxChecksum::Good, frame.tso_mss));
     }
     let end = usize::from(start) + usize::from(offset) + 2;
-    (fits && end <= first.len().min(MAX_HEADER)).then_some(GOOD)
+    (fits && end <= first.len().min(MAX_HEADER)).then_some((RxChecksum::Good, 0))
 }
 
-/// The same of a frame that the device would have to cut, and for which it may fill in the checksum.
+/// What is known of a frame, as its receiver is told it.
+pub(super) fn meta_of((checksum, gso_bytes): (RxChecksum, u16)) -> RxFrame {
+    RxFrame { checksum, gso_bytes, ..RxFrame::default() }
+}
+
+/// Whether a frame that the device would have to cut, and for which it may fill in the checksum, is
+/// received as it is.
 #[inline(never)]
-fn untouched_large(frame: &TxFrame, first: &PacketSlice, link: Link) -> Option<RxFrame> {
-    let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
-    let large = link.receiver.contains(Features::LARGE_RECEIVE)
+fn takes_large(frame: &TxFrame, first: &PacketSlice, link: Link) -> bool {
+    let TxChecksum::Partial { start, offset } = frame.checksum else { return false };
+    link.receiver.contains(Features::LARGE_RECEIVE)
         && may_be_cut(frame, link)
-        && Headers::parse(frame, first, start, offset).is_ok();
-    large.then_some(RxFrame { gso_bytes: frame.tso_mss, ..GOOD })
+        && Headers::parse(frame, first, start, offset).is_ok()
 }
-
-/// A frame with a checksum that is known to be right.
-const GOOD: RxFrame = RxFrame {
-    first: 0,
-    count: 0,
-    checksum: RxChecksum::Good,
-    gso_bytes: 0,
-    len: 0,
-    vlan: VlanTag::NONE,
-    rss_hash: RssHash::NONE,
-};
 
 /// The device has to cut the frame.
 #[inline]
@@ -173,7 +172,8 @@ pub(super) fn carry(
     link: Link,
     mut out: impl FnMut(&WireFrame<'_>),
 ) -> Result<(), Misfit> {
-    if let Some(meta) = untouched(frame, source, link) {
+    if let Some(known) = untouched(frame, source, link) {
+        let meta = meta_of(known);
         out(&WireFrame { header: &[], source, from: 0, len: frame.len as usize, meta });
         return Ok(());
     }

@@ -23,8 +23,8 @@ use crate::wire::ipv4::Ipv4Header;
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16, put_u32};
 
-/// Flags that segments in the middle do not have.
-const NOT_COMMON: TcpFlags = TcpFlags::CWR.union(TcpFlags::FIN).union(TcpFlags::PSH);
+/// Flags that only the last segment has.
+const AT_THE_END: TcpFlags = TcpFlags::FIN.union(TcpFlags::PSH);
 
 /// Ethernet's, IPv4's and TCP's headers with all options, and what rounds that up to vectors.
 const MOST_HEADERS: usize = 96;
@@ -82,33 +82,38 @@ impl Egress {
         segment: &Transmit,
         pieces: &[PacketSlice],
     ) {
-        let flags = header.flags;
-        let mss = u32::from(segment.mss);
+        let (mss, last_flags) = (u32::from(segment.mss), header.flags & AT_THE_END);
         let mut left = segment.payload_len;
         let mut payload = Payload::new(pieces, left);
-        let mut pattern = None;
+        header.flags -= AT_THE_END;
+        if header.flags.contains(TcpFlags::CWR) && left > mss {
+            self.emit_one(path, &header, &mut payload, mss, 0);
+            header.flags -= TcpFlags::CWR;
+            header.seq = header.seq.wrapping_add(mss);
+            left -= mss;
+        }
+        // What is small enough is copied behind its headers.
+        if let Some(mac) = path.mac
+            && mss as usize > INLINE_PAYLOAD_BYTES
+        {
+            let last = u32::from(!last_flags.is_empty());
+            let common = left.saturating_sub(last) / mss;
+            if common > 0 {
+                let pattern = self.pattern(path, mac, &header, mss);
+                for _ in 0..common {
+                    self.emit_patterned(path, &pattern, header.seq, &mut payload, mss);
+                    header.seq = header.seq.wrapping_add(mss);
+                }
+                left -= common * mss;
+            }
+        }
         while left > 0 {
             let len = left.min(mss);
             left -= len;
-            header.flags = flags;
-            if left > 0 {
-                header.flags.remove(TcpFlags::FIN | TcpFlags::PSH);
+            if left == 0 {
+                header.flags |= last_flags;
             }
-            if header.seq != segment.header.seq {
-                header.flags.remove(TcpFlags::CWR);
-            }
-            // What is small enough is copied behind its headers.
-            let usual = len == mss
-                && !header.flags.intersects(NOT_COMMON)
-                && len as usize > INLINE_PAYLOAD_BYTES;
-            match path.mac.filter(|_| usual) {
-                Some(mac) => {
-                    let pattern =
-                        pattern.get_or_insert_with(|| self.pattern(path, mac, &header, len));
-                    self.emit_patterned(path, pattern, header.seq, &mut payload, len);
-                }
-                None => self.emit_one(path, &header, &mut payload, len, 0),
-            }
+            self.emit_one(path, &header, &mut payload, len, 0);
             header.seq = header.seq.wrapping_add(len);
         }
     }
