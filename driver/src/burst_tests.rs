@@ -43,6 +43,34 @@ fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
 }
 
 #[test]
+fn a_pair_is_a_frame_of_two_segments() {
+    let pool = pool();
+    let meta = TxFrame { header_len: 4, ..TxFrame::default() };
+    let (mut pair, mut apart) = (TxBurst::new(), TxBurst::new());
+    pair.push_single(slice(&pool, b"before"), TxFrame::default());
+    pair.push_pair(slice(&pool, b"head"), slice(&pool, b"payload"), meta);
+    pair.push_single(slice(&pool, b"behind"), TxFrame::default());
+    for (segments, meta) in [
+        (&[&b"before"[..]][..], TxFrame::default()),
+        (&[b"head", b"payload"], meta),
+        (&[b"behind"], TxFrame::default()),
+    ] {
+        segments.iter().for_each(|bytes| apart.push_segment(slice(&pool, bytes)));
+        apart.finish_frame(meta);
+    }
+    assert_eq!(pair.simple_len(), apart.simple_len());
+    while let Some((frame, segments)) = apart.front() {
+        let (same, same_segments) = pair.front().unwrap();
+        assert_eq!(frame, same);
+        assert!(segments.iter().map(|s| &**s).eq(same_segments.iter().map(|s| &**s)));
+        apart.take_front();
+        pair.take_front();
+    }
+    assert!(pair.is_empty() && pair.segments_len() == 0);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
 fn a_plain_frame_alone_arrives_as_it_would_among_others_and_nothing_else_does() {
     let pool = pool();
     let (mut sent, mut alone, mut arrived) = (TxBurst::new(), RxBurst::new(), RxBurst::new());

@@ -502,7 +502,13 @@ impl Egress {
 
     /// The same in two pieces.
     #[inline]
-    fn push_pair(&mut self, id: IfaceId, headers: PacketSlice, payload: PacketSlice, meta: TxFrame) {
+    fn push_pair(
+        &mut self,
+        id: IfaceId,
+        headers: PacketSlice,
+        payload: PacketSlice,
+        meta: TxFrame,
+    ) {
         let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
         iface.burst.push_pair(headers, payload, meta);
         self.counters.tcp_segments_sent += 1;

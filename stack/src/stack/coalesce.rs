@@ -139,12 +139,7 @@ impl Stack {
 
     /// Lets a frame join the run if it may.
     #[inline(always)]
-    fn join(
-        &mut self,
-        run: &mut Run,
-        segments: &mut Segments<'_, '_>,
-        frame: &RxFrame,
-    ) -> Joined {
+    fn join(&mut self, run: &mut Run, segments: &mut Segments<'_, '_>, frame: &RxFrame) -> Joined {
         let [first, others @ ..] = segments.as_slice() else { return Joined::No };
         let Some(pushed) = run.series.next(first) else { return Joined::No };
         // Only a frame in one piece may have padding: there is nothing behind its first piece.

@@ -150,8 +150,8 @@ mod tests {
             let mut moved = VecDeque::new();
             slices.move_to(&mut moved);
             prop_assert!(slices.is_empty() && slices.len() == 0);
-            let moved: Vec<u8> = moved.iter().map(|slice| slice[0]).collect();
-            prop_assert_eq!(moved, Vec::from(model));
+            let bytes: Vec<u8> = moved.drain(..).map(|slice| slice[0]).collect();
+            prop_assert_eq!(bytes, Vec::from(model));
             slices.push_back(pool.copy_from(&[0]).unwrap().freeze());
             slices.clear();
             prop_assert!(slices.is_empty() && pool.audit().all_free());

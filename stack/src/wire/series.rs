@@ -46,7 +46,8 @@ impl Series {
             [] => None,
             rest => Some(<[u8; OPTION_LEN]>::try_from(rest).ok()?),
         };
-        let mut series = Series { link, fixed: *fixed, option, ident_and_sum: ident_and_sum(fixed) };
+        let mut series =
+            Series { link, fixed: *fixed, option, ident_and_sum: ident_and_sum(fixed) };
         series.go_on(seq);
         Some(series)
     }
@@ -103,4 +104,123 @@ fn ident_and_sum(header: &[u8; FIXED_LEN]) -> u32 {
 #[inline(always)]
 fn agree(a: u32, b: u32) -> bool {
     a == b || a % 0xffff == b % 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use barewire_driver::MacAddr;
+    use barewire_driver::mem::Checksum;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::plain::{PlainIpv4, is_ipv4_for};
+    use crate::wire::put_u16;
+    use crate::wire::tcp::{PlainTcp, Timestamps};
+
+    const PAYLOAD: usize = 1000;
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    /// A frame with an Ethernet header or without, IPv4's checksum right.
+    fn frame(linked: bool, header: &PlainTcp, ident: u16) -> Vec<u8> {
+        let mut frame = vec![0; 200];
+        let link_len = if linked { ethernet::LEN } else { 0 };
+        if linked {
+            frame[..6].copy_from_slice(&MAC.0);
+            put_u16(&mut frame, 12, ethernet::ethertype::IPV4);
+        }
+        let tcp_at = link_len + ipv4::LEN;
+        let len = header.emit_summed(&mut frame[tcp_at..], &mut Checksum::new());
+        let ip = PlainIpv4 {
+            src: [10, 0, 0, 2].into(),
+            dst: [10, 0, 0, 1].into(),
+            protocol: 6,
+            tos: 0,
+            payload_len: len + PAYLOAD,
+        };
+        ip.emit(64, true, &mut frame[link_len..]);
+        put_u16(&mut frame, link_len + 4, ident);
+        put_u16(&mut frame, link_len + 10, 0);
+        let mut sum = Checksum::new();
+        sum.add(&frame[link_len..tcp_at]);
+        put_u16(&mut frame, link_len + 10, sum.finish());
+        frame
+    }
+
+    /// What the parsers read of a frame, but for PSH and what may differ; `None` if it is not plain.
+    fn read(linked: bool, frame: &[u8]) -> Option<(PlainIpv4, PlainTcp, usize)> {
+        let link_len = if linked { ethernet::LEN } else { 0 };
+        if linked && !is_ipv4_for(frame, MAC) {
+            return None;
+        }
+        let ip = PlainIpv4::parse(&frame[link_len..], 2000)?;
+        let bytes = &frame[link_len + ipv4::LEN..];
+        let (mut header, len) = PlainTcp::parse(bytes, ip.payload_len)?;
+        header.flags -= TcpFlags::PSH;
+        Some((ip, header, len))
+    }
+
+    proptest! {
+        /// What is told by comparing is what reading tells, of frames damaged in any byte.
+        #[test]
+        fn the_next_segment_is_one_that_reads_the_same(
+            linked: bool, stamped: bool, pushed: bool, seq: u32, idents: (u16, u16),
+            damage in proptest::option::of((0usize..70, 1u8..)),
+        ) {
+            let timestamps = stamped.then_some(Timestamps { val: 7, ecr: 9 });
+            let first = PlainTcp {
+                src_port: 80, dst_port: 5000, seq, ack: 77, flags: TcpFlags::ACK, window: 500,
+                timestamps,
+            };
+            let begun = frame(linked, &first, idents.0);
+            let link_len = if linked { ethernet::LEN } else { 0 };
+            let headers_len = FIXED_LEN + if stamped { OPTION_LEN } else { 0 };
+            let next = seq.wrapping_add(PAYLOAD as u32);
+            let series = Series::of(&begun, link_len, headers_len, next).unwrap();
+            prop_assert_eq!(series.next(&begun), None, "the same again is not the next");
+            let flags = if pushed { TcpFlags::ACK | TcpFlags::PSH } else { TcpFlags::ACK };
+            let second = PlainTcp { seq: next, flags, ..first };
+            let mut frame = frame(linked, &second, idents.1);
+            let whole = read(linked, &frame);
+            if let Some((at, bits)) = damage {
+                frame[at] ^= bits;
+            }
+            let told = series.next(&frame);
+            if damage.is_none() {
+                prop_assert_eq!(told, Some(pushed));
+            }
+            if let Some(pushed) = told {
+                prop_assert_eq!(read(linked, &frame), whole);
+                let at = link_len + ipv4::LEN + tcp::FLAGS_OFFSET;
+                prop_assert_eq!(frame[at] & TcpFlags::PSH.bits() != 0, pushed);
+            }
+            prop_assert_eq!(series.next(&frame[..link_len + headers_len - 1]), None);
+        }
+    }
+
+    #[test]
+    fn identifications_may_differ_while_checksums_are_right() {
+        for (a, b) in [(0, 0xffff), (1, 0xfffe), (0xffff, 0), (0x1234, 0x1235)] {
+            let header = PlainTcp {
+                src_port: 1,
+                dst_port: 2,
+                seq: 0,
+                ack: 0,
+                flags: TcpFlags::ACK,
+                window: 0,
+                timestamps: None,
+            };
+            let series = Series::of(&frame(false, &header, a), 0, FIXED_LEN, 0).unwrap();
+            assert_eq!(series.next(&frame(false, &header, b)), Some(false), "{a:#x}, {b:#x}");
+            let mut wrong = frame(false, &header, b);
+            wrong[11] ^= 1;
+            assert_eq!(series.next(&wrong), None);
+        }
+    }
+
+    #[test]
+    fn headers_of_another_length_begin_no_series() {
+        assert!(Series::of(&[0; 100], ethernet::LEN, FIXED_LEN + 4, 0).is_none());
+        assert!(Series::of(&[0; 100], 4, FIXED_LEN, 0).is_none());
+        assert!(Series::of(&[0; 30], 0, FIXED_LEN, 0).is_none());
+    }
 }
