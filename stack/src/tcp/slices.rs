@@ -149,7 +149,7 @@ mod tests {
             }
             let mut moved = VecDeque::new();
             slices.move_to(&mut moved);
-            prop_assert!(slices.is_empty() && slices.len() == 0);
+            prop_assert!(slices.is_empty());
             let bytes: Vec<u8> = moved.drain(..).map(|slice| slice[0]).collect();
             prop_assert_eq!(bytes, Vec::from(model));
             slices.push_back(pool.copy_from(&[0]).unwrap().freeze());
