@@ -47,6 +47,10 @@ fn bulk_transfers_allocate_nothing() {
         Workload::Bulk1500,
         Workload::Bulk9000Checksums,
         Workload::Bulk9000,
+        Workload::Owned1500Checksums,
+        Workload::Owned1500,
+        Workload::Owned9000Checksums,
+        Workload::Owned9000,
         Workload::BulkSegmentation,
     ];
     for workload in bulk {

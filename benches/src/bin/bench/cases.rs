@@ -79,11 +79,15 @@ const fn cores(load: Load) -> Case {
 }
 
 /// All of them, in the table's order.
-pub(crate) const CASES: [Case; 21] = [
+pub(crate) const CASES: [Case; 25] = [
     rate(Workload::Bulk1500Checksums, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk1500, Peer::Smoltcp, Target::Times(2.5)),
     rate(Workload::Bulk9000Checksums, Peer::Smoltcp, Target::Times(2.0)),
     rate(Workload::Bulk9000, Peer::Smoltcp, Target::Times(2.0)),
+    rate(Workload::Owned1500Checksums, Peer::Smoltcp, Target::Times(2.5)),
+    rate(Workload::Owned1500, Peer::Smoltcp, Target::Times(2.5)),
+    rate(Workload::Owned9000Checksums, Peer::Smoltcp, Target::Times(2.0)),
+    rate(Workload::Owned9000, Peer::Smoltcp, Target::Times(2.0)),
     rate(Workload::BulkSegmentation, Peer::Smoltcp, Target::Times(3.0)),
     rate(Workload::BulkSegmentation, Peer::Kernel, Target::None),
     rate(Workload::Echo, Peer::Smoltcp, Target::Times(2.0)),

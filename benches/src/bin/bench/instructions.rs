@@ -16,13 +16,14 @@ use crate::Side;
 const OPERATIONS: u64 = 2000;
 
 /// What is counted without being named.
-const GUARDED: [Workload; 7] = [
+const GUARDED: [Workload; 8] = [
     Workload::Echo,
     Workload::Datagrams,
     Workload::Connections,
     Workload::Bulk1500Checksums,
     Workload::Bulk1500,
     Workload::Bulk9000,
+    Workload::Owned1500,
     Workload::BulkSegmentation,
 ];
 
