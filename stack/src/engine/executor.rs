@@ -13,6 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -67,6 +68,8 @@ struct LocalRuns {
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<LocalRuns>>> = const { RefCell::new(None) };
+    /// Engines that live on this thread.
+    static RESIDENTS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Queues the task on this thread's list if this thread runs its executor; else gives it back.
@@ -84,10 +87,25 @@ fn push_local(header: Arc<Header>) -> Option<Arc<Header>> {
     header
 }
 
-/// True on a thread that runs an engine: to wait there for an engine would be to wait for ever.
+/// True on a thread that drives an engine: to wait there for an engine would be to wait for ever.
 pub(crate) fn on_engine_thread() -> bool {
-    let entered = CURRENT.try_with(|current| current.try_borrow().is_ok_and(|c| c.is_some()));
-    entered.unwrap_or(false)
+    RESIDENTS.try_with(|count| count.get() > 0).unwrap_or(false)
+}
+
+/// Says that an engine lives on this thread, between its turns too.
+pub(crate) struct Resident(PhantomData<*const ()>);
+
+impl Resident {
+    pub(crate) fn new() -> Resident {
+        RESIDENTS.with(|count| count.set(count.get() + 1));
+        Resident(PhantomData)
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = RESIDENTS.try_with(|count| count.set(count.get() - 1));
+    }
 }
 
 /// While it lives, wakes on this thread go to the executor's local list.
