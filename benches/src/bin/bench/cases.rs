@@ -137,8 +137,7 @@ impl Case {
             What::Rate(workload) => workload.name(),
             What::IdleBytes => "idle-memory",
             What::Loss => "loss-1-percent",
-            What::Cores(Load::Echo) => "cores-echo",
-            What::Cores(Load::Connections) => "cores-connect",
+            What::Cores(load) => load.name(),
             What::Threads => "threads-echo",
             What::Overload => "overload",
         }
