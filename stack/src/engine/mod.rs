@@ -35,8 +35,9 @@ mod run;
 mod seed;
 mod stats;
 mod sync;
+mod waiters;
 
-pub use self::core::{Core, Direction, Elapsed, Sleep};
+pub use self::core::{Core, Elapsed, Sleep};
 pub use executor::TaskCounters;
 pub use group::{EngineConfig, EngineError, Engines};
 pub use idle::Idle;
@@ -46,3 +47,4 @@ pub use remote::{MAX_DATAGRAM_BYTES, RemoteDatagram, RemoteListener, RemoteStrea
 pub use run::{Engine, RX_BURSTS, Turn};
 pub use seed::EngineSeed;
 pub use stats::{EngineReport, EngineStats, LoopCounters};
+pub use waiters::Direction;
