@@ -30,12 +30,17 @@ use super::sync::QueuedFlag;
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Which task is meant: its place, which another may have later, and how many had been started before
+/// it. Who finds another there does nothing, or polls it in vain, after four billion others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    key: u32,
+    serial: u32,
+}
+
 /// What wakers point to.
 struct Header {
-    /// The task's place, which another task may have later.
-    key: usize,
-    /// No other task of its executor has it.
-    serial: u64,
+    name: Name,
     executor: u64,
     /// It is on the local list. Only the executor's own thread reads and writes this.
     listed: AtomicBool,
@@ -66,21 +71,21 @@ struct RemoteRuns {
     doorbell: Arc<Doorbell>,
 }
 
-/// Wakes from the engine's own thread: where the tasks are, and which.
+/// Wakes from the engine's own thread.
 struct LocalRuns {
     executor: u64,
-    woken: RefCell<VecDeque<(usize, u64)>>,
+    woken: RefCell<VecDeque<Name>>,
 }
 
 impl LocalRuns {
     fn push(&self, header: &Header) {
         if !header.listed.load(Ordering::Relaxed) {
             header.listed.store(true, Ordering::Relaxed);
-            self.woken.borrow_mut().push_back((header.key, header.serial));
+            self.woken.borrow_mut().push_back(header.name);
         }
     }
 
-    fn pop(&self) -> Option<(usize, u64)> {
+    fn pop(&self) -> Option<Name> {
         self.woken.borrow_mut().pop_front()
     }
 }
@@ -163,7 +168,7 @@ pub(crate) struct Executor {
     limit: usize,
     local: Rc<LocalRuns>,
     /// Tasks that have never been polled.
-    fresh: RefCell<VecDeque<(usize, u64)>>,
+    fresh: RefCell<VecDeque<Name>>,
     remote: Arc<RemoteRuns>,
     counters: Cell<TaskCounters>,
     /// No task is accepted any more.
@@ -180,7 +185,7 @@ impl Executor {
         Executor {
             id,
             tasks: RefCell::default(),
-            limit,
+            limit: limit.min(u32::MAX as usize),
             local: Rc::new(LocalRuns { executor: id, woken: RefCell::default() }),
             fresh: RefCell::default(),
             remote: Arc::new(RemoteRuns { woken: SegQueue::new(), doorbell }),
@@ -202,19 +207,19 @@ impl Executor {
             return false;
         }
         let work: Work = Box::pin(work);
-        let serial = self.counters.get().spawned;
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
+        // The limit is such that all places have a number.
+        let name = Name { key: entry.key() as u32, serial: self.counters.get().spawned as u32 };
         let header = Arc::new(Header {
-            key: entry.key(),
-            serial,
+            name,
             executor: self.id,
             // Nobody has to wake it before its first poll.
             listed: AtomicBool::new(true),
             queued: QueuedFlag::default(),
             remote: self.remote.clone(),
         });
-        self.fresh.borrow_mut().push_back((header.key, serial));
+        self.fresh.borrow_mut().push_back(name);
         let waker = Waker::from(header.clone());
         entry.insert(Task { header, work: Some((work, waker)) });
         self.count(|c| c.spawned += 1);
@@ -228,13 +233,13 @@ impl Executor {
         // What wakes itself again waits for the next turn.
         let ready = self.local.woken.borrow().len().min(budget);
         for _ in 0..ready {
-            let Some(place) = self.local.pop() else { break };
-            self.poll_task(place);
+            let Some(name) = self.local.pop() else { break };
+            self.poll_task(name);
         }
         for done in ready..budget {
             let fresh = self.fresh.borrow_mut().pop_front();
-            let Some(place) = fresh else { return done };
-            self.poll_task(place);
+            let Some(name) = fresh else { return done };
+            self.poll_task(name);
         }
         budget
     }
@@ -288,12 +293,12 @@ impl Executor {
         }
     }
 
-    /// Polls the task at `key`, if it is still the one with this serial number: a waker may outlive
-    /// its task.
-    fn poll_task(&self, (key, serial): (usize, u64)) {
+    /// Polls the task of that name, if there still is one: a waker may outlive its task.
+    fn poll_task(&self, name: Name) {
+        let key = name.key as usize;
         let (mut work, waker) = {
             let mut tasks = self.tasks.borrow_mut();
-            let task = tasks.get_mut(key).filter(|task| task.header.serial == serial);
+            let task = tasks.get_mut(key).filter(|task| task.header.name == name);
             let Some(task) = task else { return };
             task.header.listed.store(false, Ordering::Relaxed);
             let Some(work) = task.work.take() else { return };

@@ -16,8 +16,12 @@ pub enum Direction {
 pub(super) struct Waiters {
     read: Place,
     write: Place,
-    others: Vec<(Direction, Waker)>,
+    others: Option<Box<Others>>,
 }
+
+/// Tasks that wait beside the first of their direction.
+#[derive(Default)]
+struct Others(Vec<(Direction, Waker)>);
 
 impl Waiters {
     fn place(&mut self, direction: Direction) -> &mut Place {
@@ -30,37 +34,43 @@ impl Waiters {
     /// Has the task behind `waker` woken once by the next [`Waiters::wake`] of this direction.
     pub(super) fn add(&mut self, direction: Direction, waker: &Waker) {
         if !self.place(direction).take_in(waker) {
-            let is_here =
-                |(of, other): &(Direction, Waker)| *of == direction && other.will_wake(waker);
-            if !self.others.iter().any(is_here) {
-                self.others.push((direction, waker.clone()));
-            }
+            self.others.get_or_insert_default().add(direction, waker);
         }
     }
 
     /// Wakes who waits in this direction.
     pub(super) fn wake(&mut self, direction: Direction) {
         self.place(direction).wake();
-        if !self.others.is_empty() {
-            self.wake_others(direction);
+        if let Some(others) = &mut self.others {
+            others.wake(direction);
         }
-    }
-
-    #[cold]
-    fn wake_others(&mut self, direction: Direction) {
-        self.others.retain(|(of, waker)| {
-            let stays = *of != direction;
-            if !stays {
-                waker.wake_by_ref();
-            }
-            stays
-        });
     }
 
     /// Wakes who waits in any direction.
     pub(super) fn wake_all(&mut self) {
         self.wake(Direction::Read);
         self.wake(Direction::Write);
+    }
+}
+
+impl Others {
+    #[cold]
+    fn add(&mut self, direction: Direction, waker: &Waker) {
+        let is_here = |(of, other): &(_, Waker)| *of == direction && other.will_wake(waker);
+        if !self.0.iter().any(is_here) {
+            self.0.push((direction, waker.clone()));
+        }
+    }
+
+    #[cold]
+    fn wake(&mut self, direction: Direction) {
+        self.0.retain(|(of, waker)| {
+            let stays = *of != direction;
+            if !stays {
+                waker.wake_by_ref();
+            }
+            stays
+        });
     }
 }
 
