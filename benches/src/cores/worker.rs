@@ -104,17 +104,18 @@ impl Worker {
     }
 
     /// Makes turns until all clients have ended, and their connections but those that stay. From
-    /// `until` on they begin nothing more.
+    /// `until` on they begin nothing more; each begins at least one thing, however late its thread
+    /// is.
     fn finish(&mut self, until: Instant) {
         let (client, server) = (self.client.core().clone(), self.server.core().clone());
         // One accepts.
         while client.tasks() > 0 || server.tasks() != IN_FLIGHT + 1 {
+            self.turn();
             let now = Instant::now();
             if now >= until {
                 self.ledger.allow(0);
                 assert!(now < until + PATIENCE, "a core stalls");
             }
-            self.turn();
         }
     }
 
