@@ -133,13 +133,15 @@ fn sum_long(bytes: &[u8]) -> u64 {
 #[inline]
 fn sum_carrying(bytes: &[u8]) -> u64 {
     let (mut sum, mut rest) = (0u64, bytes);
-    let mut add = |word: &[u8; 8]| {
-        let (low, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
-        sum = low + u64::from(carry);
-    };
-    // Four at a time: of a small message's header and payload half of the work was counting.
+    // Four at a time, in one chain of carries: of a small message's header and payload half of the
+    // work was counting.
     while let Some((words, tail)) = rest.split_first_chunk::<32>() {
-        words.as_chunks().0.iter().for_each(&mut add);
+        let mut carry = false;
+        for word in words.as_chunks().0 {
+            (sum, carry) = sum.carrying_add(u64::from_ne_bytes(*word), carry);
+        }
+        // The sum is all ones only if there is no carry: it never was with one.
+        sum += u64::from(carry);
         rest = tail;
     }
     // One look where there may be four: most messages that come often have a round length.
@@ -147,8 +149,8 @@ fn sum_carrying(bytes: &[u8]) -> u64 {
         return (sum & 0xffff_ffff) + (sum >> 32);
     }
     while let Some((word, tail)) = rest.split_first_chunk::<8>() {
-        add(word);
-        rest = tail;
+        let (low, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
+        (sum, rest) = (low + u64::from(carry), tail);
     }
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     if let Some((word, tail)) = rest.split_first_chunk::<4>() {

@@ -12,7 +12,6 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
@@ -26,6 +25,7 @@ use super::{Socket, Stack};
 use crate::interface::{Egress, IfaceId, Interface, Medium};
 use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::line::Line;
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{SocketId, SocketKind};
 use crate::tcp::{Memory, Text};
@@ -455,7 +455,7 @@ impl Stack {
 #[inline(always)]
 fn deliver_whole(
     egress: &mut Egress,
-    events: &mut VecDeque<SocketId>,
+    events: &mut Line<SocketId>,
     id: SocketId,
     socket: &mut DatagramSocket,
     from: SocketAddr,

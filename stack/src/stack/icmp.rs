@@ -209,7 +209,7 @@ impl Stack {
 
     /// Reassemblies that took too long are reported to the sender, if their first fragment came
     /// (RFC 1122 §3.3.2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn reassembly_timeouts(&mut self) {
         let now = self.egress.now;
         if self.reassembler.poll_at().is_some_and(|at| at <= now) {
@@ -232,10 +232,10 @@ impl Stack {
     }
 
     /// Neighbours that nobody answered for: who waits for them is told.
-    #[inline]
+    #[inline(always)]
     pub(super) fn neighbor_timeouts(&mut self) {
         let now = self.egress.now;
-        if self.egress.ifaces.iter().any(|iface| iface.neighbors.is_due(now)) {
+        if self.egress.any(|iface| iface.neighbors.is_due(now)) {
             self.neighbor_timeouts_now(now);
         }
     }

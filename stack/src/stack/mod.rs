@@ -60,6 +60,7 @@ use crate::rng::Rng;
 use crate::socket::block::Blocks;
 use crate::socket::conn::Connection;
 use crate::socket::demux::{FlowTable, PortMap, Tag};
+use crate::socket::line::Line;
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
 use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
@@ -144,8 +145,8 @@ pub struct Stack {
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
     /// Connections that want to send, in turn.
-    pub(crate) tx_list: VecDeque<u32>,
-    pub(crate) events: VecDeque<SocketId>,
+    pub(crate) tx_list: Line<u32>,
+    pub(crate) events: Line<SocketId>,
     /// Datagram sockets whose last send had to wait.
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
@@ -192,8 +193,8 @@ impl Stack {
             wheel: Wheel::new(),
             pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
-            tx_list: VecDeque::new(),
-            events: VecDeque::new(),
+            tx_list: Line::default(),
+            events: Line::default(),
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
@@ -256,6 +257,7 @@ impl Stack {
     }
 
     /// Moves the clock and does whatever is due: retransmissions, delayed ACKs, TIME-WAIT, ARP.
+    #[inline(always)]
     pub fn handle_timeout(&mut self, now: Instant) {
         self.move_clock(now);
         if self.wheel.would_move(self.egress.now) {
@@ -305,6 +307,7 @@ impl Stack {
     ///
     /// # Panics
     /// If there is no such interface.
+    #[inline(always)]
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
         if !self.tx_list.is_empty() || !self.blocked.is_empty() || self.egress.has_work() {
             self.fill_bursts(iface);
@@ -312,6 +315,7 @@ impl Stack {
         &mut self.egress.ifaces[iface.0 as usize].burst
     }
 
+    #[inline(never)]
     fn fill_bursts(&mut self, iface: IfaceId) {
         self.transmit_connections(iface);
         self.drain_loopback();
@@ -321,8 +325,9 @@ impl Stack {
     }
 
     /// True if a connection has something to send that no burst has taken yet.
+    #[inline(always)]
     pub fn wants_transmit(&self) -> bool {
-        !self.tx_list.is_empty() || self.egress.ifaces.iter().any(|iface| !iface.burst.is_empty())
+        !self.tx_list.is_empty() || self.egress.any(|iface| !iface.burst.is_empty())
     }
 
     /// The next socket whose readiness has grown since it was last told.

@@ -1,7 +1,5 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
-use std::collections::VecDeque;
-
 use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
@@ -10,6 +8,7 @@ use crate::socket::SocketId;
 use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::line::Line;
 use crate::socket::listener::TimeWaitEntry;
 use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TimeWait, TxLimits};
 use crate::timer::Wheel;
@@ -66,7 +65,7 @@ impl Stack {
     /// connection: nobody needs to be told.
     #[inline(always)]
     pub(super) fn follow_up_call(
-        list: &mut VecDeque<u32>,
+        list: &mut Line<u32>,
         wheel: &mut Wheel,
         index: u32,
         connection: &mut Connection,
@@ -426,10 +425,10 @@ impl Stack {
 /// memory that the connection has let go of.
 #[inline(always)]
 pub(super) fn follow_up_held(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
-    events: &mut VecDeque<SocketId>,
+    events: &mut Line<SocketId>,
     id: SocketId,
     connection: &mut Connection,
 ) -> bool {
@@ -459,7 +458,7 @@ pub(super) fn follow_up_held(
 /// sending makes nobody readier, but an orphan may have sent its last.
 #[inline(always)]
 fn follow_up_sent(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
     id: SocketId,
@@ -478,7 +477,7 @@ fn follow_up_sent(
 /// entry.
 #[inline(always)]
 fn follow_up_orphan(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
     id: SocketId,
@@ -500,14 +499,14 @@ fn follow_up_orphan(
 /// Queues the connection if it wants to send, and makes sure that the wheel fires no later than it
 /// needs.
 #[inline(always)]
-fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+fn schedule(list: &mut Line<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
     let Connection { tcb: Block::Whole(tcb), timer, in_tx_list, .. } = connection else { return };
     schedule_whole(list, wheel, index, tcb, timer, in_tx_list);
 }
 
 #[inline(always)]
 fn schedule_whole(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     index: u32,
     tcb: &Tcb,
