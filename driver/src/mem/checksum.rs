@@ -74,6 +74,14 @@ impl Checksum {
         self.sum += u64::from(word.to_be());
     }
 
+    /// True if what was added contains its checksum, and that is right: as if [`Checksum::finish`]
+    /// gave zero.
+    #[inline]
+    pub fn is_right(&self) -> bool {
+        // What 2^16 - 1 divides folds to all ones, unless it is zero.
+        self.sum != 0 && self.sum.is_multiple_of(0xffff)
+    }
+
     #[inline(always)]
     fn join(&mut self, piece: u64, len: usize) {
         if self.odd {
@@ -140,7 +148,7 @@ fn sum_carrying(bytes: &[u8]) -> u64 {
         for word in words.as_chunks().0 {
             (sum, carry) = sum.carrying_add(u64::from_ne_bytes(*word), carry);
         }
-        // The sum is all ones only if there is no carry: it never was with one.
+        // There is room for it: a sum of which something was carried away is never all ones.
         sum += u64::from(carry);
         rest = tail;
     }

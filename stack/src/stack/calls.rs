@@ -383,6 +383,7 @@ impl Stack {
                 if let Some(bound) = socket.bound {
                     let key = (socket.kind, bound.lease.port());
                     self.sole_receiver = None;
+                    self.familiar.change_datagrams();
                     if forget(self.datagrams.get_mut(&key), id) {
                         self.datagrams.remove(&key);
                     }

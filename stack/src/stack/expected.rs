@@ -52,7 +52,18 @@ impl Stack {
     /// Takes in a frame in one piece.
     #[inline(always)]
     pub(super) fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
-        if let Err(piece) = self.input_calm(iface, piece, meta) {
+        let mut piece = Some(piece);
+        if !self.input_familiar(iface, &mut piece, meta) {
+            self.input_unfamiliar(iface, piece, meta);
+        }
+    }
+
+    /// Takes in a frame in one piece of a flow that is not familiar, or with anything unusual.
+    #[inline(never)]
+    fn input_unfamiliar(&mut self, iface: IfaceId, piece: Option<PacketSlice>, meta: &RxFrame) {
+        if let Some(piece) = piece
+            && let Err(piece) = self.input_calm(iface, piece, meta)
+        {
             self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
         }
     }
@@ -92,6 +103,7 @@ impl Stack {
             if !usual {
                 return Err(piece);
             }
+            self.familiar.remember(id, &piece, sole);
             let from = SocketAddr::new(IpAddr::V4(from.0), from.1);
             let bytes = start + UdpHeader::LEN..end;
             deliver_whole(&mut self.egress, &mut self.events, sole, socket, from, piece, bytes);
@@ -113,7 +125,7 @@ impl Stack {
             return Err(piece);
         }
         match found {
-            Found::Connection(index) => self.deliver_calm(index, &header, &text, piece, end),
+            Found::Connection(index) => self.deliver_calm(id, index, (&header, &text), piece, end),
             Found::HalfOpen(index) => {
                 let to = Found::HalfOpen(index);
                 self.deliver_unexpected(to, header, (text.len, text.ecn), piece, end)
@@ -125,9 +137,9 @@ impl Stack {
     #[inline(always)]
     fn deliver_calm(
         &mut self,
+        on: IfaceId,
         index: u32,
-        header: &PlainTcp,
-        text: &Text,
+        (header, text): (&PlainTcp, &Text),
         mut piece: PacketSlice,
         end: usize,
     ) -> Result<(), PacketSlice> {
@@ -140,12 +152,13 @@ impl Stack {
             let to = Found::Connection(index);
             return self.deliver_unexpected(to, *header, (text.len, text.ecn), piece, end);
         }
+        let id = SocketId { index, generation };
+        self.familiar.remember(on, &piece, id);
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
         piece.truncate(end);
         piece.advance(end - text.len as usize);
         tcb.take_expected(self.egress.now, header, text, Some(piece));
-        let id = SocketId { index, generation };
         let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
         if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
             self.release_held_back(index);
@@ -453,7 +466,7 @@ impl Stack {
 
 /// Queues the bytes of a frame in one piece at a socket.
 #[inline(always)]
-fn deliver_whole(
+pub(super) fn deliver_whole(
     egress: &mut Egress,
     events: &mut Line<SocketId>,
     id: SocketId,

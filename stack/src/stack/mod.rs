@@ -25,6 +25,7 @@ mod coalesce;
 mod config;
 mod datagram;
 mod expected;
+mod familiar;
 mod fast_open;
 mod icmp;
 mod input;
@@ -141,6 +142,8 @@ pub struct Stack {
     sole_listener: Option<(u16, Option<Ipv4Addr>, SocketId)>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     sole_receiver: Option<expected::SoleReceiver>,
+    /// Flows whose next frame takes the shortest way.
+    familiar: familiar::Familiar,
     pub(crate) wheel: Wheel,
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
@@ -190,6 +193,7 @@ impl Stack {
             sole_listener: None,
             datagrams: PortMap::default(),
             sole_receiver: None,
+            familiar: familiar::Familiar::default(),
             wheel: Wheel::new(),
             pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
