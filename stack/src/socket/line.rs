@@ -41,6 +41,12 @@ impl<T> Line<T> {
         self.first.as_ref()
     }
 
+    /// The same, to be changed.
+    #[inline(always)]
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.first.as_mut()
+    }
+
     /// Puts `item` at the end.
     #[inline(always)]
     pub(crate) fn push_back(&mut self, item: T) {
@@ -56,9 +62,9 @@ impl<T> Line<T> {
         self.rest.push_back(item);
     }
 
-    /// Takes what has waited longest.
+    /// Takes what has waited longest, of what is not [`Copy`].
     #[inline(always)]
-    pub(crate) fn pop_front(&mut self) -> Option<T> {
+    pub(crate) fn take_front(&mut self) -> Option<T> {
         let first = self.first.take()?;
         if !self.rest.is_empty() {
             self.move_up();
@@ -69,6 +75,20 @@ impl<T> Line<T> {
     #[inline(never)]
     fn move_up(&mut self) {
         self.first = self.rest.pop_front();
+    }
+}
+
+impl<T: Copy> Line<T> {
+    /// Takes what has waited longest. The place is read and marked as free: to move out of it would
+    /// write what nobody reads.
+    #[inline(always)]
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
+        let first = self.first?;
+        self.first = None;
+        if !self.rest.is_empty() {
+            self.move_up();
+        }
+        Some(first)
     }
 }
 
@@ -88,16 +108,20 @@ mod tests {
     proptest! {
         /// It is a queue, whatever lies where.
         #[test]
-        fn what_goes_in_first_comes_out_first(steps in proptest::collection::vec(any::<bool>(), 0..200)) {
+        fn what_goes_in_first_comes_out_first(
+            steps in proptest::collection::vec(any::<bool>(), 0..200), copied: bool,
+        ) {
             let (mut line, mut model) = (Line::default(), VecDeque::new());
             for (number, push) in steps.into_iter().enumerate() {
                 if push {
                     line.push_back(number);
                     model.push_back(number);
                 } else {
-                    prop_assert_eq!(line.pop_front(), model.pop_front());
+                    let front = if copied { line.pop_front() } else { line.take_front() };
+                    prop_assert_eq!(front, model.pop_front());
                 }
                 prop_assert_eq!(line.front(), model.front());
+                prop_assert_eq!(line.front_mut(), model.front_mut());
                 prop_assert_eq!((line.len(), line.is_empty()), (model.len(), model.is_empty()));
             }
             line.extend([7, 8]);

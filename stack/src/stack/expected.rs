@@ -12,13 +12,14 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use barewire_driver::device::Segments;
 use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
+use super::familiar::Single;
 use super::input::wire_segments;
 use super::settle::follow_up_held;
 use super::{Socket, Stack};
@@ -40,8 +41,8 @@ impl Stack {
     /// Takes received frames in and empties the burst.
     pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
         self.move_clock(now);
-        if let Some((frame, piece)) = burst.take_only() {
-            self.input_piece(iface, piece, &frame);
+        if burst.only().is_some() {
+            self.input_single(iface, burst);
         } else {
             self.look_into(iface, burst);
             self.input_many(iface, burst);
@@ -52,18 +53,13 @@ impl Stack {
     /// Takes in a frame in one piece.
     #[inline(always)]
     pub(super) fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
-        let mut piece = Some(piece);
-        if !self.input_familiar(iface, &mut piece, meta) {
-            self.input_unfamiliar(iface, piece, meta);
-        }
+        self.input_single(iface, &mut Single { meta, piece: Some(piece) });
     }
 
     /// Takes in a frame in one piece of a flow that is not familiar, or with anything unusual.
     #[inline(never)]
-    fn input_unfamiliar(&mut self, iface: IfaceId, piece: Option<PacketSlice>, meta: &RxFrame) {
-        if let Some(piece) = piece
-            && let Err(piece) = self.input_calm(iface, piece, meta)
-        {
+    pub(super) fn input_unfamiliar(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
+        if let Err(piece) = self.input_calm(iface, piece, meta) {
             self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
         }
     }
@@ -104,7 +100,6 @@ impl Stack {
                 return Err(piece);
             }
             self.familiar.remember(id, &piece, sole);
-            let from = SocketAddr::new(IpAddr::V4(from.0), from.1);
             let bytes = start + UdpHeader::LEN..end;
             deliver_whole(&mut self.egress, &mut self.events, sole, socket, from, piece, bytes);
             return Ok(());
@@ -434,7 +429,7 @@ impl Stack {
         &self,
         iface: &Interface,
         packet: &Plain<'_>,
-    ) -> Option<(SocketId, SocketAddr)> {
+    ) -> Option<(SocketId, (Ipv4Addr, u16))> {
         let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
         let usual = packet.others.is_empty()
@@ -448,7 +443,7 @@ impl Stack {
         }
         let (to, from) = ((key.local, key.local_port), (key.remote, key.remote_port));
         let id = self.find_datagram_socket(SocketKind::Udp, to, from)?;
-        Some((id, key.remote_addr()))
+        Some((id, from))
     }
 
     /// The next datagram to the socket's port finds it at once, if no other socket has the port.
@@ -471,14 +466,13 @@ pub(super) fn deliver_whole(
     events: &mut Line<SocketId>,
     id: SocketId,
     socket: &mut DatagramSocket,
-    from: SocketAddr,
+    from: (Ipv4Addr, u16),
     mut piece: PacketSlice,
     bytes: Range<usize>,
 ) {
     egress.counters.rx_frames += 1;
     egress.counters.udp_datagrams_received += 1;
-    piece.truncate(bytes.end);
-    piece.advance(bytes.start);
+    piece.narrow(bytes);
     if !socket.deliver_whole(from, piece) {
         egress.counters.udp_queue_full += 1;
     } else if !std::mem::replace(&mut socket.in_event_list, true) {

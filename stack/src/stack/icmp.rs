@@ -1,6 +1,6 @@
 //! ICMP: answering echo requests, sending errors, and what received errors do to sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use barewire_driver::PacketSlice;
 
@@ -42,8 +42,7 @@ impl Stack {
                 let (to, from) = (transport.header.dst, transport.header.src);
                 match self.find_datagram_socket(SocketKind::Ping, (to, id), (from, 0)) {
                     Some(socket) => {
-                        let from = SocketAddr::new(IpAddr::V4(from), 0);
-                        self.deliver(socket, from, transport.pieces);
+                        self.deliver(socket, (from, 0), transport.pieces);
                     }
                     None => self.egress.counters.icmp_unmatched += 1,
                 }
@@ -202,6 +201,7 @@ impl Stack {
         let Some(Socket::Datagram(socket)) = self.get_mut(id) else { return false };
         if socket.peer.is_some() {
             socket.error = Some(kind.error());
+            socket.front.forget();
             self.note_event(id);
         }
         true

@@ -246,14 +246,7 @@ impl Stack {
     /// What packet memory allows data that may have to wait for its reader.
     #[inline]
     pub(crate) fn memory(&self) -> Memory {
-        let (free, total) = (self.egress.pool.free_slots(), self.egress.pool.total_slots());
-        if free >= total / GROWTH_RESERVE_PART {
-            Memory::Plenty
-        } else if free >= total / RECV_RESERVE_PART {
-            Memory::Scarce
-        } else {
-            Memory::Exhausted
-        }
+        memory(&self.egress.pool)
     }
 
     pub(crate) fn move_clock(&mut self, now: Instant) {
@@ -313,15 +306,17 @@ impl Stack {
     /// If there is no such interface.
     #[inline(always)]
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
-        if !self.tx_list.is_empty() || !self.blocked.is_empty() || self.egress.has_work() {
-            self.fill_bursts(iface);
+        if !self.tx_list.is_empty() {
+            self.transmit_connections(iface);
+        }
+        if !self.blocked.is_empty() || self.egress.has_work() {
+            self.transmit_others();
         }
         &mut self.egress.ifaces[iface.0 as usize].burst
     }
 
     #[inline(never)]
-    fn fill_bursts(&mut self, iface: IfaceId) {
-        self.transmit_connections(iface);
+    fn transmit_others(&mut self) {
         self.drain_loopback();
         // Last, because whoever sends may have just found out that it has to ask for a neighbour.
         self.egress.send_due_requests();
@@ -337,11 +332,10 @@ impl Stack {
     /// The next socket whose readiness has grown since it was last told.
     #[inline(always)]
     pub fn poll_event(&mut self) -> Option<Event> {
-        if self.events.is_empty() { None } else { self.next_event() }
-    }
-
-    #[inline(never)]
-    fn next_event(&mut self) -> Option<Event> {
+        // Asked first: most often there is none.
+        if self.events.is_empty() {
+            return None;
+        }
         let socket = self.events.pop_front()?;
         match self.tell_calm(socket) {
             Some(ready) => Some(Event { socket, ready }),
@@ -410,16 +404,22 @@ impl Stack {
         &self.share.ports
     }
 
+    #[inline(never)]
     fn transmit_connections(&mut self, iface: IfaceId) {
         // Each connection in the list gets one super-segment a turn. Those of other interfaces
-        // keep their turn; `rounds` ends the loop when only those are left.
-        let mut rounds = self.tx_list.len();
-        while rounds > 0 && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES {
+        // keep their turn; the loop ends when only those are left.
+        let mut kept = 0;
+        while !self.tx_list.is_empty()
+            && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES
+        {
             let Some(index) = self.tx_list.pop_front() else { break };
             if self.transmit_small(index, iface) || self.transmit_one(index, iface) {
-                rounds = self.tx_list.len();
+                kept = 0;
             } else {
-                rounds -= 1;
+                kept += 1;
+                if kept >= self.tx_list.len() {
+                    break;
+                }
             }
         }
     }
@@ -459,5 +459,18 @@ impl Stack {
             Socket::Connection(connection) => Some(connection),
             Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => None,
         }
+    }
+}
+
+/// What a pool allows data that may have to wait for its reader.
+#[inline]
+fn memory(pool: &Pool) -> Memory {
+    let (free, total) = (pool.free_slots(), pool.total_slots());
+    if free >= total / GROWTH_RESERVE_PART {
+        Memory::Plenty
+    } else if free >= total / RECV_RESERVE_PART {
+        Memory::Scarce
+    } else {
+        Memory::Exhausted
     }
 }

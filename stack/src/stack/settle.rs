@@ -10,8 +10,10 @@ use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::socket::line::Line;
 use crate::socket::listener::TimeWaitEntry;
+use crate::socket::udp::DatagramSocket;
 use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TimeWait, TxLimits};
 use crate::timer::Wheel;
+use crate::wire::front::FrontKey;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
 
@@ -111,20 +113,18 @@ impl Stack {
     /// As [`Stack::tell`], of a datagram socket, or a connection on which nothing unusual goes on.
     #[inline(always)]
     pub(super) fn tell_calm(&mut self, id: SocketId) -> Option<Readiness> {
-        match self.sockets.get_held_mut(id.index, id.generation)? {
-            Socket::Connection(connection) => {
-                let ready = connection.tcb.whole_calm()?.calm_readiness()?;
-                connection.in_event_list = false;
-                connection.told = ready;
-                Some(ready)
-            }
-            Socket::Datagram(socket) => {
-                socket.in_event_list = false;
-                socket.told = socket.readiness();
-                Some(socket.told)
-            }
-            Socket::Listener(_) | Socket::Fresh(_) => None,
+        // One after the other: to tell all kinds apart at once takes longer.
+        let entry = self.sockets.get_held_mut(id.index, id.generation)?;
+        if let Socket::Connection(connection) = entry {
+            let ready = connection.tcb.whole_calm()?.calm_readiness()?;
+            connection.in_event_list = false;
+            connection.told = ready;
+            return Some(ready);
         }
+        let Socket::Datagram(socket) = entry else { return None };
+        let socket: &mut DatagramSocket = socket;
+        socket.in_event_list = false;
+        Some(socket.readiness())
     }
 
     /// Takes the socket out of the list of events; gives its readiness if it still exists.
@@ -285,18 +285,12 @@ impl Stack {
             return false;
         };
         let Some(tcb) = connection.tcb.whole_calm() else { return false };
-        let (ttl, tos) = (connection.ttl, connection.tos);
-        let Some((key, offload)) = self.egress.front_key(only, ttl, tos) else { return false };
-        if !tcb.front.is_for(&key) {
-            let Some(stamped) = tcb.is_stamped() else { return false };
-            let (path, flow) = (&connection.path, &connection.key);
-            if !self.egress.make_front(&mut tcb.front, key, path, flow, stamped) {
-                return false;
-            }
-        }
         let now = self.egress.now;
-        let Some(burst) = self.egress.burst_mut(only) else { return false };
-        if tcb.bytes_unsent() == 0 || !tcb.send_small(now, offload, burst) {
+        let Some((state, offload, burst)) = self.egress.way_state(only) else { return false };
+        if !tcb.front.is_current(&state) {
+            return self.transmit_small_anew(index, only);
+        }
+        if !tcb.send_small(now, offload, burst) {
             return self.transmit_bare(index, only, offload);
         }
         self.egress.counters.tcp_segments_sent += 1;
@@ -305,6 +299,21 @@ impl Stack {
         let token = Tag::Connection(index).to_bits();
         connection.timer.arm(&mut self.wheel, tcb.quiet_until(), token);
         true
+    }
+
+    /// The same, with headers that are to be made first.
+    #[inline(never)]
+    fn transmit_small_anew(&mut self, index: u32, only: IfaceId) -> bool {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return false;
+        };
+        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(stamped) = tcb.is_stamped() else { return false };
+        let Some((state, ..)) = self.egress.way_state(only) else { return false };
+        let (path, flow) = (&connection.path, &connection.key);
+        let key = FrontKey::new(state, connection.ttl, connection.tos);
+        self.egress.make_front(&mut tcb.front, key, path, flow, stamped)
+            && self.transmit_small(index, only)
     }
 
     /// Sends an ACK or FIN alone with the headers that the connection keeps, which are those for
