@@ -32,6 +32,7 @@ pub mod icmpv4;
 pub mod ipv4;
 pub mod plain;
 pub mod pretty;
+pub(crate) mod series;
 pub mod tcp;
 pub mod udp;
 
