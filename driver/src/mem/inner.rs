@@ -56,6 +56,8 @@ struct Places {
     slots: usize,
     cells: usize,
     slot_len: usize,
+    /// How much farther the cells lie than if there were as many in front of them as there are slots.
+    behind_slots: usize,
 }
 
 impl Places {
@@ -68,7 +70,7 @@ impl Places {
         }
         cold_path();
         // The cells begin behind the last slot.
-        self.slots * (self.slot_len - CELL_LEN) + slot * CELL_LEN
+        self.behind_slots + slot * CELL_LEN
     }
 
     #[inline]
@@ -279,6 +281,7 @@ impl Inner {
             slots: slots as usize,
             cells: cells as usize,
             slot_len: slot_len as usize,
+            behind_slots: slots as usize * (slot_len as usize - CELL_LEN),
         };
         let inner = Inner {
             states: vec![Cell::new(SlotState::IDLE); total].into_boxed_slice(),

@@ -133,7 +133,7 @@ impl Cubic {
     /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
     /// congestion avoidance it moves the epoch, in slow start more than half of the window grows; and
     /// its validation may take note.
-    #[inline]
+    #[inline(always)]
     pub(super) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
         let cwnd = self.now.cwnd;
         cwnd >= f64::from(self.now.ssthresh)
