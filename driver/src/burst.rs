@@ -12,7 +12,11 @@
 
 use std::hint::cold_path;
 
+use crate::device::BURST_FRAMES;
 use crate::mem::{PacketSlice, Row, describe};
+
+/// Segments that a new burst has memory for: frames of headers and a payload beside them.
+const BURST_SEGMENTS: usize = 2 * BURST_FRAMES;
 
 /// Verdict on the transport checksum of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -125,8 +129,9 @@ impl std::fmt::Debug for VlanTag {
 
 /// Received frames, flat: the segments of all, and where each frame's begin.
 ///
-/// `clear` keeps the memory, so a burst that is reused allocates only while it grows.
-#[derive(Debug, Default)]
+/// `clear` keeps the memory, so a burst that is reused allocates only while it grows past
+/// [`BURST_FRAMES`] frames of two segments each.
+#[derive(Debug)]
 pub struct RxBurst {
     segments: Vec<PacketSlice>,
     frames: Vec<RxFrame>,
@@ -134,10 +139,20 @@ pub struct RxBurst {
     whole_segments: usize,
 }
 
+impl Default for RxBurst {
+    fn default() -> RxBurst {
+        RxBurst::new()
+    }
+}
+
 impl RxBurst {
     /// An empty burst.
     pub fn new() -> RxBurst {
-        RxBurst::default()
+        RxBurst {
+            segments: Vec::with_capacity(BURST_SEGMENTS),
+            frames: Vec::with_capacity(BURST_FRAMES),
+            whole_segments: 0,
+        }
     }
 
     /// Forgets all frames and lets go of their memory.
@@ -389,8 +404,9 @@ impl TxFrame {
     }
 }
 
-/// Frames to send, in order, flat. What a queue did not take stays at the front.
-#[derive(Debug, Default)]
+/// Frames to send, in order, flat. What a queue did not take stays at the front. Memory is kept as
+/// that of a [`RxBurst`].
+#[derive(Debug)]
 pub struct TxBurst {
     segments: Vec<PacketSlice>,
     frames: Vec<TxFrame>,
@@ -403,10 +419,23 @@ pub struct TxBurst {
     simple_frames: usize,
 }
 
+impl Default for TxBurst {
+    fn default() -> TxBurst {
+        TxBurst::new()
+    }
+}
+
 impl TxBurst {
     /// An empty burst.
     pub fn new() -> TxBurst {
-        TxBurst::default()
+        TxBurst {
+            segments: Vec::with_capacity(BURST_SEGMENTS),
+            frames: Vec::with_capacity(BURST_FRAMES),
+            taken_segments: 0,
+            taken_frames: 0,
+            whole_segments: 0,
+            simple_frames: 0,
+        }
     }
 
     /// Adds a segment of the frame that the next [`TxBurst::finish_frame`] ends.
