@@ -63,12 +63,9 @@ impl Places {
     fn offset(&self, slot: u32) -> usize {
         let slot = slot as usize;
         debug_assert!(slot < self.slots + self.cells);
-        if slot < self.slots {
-            return slot * self.slot_len;
-        }
-        cold_path();
-        // The cells begin behind the last slot.
-        self.slots * (self.slot_len - CELL_LEN) + slot * CELL_LEN
+        // Both kinds are usual, so nothing is left to guess: each number is a cell's length further,
+        // and each slot's by as much more as a slot is longer.
+        slot * CELL_LEN + slot.min(self.slots) * (self.slot_len - CELL_LEN)
     }
 
     #[inline]
