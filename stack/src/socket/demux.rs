@@ -9,6 +9,8 @@ use barewire_driver::device::BURST_FRAMES;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use crate::hint::rarely;
+
 /// The 4-tuple of a flow over IPv4, as this host sees it. IPv6 has a table of its own, so that
 /// neither pays for the other's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -279,9 +281,14 @@ impl FlowTable {
             entry.remove();
         }
         let (len, capacity) = (self.table.len(), self.table.capacity());
-        if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-            self.table.shrink_to(2 * len, Entry::place);
+        if rarely(capacity > SHRINK_FROM && len < capacity / SHRINK_PART) {
+            self.shrink();
         }
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
+        self.table.shrink_to(2 * self.table.len(), Entry::place);
     }
 
     /// Flows in the table.

@@ -4,6 +4,8 @@ use std::hint::cold_path;
 
 use barewire_driver::mem::prefetch_value;
 
+use crate::hint::usually;
+
 /// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
 
@@ -31,24 +33,17 @@ impl<T> Chunk<T> {
         Chunk { slots: Box::default(), used: 0, generation: 0 }
     }
 
+    #[cold]
     fn grow(&mut self) {
         let generation = self.generation;
         self.slots = (0..CHUNK_LEN).map(|_| Slot { generation, value: None }).collect();
     }
 
+    #[cold]
     fn shrink(&mut self) {
         self.generation = self.slots.iter().map(|slot| slot.generation).max().unwrap_or_default();
         self.slots = Box::default();
     }
-}
-
-/// `found`, which is hardly ever nothing: what is done then is kept out of the way.
-#[inline(always)]
-fn usually<T>(found: Option<T>) -> Option<T> {
-    if found.is_none() {
-        cold_path();
-    }
-    found
 }
 
 /// A table that grows and shrinks in chunks up to a limit, hands out indices near those freed last,

@@ -1,10 +1,12 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
 use std::collections::VecDeque;
+use std::hint::cold_path;
 
 use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
+use crate::hint::{rarely, usually};
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::block::Block;
@@ -39,6 +41,7 @@ impl Stack {
     pub(super) fn follow_up(&mut self, index: u32) {
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return;
         };
         let id = SocketId { index, generation };
@@ -149,7 +152,7 @@ impl Stack {
     /// Takes the flow of a connection that is in CLOSED out of the table and gives its port back.
     fn unlink(&mut self, index: u32) {
         let Some(connection) = self.connection_mut(index) else { return };
-        if !std::mem::replace(&mut connection.linked, false) {
+        if rarely(!std::mem::replace(&mut connection.linked, false)) {
             return;
         }
         let key = connection.key;
@@ -160,7 +163,10 @@ impl Stack {
     /// Frees the entry of a connection that is over and that nobody holds.
     #[inline(never)]
     fn release(&mut self, index: u32) {
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
+            return;
+        };
         if connection.linked
             && let Some(state) = connection.tcb.whole().and_then(|tcb| tcb.time_wait())
         {
@@ -183,6 +189,7 @@ impl Stack {
             state,
             timer: LazyTimer::default(),
         }) else {
+            cold_path();
             self.egress.counters.time_wait_full += 1;
             timer.cancel(&mut self.wheel);
             return self.unlink(index);
@@ -217,22 +224,23 @@ impl Stack {
         // The generation moves on with the handle, not with the connection's end. What waits under
         // the old one will not find the connection any more.
         let Some((generation, Socket::Connection(connection))) = self.sockets.renew(index) else {
+            cold_path();
             return;
         };
         connection.in_pacing = false;
-        if connection.holder == Holder::Nobody {
+        if rarely(connection.holder == Holder::Nobody) {
             return;
         }
         connection.holder = Holder::Nobody;
         self.orphans += 1;
         let tcb = connection.tcb.wake();
-        let outcome = if self.orphans > self.limits.orphans {
+        let outcome = if rarely(self.orphans > self.limits.orphans) {
             self.egress.counters.orphans_aborted += 1;
             tcb.abort()
         } else {
             tcb.close(self.egress.now)
         };
-        if outcome != Outcome::Continue {
+        if rarely(outcome != Outcome::Continue) {
             return self.settle(index, outcome);
         }
         // It goes on: there is something to send, or to wait for.
@@ -283,11 +291,13 @@ impl Stack {
     #[inline(always)]
     pub(super) fn transmit_small(&mut self, index: u32, only: IfaceId) -> bool {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
             return false;
         };
-        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(tcb) = usually(connection.tcb.whole_calm()) else { return false };
         let (ttl, tos) = (connection.ttl, connection.tos);
-        let Some((key, offload)) = self.egress.front_key(only, ttl, tos) else { return false };
+        let front_key = usually(self.egress.front_key(only, ttl, tos));
+        let Some((key, offload)) = front_key else { return false };
         if !tcb.front.is_for(&key) {
             let Some(stamped) = tcb.is_stamped() else { return false };
             let (path, flow) = (&connection.path, &connection.key);
@@ -296,7 +306,7 @@ impl Stack {
             }
         }
         let now = self.egress.now;
-        let Some(burst) = self.egress.burst_mut(only) else { return false };
+        let Some(burst) = usually(self.egress.burst_mut(only)) else { return false };
         if tcb.bytes_unsent() == 0 || !tcb.send_small(now, offload, burst) {
             return self.transmit_bare(index, only, offload);
         }
@@ -314,9 +324,10 @@ impl Stack {
     fn transmit_bare(&mut self, index: u32, only: IfaceId, offload: bool) -> bool {
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return false;
         };
-        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(tcb) = usually(connection.tcb.whole_calm()) else { return false };
         let Some(header) = tcb.poll_control(self.egress.now) else { return false };
         self.egress.push_bare(only, &tcb.front, &header, offload);
         connection.in_tx_list = false;
@@ -332,10 +343,12 @@ impl Stack {
     #[inline(never)]
     pub(super) fn transmit_one(&mut self, index: u32, only: IfaceId) -> bool {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
             return true;
         };
         let (key, ttl, tos) = (connection.key, connection.ttl, connection.tos);
         let Some(hop) = self.egress.route_cached(key.remote, &mut connection.path) else {
+            cold_path();
             return self.transmit_nowhere(index);
         };
         if hop.iface() != only {
@@ -344,18 +357,22 @@ impl Stack {
         }
         let place = connection.path.neighbor;
         let resolution = self.egress.resolve_at(hop, &mut connection.path.neighbor);
-        if connection.path.neighbor != place {
+        if rarely(connection.path.neighbor != place) {
             self.egress.note_place(key.remote, connection.path.neighbor);
         }
         let mac = match (hop, resolution) {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),
             (Hop::Link { iface, next_hop }, Resolution::Pending) => {
+                cold_path();
                 // It stays "in the list", so that it is queued in one place only.
                 self.egress.waiting.entry((iface, next_hop)).or_default().push(index);
                 return true;
             }
-            (_, Resolution::Pending | Resolution::Failed) => return self.transmit_nowhere(index),
+            (_, Resolution::Pending | Resolution::Failed) => {
+                cold_path();
+                return self.transmit_nowhere(index);
+            }
         };
         let path = TcpPath { key, ttl, tos: Ecn::NotEct.in_tos(tos), hop, mac };
         self.transmit_segment(index, &path);
@@ -365,6 +382,7 @@ impl Stack {
     /// There is no way to the peer now. A connection that is being opened fails; what an
     /// established one sends is lost as on a wire, and its timers decide how long it goes on
     /// (RFC 1122 §4.2.3.9).
+    #[cold]
     fn transmit_nowhere(&mut self, index: u32) -> bool {
         let limits = TxLimits { max_bytes: u32::MAX, max_pieces: u16::MAX, cut: Cut::Device };
         let now = self.egress.now;
@@ -385,6 +403,7 @@ impl Stack {
         let now = self.egress.now;
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return;
         };
         connection.in_tx_list = false;

@@ -32,6 +32,7 @@ use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
 use super::{Cut, DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
+use crate::hint::rarely;
 use crate::time::{Duration, Instant, nanos};
 use crate::wire::front::Front;
 use crate::wire::tcp::{TcpOptions, Timestamps};
@@ -305,7 +306,7 @@ pub(super) fn announced_mss(our_mss: u16, config: &TcpConfig) -> u16 {
 /// nothing is a call as well.
 #[inline(always)]
 pub(super) fn forget<T>(rare: &mut Option<Box<T>>) {
-    if rare.is_some() {
+    if rarely(rare.is_some()) {
         *rare = None;
     }
 }
@@ -384,7 +385,7 @@ impl Tcb {
     pub(super) fn initial_window(&self) -> u32 {
         let mss = u32::from(self.snd.mss);
         // RFC 5681 §3.1: one segment if the SYN or SYN-ACK was lost.
-        if self.status.contains(Status::SYN_LOST) {
+        if rarely(self.status.contains(Status::SYN_LOST)) {
             return mss;
         }
         let segments = u32::from(self.config.initial_window_segments.max(1));
@@ -399,7 +400,7 @@ impl Tcb {
             let open = State::Established;
             self.state = if closed { open.on_close() } else { open };
         }
-        if self.status.contains(Status::SYN_LOST) {
+        if rarely(self.status.contains(Status::SYN_LOST)) {
             self.rtt.after_lost_syn();
             self.controller = Controller::new(self.config.congestion, self.initial_window());
         }
