@@ -8,17 +8,23 @@ use std::hint::cold_path;
 /// `found`, which is hardly ever nothing.
 #[inline(always)]
 pub(crate) fn usually<T>(found: Option<T>) -> Option<T> {
-    if found.is_none() {
-        cold_path();
+    match found {
+        Some(found) => Some(found),
+        None => {
+            cold_path();
+            None
+        }
     }
-    found
 }
 
 /// `condition`, which is hardly ever true.
 #[inline(always)]
 pub(crate) fn rarely(condition: bool) -> bool {
+    // By constants: a branch that decides nothing would be gone before its hint is of use.
     if condition {
         cold_path();
+        true
+    } else {
+        false
     }
-    condition
 }

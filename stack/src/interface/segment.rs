@@ -76,6 +76,11 @@ impl Egress {
         if let (0, Some(mac)) = (segment.payload_len, path.mac) {
             return self.emit_bare_tcp(path, mac, &segment.header);
         }
+        self.emit_payload(path, segment, pieces);
+    }
+
+    #[inline(never)]
+    fn emit_payload(&mut self, path: &TcpPath, segment: &Transmit, pieces: &mut Vec<PacketSlice>) {
         let mut header = segment.header;
         header.src_port = path.key.local_port;
         header.dst_port = path.key.remote_port;

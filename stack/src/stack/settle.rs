@@ -234,7 +234,8 @@ impl Stack {
         connection.holder = Holder::Nobody;
         self.orphans += 1;
         let tcb = connection.tcb.wake();
-        let outcome = if rarely(self.orphans > self.limits.orphans) {
+        let outcome = if self.orphans > self.limits.orphans {
+            cold_path();
             self.egress.counters.orphans_aborted += 1;
             tcb.abort()
         } else {
@@ -364,9 +365,7 @@ impl Stack {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),
             (Hop::Link { iface, next_hop }, Resolution::Pending) => {
-                cold_path();
-                // It stays "in the list", so that it is queued in one place only.
-                self.egress.waiting.entry((iface, next_hop)).or_default().push(index);
+                self.egress.wait_for_neighbor((iface, next_hop), index);
                 return true;
             }
             (_, Resolution::Pending | Resolution::Failed) => {

@@ -3,11 +3,14 @@
 //! Only fields that are really kept are here. Counts of segments are of wire segments, also where
 //! several travel as one. Beside them stands what Linux does not tell: why nothing is sent now.
 
+use std::hint::cold_path;
+
 use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
 use super::tcb::{Status, Tcb};
 use super::timers::Timer;
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 
 /// The kernel's value of `tcpi_snd_ssthresh` before a loss: no threshold.
@@ -278,6 +281,7 @@ impl Tally {
                 Activity::Idle => {}
                 Activity::Busy => self.busy_ns += span,
                 Activity::WindowLimited => {
+                    cold_path();
                     self.busy_ns += span;
                     self.window_limited_ns += span;
                 }
@@ -292,7 +296,7 @@ impl Tcb {
     #[inline]
     pub(super) fn note_activity(&mut self, now: Instant) {
         let unsent = self.sendq.unsent();
-        let activity = if unsent > 0 && self.peer_room() < unsent.min(self.mss()) {
+        let activity = if unsent > 0 && rarely(self.peer_room() < unsent.min(self.mss())) {
             Activity::WindowLimited
         } else if unsent > 0 || self.snd.una != self.snd.nxt {
             Activity::Busy

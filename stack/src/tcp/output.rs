@@ -9,6 +9,8 @@
 //! ACK. Data leaves as super-segments: as much as the windows, the device's limits and the number
 //! of pieces allow, cut into wire segments where the burst is written.
 
+use std::hint::cold_path;
+
 use barewire_driver::PacketSlice;
 
 use super::congestion::CongestionControl;
@@ -80,6 +82,7 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Option<Transmit> {
         if self.pending.contains(Pending::RST) {
+            cold_path();
             self.pending = Pending::empty();
             return Some(self.bare(self.rst(now)));
         }
@@ -495,6 +498,7 @@ impl Tcb {
             // Most handshakes end long before: the first data's deadline comes next.
             self.timers.foresee(now + self.config.rto_min);
         } else {
+            cold_path();
             self.sendq.records.resent(seq, 1, now, false);
             self.retransmissions = self.retransmissions.saturating_add(1);
         }

@@ -119,6 +119,7 @@ impl Cubic {
         }
     }
 
+    #[inline(never)]
     fn slow_start(&mut self, ack: &AckSample) {
         match self.start.on_ack(ack) {
             Growth::By(n) => self.now.cwnd += f64::from(n),
@@ -150,6 +151,7 @@ impl Cubic {
         self.last_ack = now;
     }
 
+    #[inline(never)]
     fn congestion_avoidance(&mut self, ack: &AckSample) {
         let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
         let used = ack.window_limited && self.validation.is_validated(self.cwnd());
@@ -182,6 +184,7 @@ impl Cubic {
 
     /// RFC 7661 §4.4.3: nobody knows any more whether the path takes so much. The curve goes on from
     /// what is left.
+    #[cold]
     fn give_back(&mut self) {
         let (cwnd, ssthresh) = self.validation.reduced(self.cwnd(), self.now.ssthresh);
         self.now.ssthresh = ssthresh;
