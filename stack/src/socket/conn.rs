@@ -1,5 +1,6 @@
 //! A connection in the socket table: its `Tcb` and what ties it to the stack.
 
+use crate::hint::rarely;
 use crate::route::PathCache;
 use crate::socket::SocketId;
 use crate::socket::block::Block;
@@ -27,7 +28,7 @@ impl LazyTimer {
     /// Makes sure that the wheel fires, as `token`, no later than `at`.
     #[inline]
     pub(crate) fn arm(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
-        if at < self.at {
+        if rarely(at < self.at) {
             self.move_to(wheel, at, token);
         }
     }

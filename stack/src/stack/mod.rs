@@ -44,6 +44,7 @@ mod turning;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -243,12 +244,10 @@ impl Stack {
     pub(crate) fn memory(&self) -> Memory {
         let (free, total) = (self.egress.pool.free_slots(), self.egress.pool.total_slots());
         if free >= total / GROWTH_RESERVE_PART {
-            Memory::Plenty
-        } else if free >= total / RECV_RESERVE_PART {
-            Memory::Scarce
-        } else {
-            Memory::Exhausted
+            return Memory::Plenty;
         }
+        cold_path();
+        if free >= total / RECV_RESERVE_PART { Memory::Scarce } else { Memory::Exhausted }
     }
 
     pub(crate) fn move_clock(&mut self, now: Instant) {

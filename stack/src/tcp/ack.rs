@@ -12,6 +12,7 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, forget, ts_clock};
 use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
@@ -173,7 +174,7 @@ impl Tcb {
     #[inline(always)]
     pub(super) fn move_una(&mut self, now: Instant, ack: SeqNum) -> (u32, bool) {
         let mut bytes = ack.since(self.snd.una);
-        if !self.status.contains(Status::SYN_ACKED) {
+        if rarely(!self.status.contains(Status::SYN_ACKED)) {
             self.status |= Status::SYN_ACKED;
             forget(&mut self.fast_open);
             bytes -= 1;
@@ -302,7 +303,7 @@ impl Tcb {
         self.snd.max_wnd = self.snd.max_wnd.max(window);
         (self.snd.wl1, self.snd.wl2) = (seq, ack);
         let refused = || before == 0 && self.snd.una != self.snd.nxt;
-        if before < window && (self.timers.is_set(Timer::Persist) || refused()) {
+        if before < window && rarely(self.timers.is_set(Timer::Persist) || refused()) {
             self.window_opened();
         }
     }

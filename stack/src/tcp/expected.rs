@@ -206,7 +206,7 @@ impl Tcb {
     /// The next transmission, if it is FIN or an ACK, without data. It counts as sent then.
     #[inline(always)]
     pub(crate) fn poll_control(&mut self, now: Instant) -> Option<PlainTcp> {
-        if self.sendq.unsent() > 0 || !self.sends_plainly() {
+        if self.sendq.unsent() > 0 || rarely(!self.sends_plainly()) {
             return None;
         }
         self.poll_bare(now)

@@ -3,8 +3,6 @@
 //! Only fields that are really kept are here. Counts of segments are of wire segments, also where
 //! several travel as one. Beside them stands what Linux does not tell: why nothing is sent now.
 
-use std::hint::cold_path;
-
 use super::congestion::CongestionControl;
 use super::output::Blocked;
 use super::state::State;
@@ -277,15 +275,13 @@ impl Tally {
     fn turn_to(&mut self, now: Instant, activity: Activity) {
         if activity != self.activity {
             let span = now.nanos_since(self.since);
-            match self.activity {
-                Activity::Idle => {}
-                Activity::Busy => self.busy_ns += span,
-                Activity::WindowLimited => {
-                    cold_path();
-                    self.busy_ns += span;
-                    self.window_limited_ns += span;
-                }
-            }
+            let (busy, limited) = match self.activity {
+                Activity::Idle => (0, 0),
+                Activity::Busy => (span, 0),
+                Activity::WindowLimited => (span, span),
+            };
+            self.busy_ns += busy;
+            self.window_limited_ns += limited;
             (self.activity, self.since) = (activity, now);
         }
     }

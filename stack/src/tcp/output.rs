@@ -20,6 +20,7 @@ use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::window::Growth;
 use super::{RST_ACK, Transmit, TxLimits};
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
@@ -338,15 +339,18 @@ impl Tcb {
     /// has no room for is not what limits them.
     pub(super) fn note_what_limits(&mut self) {
         let unsent = self.sendq.unsent();
-        if unsent > 0 && self.cwnd_room() < self.mss() {
+        if rarely(unsent > 0) && self.cwnd_room() < self.mss() {
             self.status |= Status::CWND_LIMITED;
             self.snd.full_at = self.snd.nxt;
         } else if self.snd.una.after_eq(self.snd.full_at) {
             self.status -= Status::CWND_LIMITED;
         }
-        let asked = self.controller.models_path();
+        if !self.controller.models_path() {
+            return;
+        }
+        cold_path();
         let dry = unsent < self.mss() && self.sendq.records.lost() == 0 && self.is_roomy();
-        if asked && dry && self.cwnd_room() > 0 {
+        if dry && self.cwnd_room() > 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
         }
@@ -417,7 +421,7 @@ impl Tcb {
         let first = self.sendq.records.is_empty();
         self.sendq.records.sent(seq, len, self.mss(), now);
         self.recovery.on_sent(len);
-        if first && self.status.contains(Status::USER_TIMEOUT) {
+        if first && rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
         self.last_sent = now;
@@ -503,8 +507,8 @@ impl Tcb {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         self.last_sent = now;
-        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-        if self.status.contains(Status::USER_TIMEOUT) {
+        self.timers.set(Timer::Retransmit, self.rtt.deadline(now));
+        if rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
         let active = self.state == State::SynSent;
@@ -600,7 +604,7 @@ impl Tcb {
     /// There is something for SACK blocks to tell.
     #[inline]
     pub(super) fn has_reports(&self) -> bool {
-        (self.assembler.is_some() || self.rcv.dsack.is_some()) && self.has_sack()
+        rarely(self.assembler.is_some() || self.rcv.dsack.is_some()) && self.has_sack()
     }
 
     /// A segment with the newest ACK and `payload_len` bytes leaves.

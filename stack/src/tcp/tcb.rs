@@ -493,7 +493,8 @@ impl Tcb {
     /// When paced data may leave that is held back now; a matter of microseconds.
     #[inline]
     pub fn paced_until(&self) -> Option<Instant> {
-        self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
+        let paced = rarely(self.timers.is_set(Timer::Pacing));
+        if paced { Some(self.timers.get(Timer::Pacing)) } else { None }
     }
 
     /// Why a segment was dropped, once, if the last one was.

@@ -20,6 +20,7 @@
 
 use super::hystart::{Growth, HyStart};
 use super::{AckSample, CWND_MAX, CongestionControl, Validation, reduced};
+use crate::hint::rarely;
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
@@ -237,7 +238,7 @@ impl CongestionControl for Cubic {
 
     fn on_ack(&mut self, ack: &AckSample) {
         let cwnd = self.cwnd();
-        if self.validation.on_ack(ack, cwnd) {
+        if rarely(self.validation.on_ack(ack, cwnd)) {
             self.give_back();
         }
         if cwnd >= self.now.ssthresh {

@@ -484,7 +484,7 @@ impl Tcb {
             self.timers.clear(Timer::Probe);
             return;
         }
-        let at = (now + self.probe_timeout()).min(self.timers.get(Timer::Retransmit));
+        let at = self.probe_at(now).min(self.timers.get(Timer::Retransmit));
         self.timers.set(Timer::Probe, at);
     }
 
@@ -505,7 +505,7 @@ impl Tcb {
     /// has it in every phase. It is one segment, until something arrives again.
     #[cold]
     fn schedule_repair_probe(&mut self, now: Instant) {
-        let pto = self.probe_timeout();
+        let pto = Duration::from_nanos(self.probe_timeout_ns());
         let wanted = self.has_rack()
             && self.recovery.probe.is_none_or(|probe| probe.answered)
             && self.snd.una != self.snd.nxt
@@ -517,15 +517,22 @@ impl Tcb {
         }
     }
 
-    fn probe_timeout(&self) -> Duration {
+    /// When the probe is due for what is sent now.
+    fn probe_at(&self, now: Instant) -> Instant {
+        now.after_nanos(self.probe_timeout_ns())
+    }
+
+    fn probe_timeout_ns(&self) -> u64 {
         // Only every second full segment is owed an ACK at once (RFC 9293 §3.8.6.3), and one that
         // fills a gap (RFC 5681 §4.2).
         let delayed =
             self.sendq.records.sacked() == 0 && self.snd.nxt.since(self.snd.una) < 2 * self.mss();
-        match self.rtt.srtt() {
-            None => PTO_UNMEASURED,
-            Some(srtt) if delayed => 2 * srtt + MAX_ACK_DELAY,
-            Some(srtt) => (2 * srtt).max(PTO_MIN),
+        let ns = |span: Duration| span.as_nanos() as u64;
+        match self.rtt.srtt_ns() {
+            // None was measured.
+            0 => ns(PTO_UNMEASURED),
+            srtt if delayed => 2 * srtt + ns(MAX_ACK_DELAY),
+            srtt => (2 * srtt).max(ns(PTO_MIN)),
         }
     }
 
