@@ -47,6 +47,7 @@ impl FlowKey {
 
     /// A hash under `secret` that a peer cannot aim: it spreads the flow table and says which
     /// engine owns the flow.
+    #[inline]
     pub fn hash(&self, secret: (u64, u64)) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
         let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
@@ -272,7 +273,7 @@ impl FlowTable {
         self.add_hashed(flow, tag);
     }
 
-    #[inline]
+    #[inline(always)]
     fn add_hashed(&mut self, flow: Hashed, tag: Tag) {
         let Hashed { key, hash } = flow;
         debug_assert_eq!(self.get(&key), None, "a flow is in the table once");

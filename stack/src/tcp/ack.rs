@@ -181,7 +181,9 @@ impl Tcb {
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
         bytes -= u32::from(fin && bytes > 0);
-        self.sendq.ack_bytes(bytes);
+        if bytes > 0 {
+            self.sendq.ack_bytes(bytes);
+        }
         let una = std::mem::replace(&mut self.snd.una, ack);
         self.path_acked(now, una, bytes);
         // What was about to be sent again has arrived.
@@ -287,7 +289,7 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
-    #[inline]
+    #[inline(always)]
     pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
         let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);

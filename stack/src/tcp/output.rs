@@ -337,6 +337,7 @@ impl Tcb {
     /// the last round trip may it grow. If it is the application instead, rates seen from here on are its own,
     /// which only controllers that look at rates ask about. An application that the send buffer
     /// has no room for is not what limits them.
+    #[inline]
     pub(super) fn note_what_limits(&mut self) {
         let unsent = self.sendq.unsent();
         if rarely(unsent > 0) && self.cwnd_room() < self.mss() {

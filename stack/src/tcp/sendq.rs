@@ -478,10 +478,15 @@ impl SendQueue {
         records.clear();
     }
 
+    /// True if nothing is in it, nor is anything remembered of what was sent.
+    #[inline]
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.len == 0 && self.open.is_none() && self.records.is_empty()
+    }
+
     /// Nothing is in it, not even memory for what was.
     pub(crate) fn is_spotless(&self) -> bool {
-        let empty = self.len == 0 && self.open.is_none() && self.records.is_empty();
-        empty && !self.has_slack()
+        self.is_cleared() && !self.has_slack()
     }
 
     /// True if [`SendQueue::trim`] would free memory.

@@ -581,7 +581,9 @@ impl Tcb {
     /// Nothing more will be sent. The memory of the queue is of use to the next connection, if no
     /// application keeps this one.
     fn drop_unsent(&mut self) {
-        self.sendq.clear();
+        if !self.sendq.is_cleared() {
+            self.sendq.clear();
+        }
         if !self.status.contains(Status::APP_CLOSED) {
             self.sendq.trim();
         }
