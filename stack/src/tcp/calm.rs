@@ -176,7 +176,7 @@ impl Tcb {
             self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
         }
         let limited = self.status.contains(Status::CWND_LIMITED);
-        if limited || self.controller.heeds(now, una, bytes, piped) {
+        if limited || !self.controller.notes(now, una, bytes, piped) {
             self.grow_calmly(now, bytes, piped, rtt_ns);
         }
         self.sendq.records.rate.count(now, bytes, sent_at, rtt_ns);

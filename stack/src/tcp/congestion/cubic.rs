@@ -132,15 +132,15 @@ impl Cubic {
         self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
     }
 
-    /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
-    /// congestion avoidance it moves the epoch, in slow start more than half of the window grows; and
-    /// its validation may take note.
+    /// Takes note of an ACK of all that was in flight, which did not fill the window, if there is
+    /// nothing else to do, and says so: in congestion avoidance it would move the epoch, in slow start
+    /// more than half of the window would grow.
     #[inline]
-    pub(super) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+    pub(super) fn notes(&mut self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
         let cwnd = self.now.cwnd;
-        cwnd >= f64::from(self.now.ssthresh)
-            || cwnd < f64::from(self.validation.peak(una, in_flight).saturating_mul(2))
-            || self.validation.heeds(now, piped)
+        cwnd < f64::from(self.now.ssthresh)
+            && cwnd >= f64::from(self.validation.peak(una, in_flight).saturating_mul(2))
+            && self.validation.notes(now, piped)
     }
 
     /// Sending begins again after a short time with nothing in flight.

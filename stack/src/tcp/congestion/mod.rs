@@ -219,13 +219,14 @@ impl Controller {
         }
     }
 
-    /// False if the ACK of the `in_flight` bytes behind `una`, which are all that was in flight,
-    /// leaves the window as it is and nothing to be remembered: it is not used enough to grow.
+    /// As [`CongestionControl::on_ack`] of the ACK of the `in_flight` bytes behind `una`, which are all
+    /// that was in flight, if it leaves the window as it is, for that is not used enough to grow: true
+    /// then, otherwise nothing is done.
     #[inline]
-    pub(crate) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+    pub(crate) fn notes(&mut self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
         match self {
-            Controller::Cubic(c) => c.heeds(now, una, in_flight, piped),
-            Controller::NewReno(_) | Controller::Bbr(_) => true,
+            Controller::Cubic(c) => c.notes(now, una, in_flight, piped),
+            Controller::NewReno(_) | Controller::Bbr(_) => false,
         }
     }
 

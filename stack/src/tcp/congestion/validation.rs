@@ -86,10 +86,15 @@ impl Validation {
         over
     }
 
-    /// False if [`Validation::on_ack`] would do nothing at an ACK that tells of `piped`.
+    /// As [`Validation::on_ack`] of an ACK that tells of `piped`, if no period ends with it: true then,
+    /// otherwise nothing is done.
     #[inline]
-    pub(super) fn heeds(&self, now: Instant, piped: u32) -> bool {
-        now >= self.until || piped > self.current
+    pub(super) fn notes(&mut self, now: Instant, piped: u32) -> bool {
+        let notes = now < self.until;
+        if notes {
+            self.current = self.current.max(piped);
+        }
+        notes
     }
 
     #[cold]

@@ -167,7 +167,14 @@ impl Tcb {
                 self.timers.clear(Timer::Reorder);
             }
         }
-        self.grow(now, advance, false);
+        let &Advance { bytes, in_flight, piped, echo, .. } = advance;
+        let limited = echo || self.status.contains(Status::CWND_LIMITED);
+        let una = self.snd.una - bytes;
+        // Where all that was in flight has arrived, it is known at a glance whether the window grows.
+        let all = !limited && in_flight == bytes;
+        if !(all && self.controller.notes(now, una, in_flight, piped)) {
+            self.grow(now, advance, false);
+        }
     }
 
     /// The same without SACK.
