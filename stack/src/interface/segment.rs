@@ -1,6 +1,8 @@
 //! TCP segments on their way into a burst: TSO where the device has it, [cutting](super::cut) where
 //! it has not.
 
+use std::hint::cold_path;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
@@ -296,6 +298,7 @@ impl Egress {
     /// As [`Egress::emit_control`], with the settings of a socket.
     pub(crate) fn emit_control_as(&mut self, key: FlowKey, header: TcpHeader, ttl: u8, tos: u8) {
         let Some((hop, mac)) = self.route_recent(key.remote) else {
+            cold_path();
             self.counters.tx_no_route += 1;
             return;
         };
@@ -307,6 +310,7 @@ impl Egress {
         match mac {
             Some(mac) => self.emit_bare_tcp(&path, mac, &header),
             None => {
+                cold_path();
                 let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
                 self.emit_tcp(&path, &segment, &mut Vec::new());
             }

@@ -4,7 +4,7 @@ use std::hint::cold_path;
 
 use barewire_driver::mem::prefetch_value;
 
-use crate::hint::usually;
+use crate::hint::{rarely, usually};
 
 /// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
@@ -111,7 +111,7 @@ impl<T> Slab<T> {
         if chunk.slots.is_empty() {
             cold_path();
             chunk.grow();
-        } else if chunk.used == 0 {
+        } else if rarely(chunk.used == 0) {
             self.spare -= 1;
         }
         let at = chunk.used.trailing_ones();
@@ -245,7 +245,7 @@ impl<T> Slab<T> {
             self.roomy.push(number);
         }
         chunk.used &= !(1 << (index % CHUNK_LEN as u32));
-        if chunk.used == 0 {
+        if rarely(chunk.used == 0) {
             if self.spare < SPARE_CHUNKS {
                 self.spare += 1;
             } else {

@@ -84,7 +84,7 @@ impl Stack {
         };
         let accepted = listener.accept_queue.pop_front().ok_or(SocketError::WouldBlock)?;
         let (more, invites) = (!listener.accept_queue.is_empty(), !listener.turned_away.is_empty());
-        if more {
+        if rarely(more) {
             self.note_event(id);
         }
         let Some(Socket::Connection(connection)) = self.get_mut(accepted) else {
@@ -93,7 +93,7 @@ impl Stack {
         connection.holder = Holder::Application;
         let peer = connection.key.remote_addr();
         self.follow_up(accepted.index);
-        if invites {
+        if rarely(invites) {
             self.invite(id);
         }
         Ok((accepted, peer))

@@ -26,7 +26,10 @@ impl Stack {
         match outcome {
             Outcome::Continue | Outcome::TimeWait => {}
             Outcome::Reset(header) => self.refuse_segment(index, header),
-            Outcome::Closed => self.unlink(index),
+            Outcome::Closed => {
+                cold_path();
+                self.unlink(index);
+            }
         }
         self.follow_up(index);
     }

@@ -7,6 +7,8 @@
 //!
 //! It holds numbers only: no queue, no timer, no packet memory. That is what a flood of SYNs costs.
 
+use std::hint::cold_path;
+
 use std::rc::Rc;
 
 use super::input::older;
@@ -349,6 +351,7 @@ impl HalfOpen {
             tcb.open_plainly(now, h, u32::from(self.window), self.sent_at);
             return Outcome::Continue;
         }
+        cold_path();
         self.complete(tcb, now);
         tcb.handle_unexpected(now, segment)
     }

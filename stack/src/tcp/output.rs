@@ -512,7 +512,7 @@ impl Tcb {
         if rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
-        let active = self.state == State::SynSent;
+        let active = !rarely(self.state != State::SynSent);
         let answering = |status| active || self.status.contains(status);
         // What came with the peer's SYN (RFC 7413) may still wait to be read.
         let offered = if active { self.rcv.buffer } else { self.rcv.edge.since(self.rcv.nxt) };

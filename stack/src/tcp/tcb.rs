@@ -9,6 +9,8 @@
 //! After any of the first and third kind ask [`Tcb::wants_transmit`]; after [`Outcome::Closed`] and
 //! [`Outcome::TimeWait`], too: a last RST or ACK may be waiting.
 
+use std::hint::cold_path;
+
 use std::rc::Rc;
 
 use bitflags::bitflags;
@@ -349,6 +351,7 @@ impl Tcb {
             self.status |= Status::SCALING;
             self.snd.scale = WindowScale::from_option(shift);
         } else {
+            cold_path();
             self.rcv.scale = WindowScale::NONE;
         }
         if let Some(ts) = options.timestamps
@@ -396,7 +399,7 @@ impl Tcb {
     /// meanwhile is in FIN-WAIT-1 already, and the connection needs all the rest like any other.
     pub(super) fn establish(&mut self, now: Instant) {
         if self.state.is_opening() {
-            let closed = self.status.contains(Status::FIN_QUEUED);
+            let closed = rarely(self.status.contains(Status::FIN_QUEUED));
             let open = State::Established;
             self.state = if closed { open.on_close() } else { open };
         }
@@ -457,6 +460,7 @@ impl Tcb {
     pub(super) fn arm_keepalive(&mut self) {
         match self.config.keepalive {
             Some(k) if self.state.is_live() => {
+                cold_path();
                 self.timers.set(Timer::Keepalive, self.last_heard + k.idle);
             }
             _ => self.timers.clear(Timer::Keepalive),
@@ -570,7 +574,7 @@ impl Tcb {
     /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
     /// of a SYN included.
     pub(super) fn snd_max(&self) -> SeqNum {
-        let beyond = self.status.contains(Status::PROBED);
+        let beyond = rarely(self.status.contains(Status::PROBED));
         self.snd.nxt + if beyond { self.sent_beyond() } else { 0 }
     }
 

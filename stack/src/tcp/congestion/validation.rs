@@ -141,10 +141,13 @@ impl Validation {
         let una = ack.una - ack.acked;
         let peak = self.peak(una, ack.in_flight);
         let used = peak.saturating_mul(2) > cwnd;
+        if !used && !ack.window_limited {
+            return false;
+        }
         if used && peak == ack.in_flight {
             (self.peak, self.peak_until) = (peak, ack.nxt);
         }
-        (used || ack.window_limited) && self.is_validated(cwnd)
+        self.is_validated(cwnd)
     }
 
     /// §4.3: the path has taken half of the window lately, or nobody knows.
