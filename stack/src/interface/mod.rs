@@ -13,6 +13,7 @@
 mod cut;
 mod datagram;
 mod link;
+mod opening;
 mod segment;
 mod small;
 

@@ -14,7 +14,7 @@ use super::{Egress, Hop, INLINE_PAYLOAD_BYTES};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Cut, Transmit, TxLimits};
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
@@ -297,6 +297,9 @@ impl Egress {
 
     /// As [`Egress::emit_control`], with the settings of a socket.
     pub(crate) fn emit_control_as(&mut self, key: FlowKey, header: TcpHeader, ttl: u8, tos: u8) {
+        if header.flags.contains(TcpFlags::SYN) && self.answer_syn(&key, &header, (ttl, tos)) {
+            return;
+        }
         let Some((hop, mac)) = self.route_recent(key.remote) else {
             cold_path();
             self.counters.tx_no_route += 1;

@@ -30,6 +30,7 @@ mod icmp;
 mod input;
 mod listen;
 mod open;
+mod opening;
 mod options;
 mod overload;
 mod pacing;

@@ -165,7 +165,7 @@ impl Stack {
 
     /// Frees the entry of a connection that is over and that nobody holds.
     #[inline(never)]
-    fn release(&mut self, index: u32) {
+    pub(super) fn release(&mut self, index: u32) {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             cold_path();
             return;
@@ -346,6 +346,9 @@ impl Stack {
     /// if it belongs to another interface and was kept.
     #[inline(never)]
     pub(super) fn transmit_one(&mut self, index: u32, only: IfaceId) -> bool {
+        if self.transmit_syn(index, only) {
+            return true;
+        }
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
             cold_path();
             return true;
@@ -479,7 +482,7 @@ pub(super) fn follow_up_held(
 /// What follows when a connection has sent something. True if it is over, and to be released:
 /// sending makes nobody readier, but an orphan may have sent its last.
 #[inline(always)]
-fn follow_up_sent(
+pub(super) fn follow_up_sent(
     list: &mut VecDeque<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,

@@ -19,7 +19,7 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::window::Growth;
-use super::{RST_ACK, Transmit, TxLimits};
+use super::{RST_ACK, TcpConfig, Transmit, TxLimits};
 use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
@@ -494,6 +494,28 @@ impl Tcb {
         }
     }
 
+    /// True if a SYN with all of the usual options and nothing else is to be sent: what
+    /// [`Tcb::poll_transmit`] would give out next.
+    #[inline(always)]
+    pub(crate) fn sends_usual_syn(&self) -> bool {
+        let TcpConfig { window_scale, sack, timestamps, .. } = *self.config;
+        self.state == State::SynSent
+            && self.pending.contains(Pending::SYN)
+            && !self.pending.contains(Pending::RST)
+            && self.fast_open.is_none()
+            && window_scale
+            && sack
+            && timestamps
+    }
+
+    /// As [`Tcb::poll_transmit`], of [such a SYN](Tcb::sends_usual_syn).
+    #[inline]
+    pub(crate) fn poll_syn(&mut self, now: Instant) -> TcpHeader {
+        self.pending -= Pending::SYN;
+        self.emit_syn(now, &mut Vec::new()).header
+    }
+
+    #[inline]
     fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let seq = self.snd.una;
         let first = self.snd.nxt == seq;
