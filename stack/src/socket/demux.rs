@@ -199,7 +199,7 @@ impl FlowTable {
 
     #[inline(never)]
     fn find_anew(&mut self, key: FlowKey) -> Option<Tag> {
-        let flow = self.hashed(&key);
+        let flow = self.hashed_last(key);
         self.look_up(flow)
     }
 
@@ -232,11 +232,14 @@ impl FlowTable {
     #[inline]
     pub fn hashed(&mut self, key: &FlowKey) -> Hashed {
         let recent = &self.recent[recent_place(key)].flow;
-        if recent.key == *key {
-            return *recent;
-        }
-        if self.last.key != *key {
-            self.last = Hashed { key: *key, hash: key.hash(self.secret) as u32 };
+        if recent.key == *key { *recent } else { self.hashed_last(*key) }
+    }
+
+    /// The same of a flow that is none of the recent ones, unless it was the last that was not.
+    #[inline(always)]
+    fn hashed_last(&mut self, key: FlowKey) -> Hashed {
+        if self.last.key != key {
+            self.last = Hashed { key, hash: key.hash(self.secret) as u32 };
         }
         self.last
     }
@@ -269,7 +272,8 @@ impl FlowTable {
 
     /// As [`FlowTable::set`], for a flow that [`FlowTable::find`] has not found.
     pub fn add(&mut self, key: FlowKey, tag: Tag) {
-        let flow = self.hashed(&key);
+        // Not having been found, it is the last that was looked for.
+        let flow = self.hashed_last(key);
         self.add_hashed(flow, tag);
     }
 
