@@ -42,18 +42,17 @@ impl LazyTimer {
     }
 
     /// The timer of what the owner has become, which fires as `token`.
-    pub(crate) fn renamed(self, wheel: &mut Wheel, token: u32) -> LazyTimer {
+    pub(crate) fn rename(&self, wheel: &mut Wheel, token: u32) {
         if let Some(key) = self.key {
             wheel.rename(key, token);
         }
-        self
     }
 
     /// The same, and it fires at `at`: no entry is made where there is one.
-    pub(crate) fn handed_over(self, wheel: &mut Wheel, at: Instant, token: u32) -> LazyTimer {
-        let mut timer = self.renamed(wheel, token);
-        timer.move_to(wheel, at, token);
-        timer
+    pub(crate) fn handed_over(mut self, wheel: &mut Wheel, at: Instant, token: u32) -> LazyTimer {
+        self.rename(wheel, token);
+        self.move_to(wheel, at, token);
+        self
     }
 
     /// When it fires; never without an entry in the wheel.

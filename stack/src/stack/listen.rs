@@ -402,7 +402,10 @@ impl Stack {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         let way = (self.egress.path_recent(key.remote), ttl, tos);
-        let make = || Socket::Connection(Connection::new(key, tcb, Holder::Listener(id), way));
+        let make = || {
+            let connection = Connection::new(key, tcb, Holder::Listener(id), way);
+            Socket::Connection(Connection { timer, ..connection })
+        };
         let Some((index, generation)) = self.sockets.insert_with(make) else {
             cold_path();
             self.egress.counters.sockets_full += 1;
@@ -410,10 +413,7 @@ impl Stack {
             return None;
         };
         let tag = Tag::Connection(index);
-        let timer = timer.renamed(&mut self.wheel, tag.to_bits());
-        if let Some(connection) = self.connection_mut(index) {
-            connection.timer = timer;
-        }
+        timer.rename(&mut self.wheel, tag.to_bits());
         self.share.open_connection(key.local_port, false);
         self.flows.set(key, tag);
         if let Some(listener) = self.listener_mut(id) {

@@ -19,10 +19,9 @@
 //! integers for the same reason.
 
 use super::hystart::{Growth, HyStart};
-use super::{AckSample, CWND_MAX, CongestionControl, Validation, reduced};
+use super::{AckSample, CWND_MAX, CongestionControl, Noted, Validation, reduced};
 use crate::hint::rarely;
-use crate::tcp::seq::SeqNum;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 
 /// §4.6: tenths that a reduction leaves.
 const BETA_TENTHS: u32 = 7;
@@ -132,15 +131,17 @@ impl Cubic {
         self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
     }
 
-    /// Takes note of an ACK of all that was in flight, which did not fill the window, if there is
-    /// nothing else to do, and says so: in congestion avoidance it would move the epoch, in slow start
-    /// more than half of the window would grow.
+    /// Takes an ACK that cannot make the window grow, which was not full: in slow start, while no more
+    /// than half of it is used. False, and nothing is done, if it is another.
     #[inline]
-    pub(super) fn notes(&mut self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+    pub(super) fn notes(&mut self, ack: &Noted) -> bool {
         let cwnd = self.now.cwnd;
-        cwnd < f64::from(self.now.ssthresh)
-            && cwnd >= f64::from(self.validation.peak(una, in_flight).saturating_mul(2))
-            && self.validation.notes(now, piped)
+        let peak = self.validation.peak(ack.una, ack.in_flight);
+        let idle = cwnd < f64::from(self.now.ssthresh) && cwnd >= f64::from(peak.saturating_mul(2));
+        if idle && self.validation.on_ack(ack.now, ack.srtt_ns, ack.piped, cwnd as u32) {
+            self.give_back();
+        }
+        idle
     }
 
     /// Sending begins again after a short time with nothing in flight.
@@ -238,7 +239,7 @@ impl CongestionControl for Cubic {
 
     fn on_ack(&mut self, ack: &AckSample) {
         let cwnd = self.cwnd();
-        if rarely(self.validation.on_ack(ack, cwnd)) {
+        if rarely(self.validation.on_ack(ack.now, nanos(ack.srtt), ack.piped, cwnd)) {
             self.give_back();
         }
         if cwnd >= self.now.ssthresh {

@@ -1,7 +1,7 @@
 //! What an ACK means where the peer reports gaps: which of its blocks to believe, what is lost,
 //! and whether what was taken for lost had only been late.
 
-use super::super::congestion::{AckSample, CongestionControl};
+use super::super::congestion::{AckSample, CongestionControl, Noted};
 use super::super::delivery::{Delivery, SentAt};
 use super::super::ranges::Range;
 use super::super::seq::SeqNum;
@@ -169,10 +169,9 @@ impl Tcb {
         }
         let &Advance { bytes, in_flight, piped, echo, .. } = advance;
         let limited = echo || self.status.contains(Status::CWND_LIMITED);
-        let una = self.snd.una - bytes;
-        // Where all that was in flight has arrived, it is known at a glance whether the window grows.
-        let all = !limited && in_flight == bytes;
-        if !(all && self.controller.notes(now, una, in_flight, piped)) {
+        let (una, srtt_ns) = (self.snd.una - bytes, self.rtt.srtt_ns());
+        let ack = Noted { now, una, in_flight, piped, srtt_ns };
+        if limited || !self.controller.notes(&ack) {
             self.grow(now, advance, false);
         }
     }
