@@ -39,6 +39,16 @@ pub(crate) struct Host<Q: Queue + ?Sized = LocalQueue> {
     rx: RxBurst,
 }
 
+/// What a user sets for a device that cuts segments, for frames of 1,500 bytes, or of 9,000.
+fn slot_len_for<Q: Queue + ?Sized>(queue: &Q) -> u32 {
+    let device = queue.capabilities();
+    match (device.features.contains(Features::TSO4), device.mtu) {
+        (true, _) => 4096,
+        (false, ..=1500) => 2048,
+        (false, _) => 9216,
+    }
+}
+
 impl Host {
     fn new(addr: Ipv4Addr, queue: LocalQueue, setup: &Setup) -> Host {
         let mut config = StackConfig::new(u128::from(addr.to_bits()));
@@ -46,7 +56,10 @@ impl Host {
         config.tcp.recv_buffer_bytes = setup.buffer_bytes as u32;
         config.tcp.send_buffer_bytes = setup.buffer_bytes as u32;
         (config.tcp.recv_autotune, config.tcp.send_autotune) = (false, false);
-        Host::with_config(addr, Box::new(queue), config)
+        // What is lent is a file, or an answer: it is longer than a frame.
+        let slot_len =
+            if setup.in_place && !setup.segmentation { 9216 } else { slot_len_for(&queue) };
+        Host::with_slots(addr, Box::new(queue), config, NeighborConfig::default(), slot_len)
     }
 }
 
@@ -57,17 +70,22 @@ impl<Q: Queue + ?Sized> Host<Q> {
 
     pub(crate) fn with_neighbors(
         addr: Ipv4Addr,
-        mut queue: Box<Q>,
+        queue: Box<Q>,
         config: StackConfig,
         neighbor: NeighborConfig,
     ) -> Host<Q> {
+        let slot_len = slot_len_for(&*queue);
+        Host::with_slots(addr, queue, config, neighbor, slot_len)
+    }
+
+    fn with_slots(
+        addr: Ipv4Addr,
+        mut queue: Box<Q>,
+        config: StackConfig,
+        neighbor: NeighborConfig,
+        slot_len: u32,
+    ) -> Host<Q> {
         let wanted = queue.capabilities();
-        // What a user sets who has segments cut by the device, or frames of 9,000 bytes.
-        let slot_len = match (wanted.features.contains(Features::TSO4), wanted.mtu) {
-            (true, _) => 4096,
-            (false, ..=1500) => 2048,
-            (false, _) => 9216,
-        };
         let slots = SLOT_BYTES / slot_len;
         let pool = PoolConfig { slots, slot_len, cells: CELLS, try_huge: true };
         let pool = Pool::new(pool).expect("memory for a pool");

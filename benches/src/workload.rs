@@ -30,6 +30,15 @@ pub enum Workload {
     Bulk9000Checksums,
     /// The same on a wire that is trusted.
     Bulk9000,
+    /// As [`Workload::Bulk1500Checksums`], without copies to or from the application: it lends what is
+    /// sent, and what arrives is lent to it.
+    Owned1500Checksums,
+    /// The same on a wire that is trusted.
+    Owned1500,
+    /// As [`Workload::Owned1500Checksums`] in 9,000-byte frames.
+    Owned9000Checksums,
+    /// The same on a wire that is trusted.
+    Owned9000,
     /// A stream of 64 KiB frames on a wire that is trusted, without copies where the stack can do
     /// without. The peer cannot cut segments: its MTU is 65,535.
     BulkSegmentation,
@@ -37,7 +46,7 @@ pub enum Workload {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 9] = [
+    pub const ALL: [Workload; 13] = [
         Workload::Echo,
         Workload::EchoIdle,
         Workload::Datagrams,
@@ -46,6 +55,10 @@ impl Workload {
         Workload::Bulk1500,
         Workload::Bulk9000Checksums,
         Workload::Bulk9000,
+        Workload::Owned1500Checksums,
+        Workload::Owned1500,
+        Workload::Owned9000Checksums,
+        Workload::Owned9000,
         Workload::BulkSegmentation,
     ];
 
@@ -60,6 +73,10 @@ impl Workload {
             Workload::Bulk1500 => "bulk-1500",
             Workload::Bulk9000Checksums => "bulk-9000-checksums",
             Workload::Bulk9000 => "bulk-9000",
+            Workload::Owned1500Checksums => "bulk-1500-checksums-owned",
+            Workload::Owned1500 => "bulk-1500-owned",
+            Workload::Owned9000Checksums => "bulk-9000-checksums-owned",
+            Workload::Owned9000 => "bulk-9000-owned",
             Workload::BulkSegmentation => "bulk-tso",
         }
     }
@@ -74,6 +91,10 @@ impl Workload {
             | Workload::Bulk1500
             | Workload::Bulk9000Checksums
             | Workload::Bulk9000
+            | Workload::Owned1500Checksums
+            | Workload::Owned1500
+            | Workload::Owned9000Checksums
+            | Workload::Owned9000
             | Workload::BulkSegmentation => Unit::Bits,
         }
     }
@@ -89,6 +110,14 @@ impl Workload {
             Workload::Bulk1500 => Setup { software_checksums: false, ..base },
             Workload::Bulk9000Checksums => Setup { mtu: 9000, ..base },
             Workload::Bulk9000 => Setup { mtu: 9000, software_checksums: false, ..base },
+            Workload::Owned1500Checksums => {
+                Setup { in_place: true, ..Workload::Bulk1500Checksums.setup() }
+            }
+            Workload::Owned1500 => Setup { in_place: true, ..Workload::Bulk1500.setup() },
+            Workload::Owned9000Checksums => {
+                Setup { in_place: true, ..Workload::Bulk9000Checksums.setup() }
+            }
+            Workload::Owned9000 => Setup { in_place: true, ..Workload::Bulk9000.setup() },
             Workload::BulkSegmentation => Setup {
                 software_checksums: false,
                 segmentation: true,
@@ -117,6 +146,10 @@ impl Workload {
             | Workload::Bulk1500
             | Workload::Bulk9000Checksums
             | Workload::Bulk9000
+            | Workload::Owned1500Checksums
+            | Workload::Owned1500
+            | Workload::Owned9000Checksums
+            | Workload::Owned9000
             | Workload::BulkSegmentation => pair.bulk(operations),
         }
     }

@@ -4,6 +4,7 @@
 //! because an allocator is `unsafe` code, which the project keeps to the driver; and it stands here
 //! rather than in the stack's tests so that those keep the system's allocator, sanitizers included.
 
+use barewire_benches::cores::{self, Load};
 use barewire_benches::{Pair, Resting, Setup, Unit, Workload, ours};
 
 /// Operations before anything is counted, and again while it is: queues and tables reach their size.
@@ -47,11 +48,34 @@ fn bulk_transfers_allocate_nothing() {
         Workload::Bulk1500,
         Workload::Bulk9000Checksums,
         Workload::Bulk9000,
+        Workload::Owned1500Checksums,
+        Workload::Owned1500,
+        Workload::Owned9000Checksums,
+        Workload::Owned9000,
         Workload::BulkSegmentation,
     ];
     for workload in bulk {
         assert_eq!(allocations(workload, &workload.setup()), 0, "{}", workload.name());
     }
+}
+
+/// Allocations that engines, executor and handlers included, make for `ROUNDS` more operations than
+/// as many.
+fn engines_allocate(load: Load) -> u64 {
+    let of = |rounds| allocation_counter::measure(|| cores::operations(load, rounds)).count_total;
+    of(2 * ROUNDS) - of(ROUNDS)
+}
+
+#[test]
+fn a_request_to_a_handler_and_its_answer_allocate_nothing() {
+    assert_eq!(engines_allocate(Load::Echo), 0);
+}
+
+#[test]
+fn a_connection_allocates_its_handler() {
+    // The future, and what wakes it. Tables have grown to their size, but for one or the other.
+    let allocated = engines_allocate(Load::Connections);
+    assert!((2 * ROUNDS..2 * ROUNDS + 100).contains(&allocated), "{allocated}");
 }
 
 #[test]

@@ -434,6 +434,17 @@ impl TxBurst {
         self.frames.push(TxFrame { count: 1, len, ..meta });
     }
 
+    /// Adds a frame of two segments: headers, and the payload behind them.
+    #[inline(always)]
+    pub fn push_pair(&mut self, headers: PacketSlice, payload: PacketSlice, meta: TxFrame) {
+        debug_assert_eq!(self.whole_segments, self.segments.len(), "a frame has been begun");
+        let len = (headers.len() + payload.len()) as u32;
+        self.segments.push(headers);
+        self.segments.push(payload);
+        self.whole_segments = self.segments.len();
+        self.frames.push(TxFrame { count: 2, len, ..meta });
+    }
+
     /// Has a VLAN tag inserted into each frame that no queue has taken yet.
     pub fn tag(&mut self, tag: u16) {
         for frame in &mut self.frames[self.taken_frames..] {
@@ -508,13 +519,14 @@ impl TxBurst {
     }
 
     /// Gives all frames away as frames received, for a wire in memory between two hosts of one thread;
-    /// `meta` says what is known of each. `to` is to be empty; the segments change hands in one
-    /// piece. Gives their bytes; `None`, and all stay, if `meta` knows nothing of one.
+    /// `known` says what is known of each: the verdict on its checksum, and [`RxFrame::gso_bytes`]. `to`
+    /// is to be empty; the segments change hands in one piece. Gives their bytes; `None`, and all stay,
+    /// if nothing is known of one.
     #[inline]
     pub fn move_to(
         &mut self,
         to: &mut RxBurst,
-        mut meta: impl FnMut(&TxFrame, &[PacketSlice]) -> Option<RxFrame>,
+        mut known: impl FnMut(&TxFrame, &[PacketSlice]) -> Option<(RxChecksum, u16)>,
     ) -> Option<u64> {
         self.clear_taken();
         if self.segments.len() > self.whole_segments {
@@ -528,11 +540,12 @@ impl TxBurst {
         for frame in &self.frames {
             let TxFrame { count, len, .. } = *frame;
             let segments = self.segments.get(first..first + usize::from(count)).unwrap_or(&[]);
-            let Some(known) = meta(frame, segments) else {
+            let Some((checksum, gso_bytes)) = known(frame, segments) else {
                 to.frames.clear();
                 return None;
             };
-            to.frames.push(RxFrame { first: first as u32, count, len, ..known });
+            let meta = RxFrame { checksum, gso_bytes, ..RxFrame::default() };
+            to.frames.push(RxFrame { first: first as u32, count, len, ..meta });
             first += usize::from(count);
             bytes += u64::from(len);
         }

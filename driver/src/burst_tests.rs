@@ -22,8 +22,9 @@ fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
     sent.take_front();
     // One that the wire does not take as it is keeps all where they are.
     let known = |text: &'static [u8]| {
-        let good = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
-        move |_: &TxFrame, segments: &[PacketSlice]| (&segments[0][..] != text).then_some(good)
+        move |_: &TxFrame, segments: &[PacketSlice]| {
+            (&segments[0][..] != text).then_some((RxChecksum::Good, 0))
+        }
     };
     assert_eq!(sent.move_to(&mut arrived, known(b"two")), None);
     assert_eq!((sent.len(), arrived.len()), (2, 0));
@@ -35,9 +36,37 @@ fn frames_that_were_sent_arrive_as_they_are_but_for_those_taken_before() {
     assert_eq!(&arrived.segments(&arrived.frames()[1])[0][..], b"two");
     sent.push_segment(slice(&pool, b"next"));
     sent.finish_frame(TxFrame::default());
-    assert_eq!(sent.move_to(&mut arrived, |_, _| Some(RxFrame::default())), Some(4));
+    assert_eq!(sent.move_to(&mut arrived, |_, _| Some((RxChecksum::Unknown, 0))), Some(4));
     assert_eq!(arrived.len(), 1);
     arrived.clear();
+    assert!(pool.audit().all_free());
+}
+
+#[test]
+fn a_pair_is_a_frame_of_two_segments() {
+    let pool = pool();
+    let meta = TxFrame { header_len: 4, ..TxFrame::default() };
+    let (mut pair, mut apart) = (TxBurst::new(), TxBurst::new());
+    pair.push_single(slice(&pool, b"before"), TxFrame::default());
+    pair.push_pair(slice(&pool, b"head"), slice(&pool, b"payload"), meta);
+    pair.push_single(slice(&pool, b"behind"), TxFrame::default());
+    for (segments, meta) in [
+        (&[&b"before"[..]][..], TxFrame::default()),
+        (&[b"head", b"payload"], meta),
+        (&[b"behind"], TxFrame::default()),
+    ] {
+        segments.iter().for_each(|bytes| apart.push_segment(slice(&pool, bytes)));
+        apart.finish_frame(meta);
+    }
+    assert_eq!(pair.simple_len(), apart.simple_len());
+    while let Some((frame, segments)) = apart.front() {
+        let (same, same_segments) = pair.front().unwrap();
+        assert_eq!(frame, same);
+        assert!(segments.iter().map(|s| &**s).eq(same_segments.iter().map(|s| &**s)));
+        apart.take_front();
+        pair.take_front();
+    }
+    assert!(pair.is_empty() && pair.segments_len() == 0);
     assert!(pool.audit().all_free());
 }
 
@@ -52,7 +81,7 @@ fn a_plain_frame_alone_arrives_as_it_would_among_others_and_nothing_else_does() 
     assert!(sent.is_empty() && sent.segments_len() == 0);
     sent.push_single(slice(&pool, b"only"), TxFrame::default());
     assert_eq!(sent.move_only(4..=9, &mut alone), None, "there is one before it");
-    assert!(sent.move_to(&mut arrived, |_, _| Some(RxFrame::default())).is_some());
+    assert!(sent.move_to(&mut arrived, |_, _| Some((RxChecksum::Unknown, 0))).is_some());
     assert_eq!(alone.frames(), arrived.frames());
     assert_eq!(alone.take_only().map(|(_, only)| only.to_vec()), Some(b"only".to_vec()));
     let mut refused = |sent: &mut TxBurst| {

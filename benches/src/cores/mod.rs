@@ -6,43 +6,68 @@
 //!                    └─ one address, one registry of ports ─┘
 //! ```
 //!
-//! The engines of a host have its address, its ports and its secrets in common, and the queues of a
-//! cable their cable; nothing else. Whatever cores have to wait for each other at is in the figure:
-//! with one core and with two the same is done on each of them, so that twice the rate is what there
-//! is to reach. The cable hashes under a symmetric key, as a card can be told to, so that the server's
-//! engine on a core is the one that the client's engine there talks to: how long a cache line takes
-//! from core to core is no property of a stack.
+//! The engines are whole ones, executor and mailboxes included, and who asks and answers are their
+//! handlers (`handlers`). The engines of a host have its address, its ports and its secrets in common,
+//! and the queues of a cable their cable; nothing else. Whatever cores have to wait for each other at
+//! is in the figure: with one core and with two the same is done on each of them, so that twice the
+//! rate is what there is to reach. A core's thread drives both of its engines in turn (`worker`): two
+//! threads would have to wait for the kernel to take turns. The cable hashes under a symmetric key, as
+//! a card can be told to, so that the server's engine on a core is the one that the client's engine
+//! there talks to: how long a cache line takes from core to core is no property of a stack.
 //!
 //! Rates are of the time that the threads have run. On a machine that has other things to do it is
 //! less than the time that has passed, and [`Rate::share`] says how much.
 
+mod handlers;
 mod worker;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Add;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use barewire_driver::cable::{self, CableConfig};
+use barewire_driver::cable::{self, CableConfig, CableDevice};
 use barewire_driver::rss::SYMMETRIC_KEY;
-use barewire_driver::{Device, Features, QueueId};
-use barewire_stack::Share;
+use barewire_driver::sys::Clock;
+use barewire_driver::{Device, Features, PoolConfig, QueueId};
+use barewire_stack::Cidr;
+use barewire_stack::engine::{EngineConfig, EngineSeed, EngineStats, Engines, Idle};
+use barewire_stack::tcp::TcpConfig;
 
 use crate::WIRE_FRAMES;
-use worker::{Part, Worker};
+use crate::ours::{CLIENT, SERVER};
+use worker::Worker;
 
 /// What each core does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// 64-byte requests and answers over [`IN_FLIGHT`] connections, one in flight on each.
     Echo,
-    /// [`IN_FLIGHT`] connections at once: connect, request, answer, close, real TIME-WAIT.
+    /// [`IN_FLIGHT`] connections at once: connect, request, answer, close, TIME-WAIT.
     Connections,
 }
 
-/// Connections that a core has at once.
+impl Load {
+    /// All of them.
+    pub const ALL: [Load; 2] = [Load::Echo, Load::Connections];
+
+    /// Its name on the command line and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Load::Echo => "cores-echo",
+            Load::Connections => "cores-connect",
+        }
+    }
+}
+
+/// Connections that a core has at once, and handlers of either host that they keep busy.
 pub const IN_FLIGHT: usize = 32;
+
+/// Time is real, and so are the ports that it keeps from being used again: at 60 s, a thousand
+/// connections a second would use up all of them.
+const TIME_WAIT: Duration = Duration::from_millis(20);
 
 /// What cores have done.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +79,10 @@ pub struct Rate {
     pub share: f64,
 }
 
+impl Rate {
+    const NOTHING: Rate = Rate { per_second: 0.0, share: 1.0 };
+}
+
 impl Add for Rate {
     type Output = Rate;
 
@@ -63,13 +92,22 @@ impl Add for Rate {
     }
 }
 
-/// An order for a worker: do this until then.
-type Order = (Load, Instant);
+/// An order for a worker.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    load: Load,
+    /// Most operations.
+    operations: u64,
+    /// None begins later.
+    until: Instant,
+}
 
 /// Two hosts with an engine each on some cores.
 pub struct Fleet {
+    hosts: Hosts,
     orders: Vec<Sender<Order>>,
-    rates: Receiver<Rate>,
+    /// From each worker.
+    rates: Vec<Receiver<Rate>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -77,59 +115,45 @@ impl Fleet {
     /// Two hosts whose engines are on these processors, with connections between them.
     ///
     /// # Panics
-    /// As every method, if the hosts stop making progress or a frame reaches an engine that does
-    /// not own its flow.
+    /// As every method, if the hosts stop making progress, an answer is not what was asked for, or a
+    /// frame reaches an engine that does not own its flow.
     pub fn new(processors: &[usize]) -> Fleet {
         let count = u16::try_from(processors.len()).expect("no more processors than queues");
-        let config = CableConfig {
-            queues: count,
-            features: Features::SCATTER_GATHER,
-            ring_len: WIRE_FRAMES,
-            rss_key: SYMMETRIC_KEY,
-            ..CableConfig::new("cores")
-        };
-        let (a, b) = cable::pair(config).expect("a cable");
-        let steering = a.steering().map(Arc::new);
-        let (clients, servers) = (Share::group(1, count), Share::group(2, count));
-        let (posts, boxes): (Vec<_>, Vec<_>) = processors.iter().map(|_| channel()).unzip();
-        let (tell, rates) = channel();
-        let mut fleet = Fleet { orders: Vec::new(), rates, threads: Vec::new() };
-        let shares = clients.into_iter().zip(servers);
-        for (((index, &processor), shares), inbox) in
-            (0..count).zip(processors).zip(shares).zip(boxes)
-        {
-            let steered = |share: Share| share.steered_by(steering.clone());
-            let part = Part {
-                processor,
-                queues: [&a, &b].map(|end| end.queue(QueueId(index)).expect("its own queue")),
-                shares: [steered(shares.0), steered(shares.1)],
-                posts: posts.clone(),
-                inbox,
-            };
+        let (hosts, seeds) = Hosts::new(count, &Clock::monotonic());
+        let (tell, rates): (Vec<_>, _) = seeds.iter().map(|_| channel()).unzip();
+        let mut fleet = Fleet { hosts, orders: Vec::new(), rates, threads: Vec::new() };
+        for ((seeds, &processor), tell) in seeds.into_iter().zip(processors).zip(tell) {
             let (order, orders) = channel();
-            let tell = tell.clone();
             fleet.orders.push(order);
-            fleet.threads.push(std::thread::spawn(move || Worker::run(part, &orders, &tell)));
+            let run = move || Worker::run(seeds, processor, &orders, &tell);
+            fleet.threads.push(std::thread::spawn(run));
         }
         // Each tells when its connections are open.
-        for _ in 0..count {
-            fleet.next_rate();
-        }
+        fleet.rates();
         fleet
     }
 
     /// Has all cores do `load` for `time`.
     pub fn run(&mut self, load: Load, time: Duration) -> Rate {
-        let until = Instant::now() + time;
-        for order in &self.orders {
-            order.send((load, until)).expect("a worker that lives");
-        }
-        let nothing = Rate { per_second: 0.0, share: 1.0 };
-        (0..self.orders.len()).fold(nothing, |sum, _| sum + self.next_rate())
+        self.order(Order { load, operations: u64::MAX, until: Instant::now() + time })
     }
 
-    fn next_rate(&self) -> Rate {
-        self.rates.recv().expect("a worker that lives")
+    /// The figures of the client's engines and of the server's.
+    pub fn stats(&self) -> [Vec<EngineStats>; 2] {
+        [self.hosts.client.stats(), self.hosts.server.stats()]
+    }
+
+    fn order(&mut self, order: Order) -> Rate {
+        for orders in &self.orders {
+            orders.send(order).expect("a worker that lives");
+        }
+        self.rates()
+    }
+
+    /// What all workers together have to tell next.
+    fn rates(&self) -> Rate {
+        let next = |rates: &Receiver<Rate>| rates.recv().expect("a worker that lives");
+        self.rates.iter().map(next).fold(Rate::NOTHING, Rate::add)
     }
 }
 
@@ -143,6 +167,62 @@ impl Drop for Fleet {
     }
 }
 
+/// Does this many operations of one core on this thread, on a clock of its own: for a tool that counts.
+///
+/// # Panics
+/// As [`Fleet::new`].
+pub fn operations(load: Load, operations: u64) {
+    let (clock, hand) = Clock::manual();
+    let (_hosts, seeds) = Hosts::new(1, &clock);
+    for seeds in seeds {
+        Worker::count(seeds, hand.clone(), load, operations);
+    }
+}
+
+/// What other threads hold of two hosts.
+struct Hosts {
+    client: Engines,
+    server: Engines,
+}
+
+/// The engines of one core, the client's first.
+type Seeds = [EngineSeed; 2];
+
+impl Hosts {
+    /// Two hosts of `count` engines, which are still to be opened.
+    fn new(count: u16, clock: &Clock) -> (Hosts, Vec<Seeds>) {
+        let config = CableConfig {
+            queues: count,
+            features: Features::SCATTER_GATHER,
+            ring_len: WIRE_FRAMES,
+            rss_key: SYMMETRIC_KEY,
+            ..CableConfig::new("cores")
+        };
+        let (a, b) = cable::pair(config).expect("a cable");
+        let (client, near) = host(CLIENT, &a, clock);
+        let (server, far) = host(SERVER, &b, clock);
+        let seeds = near.into_iter().zip(far).map(|(near, far)| [near, far]);
+        (Hosts { client, server }, seeds.collect())
+    }
+}
+
+fn host(addr: Ipv4Addr, device: &CableDevice, clock: &Clock) -> (Engines, Vec<EngineSeed>) {
+    let config = EngineConfig {
+        addresses: vec![Cidr::new(IpAddr::V4(addr), 24).expect("24 bits of 32")],
+        idle: Idle::Busy,
+        pool: PoolConfig { slots: 4096, slot_len: 2048, cells: 8192, try_huge: true },
+        tcp: TcpConfig { nodelay: true, time_wait: TIME_WAIT, ..TcpConfig::default() },
+        ephemeral_ports: 1024..=65_535,
+        clock: clock.clone(),
+        seed: Some(u128::from(addr.to_bits())),
+        steering: device.steering().map(Arc::new),
+        ..EngineConfig::default()
+    };
+    let queue = |id| device.queue(QueueId(id)).expect("its own queue");
+    let queues = (0..device.queues()).map(queue).collect();
+    Engines::prepare(&config, device.mac(), queues).expect("as many engines as queues")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,12 +230,33 @@ mod tests {
     #[test]
     fn two_cores_do_their_work_without_a_frame_between_them() {
         let allowed = barewire_driver::sys::allowed_cores().unwrap();
-        // Two engines take turns on one processor just as well.
+        // Two threads take turns on one processor just as well.
         let processors = [allowed[0], *allowed.last().unwrap()];
         let mut fleet = Fleet::new(&processors);
-        for load in [Load::Echo, Load::Connections, Load::Echo] {
-            let rate = fleet.run(load, Duration::from_millis(50));
+        for (load, operations) in [(Load::Echo, 100), (Load::Connections, 200), (Load::Echo, 100)] {
+            let until = Instant::now() + Duration::from_secs(20);
+            let rate = fleet.order(Order { load, operations, until });
             assert!(rate.per_second > 100.0 && rate.share > 0.0, "{load:?} {rate:?}");
+        }
+        // Each worker has looked at all answers, at what crossed, and that the server's engine on its
+        // core has all connections of the client's there and no others.
+        let [clients, servers] = fleet.stats();
+        for (client, server) in clients.iter().zip(&servers) {
+            // A handler of each connection, and the one that accepts.
+            assert_eq!(server.tasks.spawned, 1 + IN_FLIGHT as u64 + 200);
+            assert_eq!((client.tasks_alive, server.tasks_alive), (0, 1 + IN_FLIGHT));
+        }
+        // Who comes too late does something all the same: a rate of nothing is none.
+        for load in Load::ALL {
+            let rate = fleet.run(load, Duration::ZERO);
+            assert!(rate.per_second > 100.0 && rate.share > 0.0, "{load:?} {rate:?}");
+        }
+    }
+
+    #[test]
+    fn operations_are_as_many_as_were_ordered() {
+        for load in Load::ALL {
+            operations(load, 100);
         }
     }
 }

@@ -109,7 +109,7 @@ impl Lane {
             return (0, 0);
         }
         let untouched = |(frame, segments): (&TxFrame, &[PacketSlice])| {
-            offload::untouched(frame, segments, link)
+            offload::untouched(frame, segments, link).map(offload::meta_of)
         };
         let metas: ArrayVec<RxFrame, BURST_FRAMES> =
             burst.iter().take(room.min(BURST_FRAMES)).map_while(untouched).collect();

@@ -106,14 +106,18 @@ pub(super) fn untouched_lens(mtu: u16) -> std::ops::RangeInclusive<u32> {
     ETHERNET_LEN as u32..=u32::from(mtu) + ETHERNET_LEN as u32
 }
 
-/// What the receiver is told of a frame that crosses as it is; `None` of one that [`carry`] has to
-/// change or refuses.
-#[inline]
-pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> Option<RxFrame> {
+/// What is known of a frame that crosses as it is: the verdict on its checksum, and the payload bytes
+/// of each segment if it is several. `None` of one that [`carry`] has to change or refuses.
+#[inline(always)]
+pub(super) fn untouched(
+    frame: &TxFrame,
+    source: &[PacketSlice],
+    link: Link,
+) -> Option<(RxChecksum, u16)> {
     let first = source.first().filter(|first| first.len() >= ETHERNET_LEN)?;
-    let largest = usize::from(link.mtu) + ETHERNET_LEN;
+    let fits = frame.len as usize <= usize::from(link.mtu) + ETHERNET_LEN;
     if frame.is_plain() {
-        return (frame.len as usize <= largest).then(RxFrame::default);
+        return fits.then_some((RxChecksum::Unknown, 0));
     }
     let TxChecksum::Partial { start, offset } = frame.checksum else { return None };
     let granted = link.sender.contains(Features::TX_CHECKSUM)
@@ -122,15 +126,27 @@ pub(super) fn untouched(frame: &TxFrame, source: &[PacketSlice], link: Link) -> 
     if !granted {
         return None;
     }
-    let good = RxFrame { checksum: RxChecksum::Good, ..RxFrame::default() };
-    if is_large(frame) {
-        let large = link.receiver.contains(Features::LARGE_RECEIVE)
-            && may_be_cut(frame, link)
-            && Headers::parse(frame, first, start, offset).is_ok();
-        return large.then_some(RxFrame { gso_bytes: frame.tso_mss, ..good });
+    if frame.tso_mss > 0 && is_large(frame) {
+        let taken = takes_large(frame, first, link);
+        return taken.then_some((RxChecksum::Good, frame.tso_mss));
     }
     let end = usize::from(start) + usize::from(offset) + 2;
-    (frame.len as usize <= largest && end <= first.len().min(MAX_HEADER)).then_some(good)
+    (fits && end <= first.len().min(MAX_HEADER)).then_some((RxChecksum::Good, 0))
+}
+
+/// What is known of a frame, as its receiver is told it.
+pub(super) fn meta_of((checksum, gso_bytes): (RxChecksum, u16)) -> RxFrame {
+    RxFrame { checksum, gso_bytes, ..RxFrame::default() }
+}
+
+/// Whether a frame that the device would have to cut, and for which it may fill in the checksum, is
+/// received as it is.
+#[inline(never)]
+fn takes_large(frame: &TxFrame, first: &PacketSlice, link: Link) -> bool {
+    let TxChecksum::Partial { start, offset } = frame.checksum else { return false };
+    link.receiver.contains(Features::LARGE_RECEIVE)
+        && may_be_cut(frame, link)
+        && Headers::parse(frame, first, start, offset).is_ok()
 }
 
 /// The device has to cut the frame.
@@ -156,7 +172,8 @@ pub(super) fn carry(
     link: Link,
     mut out: impl FnMut(&WireFrame<'_>),
 ) -> Result<(), Misfit> {
-    if let Some(meta) = untouched(frame, source, link) {
+    if let Some(known) = untouched(frame, source, link) {
+        let meta = meta_of(known);
         out(&WireFrame { header: &[], source, from: 0, len: frame.len as usize, meta });
         return Ok(());
     }

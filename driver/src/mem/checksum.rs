@@ -180,7 +180,8 @@ fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
 }
 
 /// Sums of 32-bit words, in 64-bit lanes that four gigabytes of them cannot overflow, two vectors at a
-/// time.
+/// time: of whole words modulo 2^64, and of their upper halves, from which those of the lower ones follow
+/// at the end.
 ///
 /// Written out, for the compiler makes scalar code of the same loop over arrays; once for all lengths
 /// of vectors, for nothing but names differs.
@@ -188,7 +189,7 @@ fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
 macro_rules! by_vectors {
     (
         $name:ident, $feature:literal, $vector:ident, $bytes:literal,
-        $load:ident, $store:ident, $zero:ident, $set:ident, $and:ident, $shift:ident, $add:ident
+        $load:ident, $store:ident, $zero:ident, $down:ident, $up:ident, $add:ident, $sub:ident
     ) => {
         mod $name {
             use std::arch::x86_64::*;
@@ -198,18 +199,22 @@ macro_rules! by_vectors {
 
             #[target_feature(enable = $feature)]
             pub(super) fn sum(bytes: &[u8]) -> u64 {
+                let (front, bytes) = bytes.split_at(unaligned(bytes));
                 let (chunks, rest) = bytes.as_chunks::<{ 2 * VECTOR }>();
                 let mut lanes = [$zero(); 4];
                 for chunk in chunks {
                     let (first, second) = load(chunk);
                     add(&mut lanes, first, second);
                 }
-                total(lanes) + super::sum_carrying(rest)
+                total(lanes) + super::sum_carrying(front) + super::sum_carrying(rest)
             }
 
             /// Both slices have the same length.
             #[target_feature(enable = $feature)]
             pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
+                let (front, src) = src.split_at(unaligned(dst));
+                let (dst_front, dst) = dst.split_at_mut(front.len());
+                dst_front.copy_from_slice(front);
                 let (from, rest) = src.as_chunks::<{ 2 * VECTOR }>();
                 let (to, dst_rest) = dst.as_chunks_mut::<{ 2 * VECTOR }>();
                 let mut lanes = [$zero(); 4];
@@ -224,7 +229,15 @@ macro_rules! by_vectors {
                     add(&mut lanes, first, second);
                 }
                 dst_rest.copy_from_slice(rest);
-                total(lanes) + super::sum_carrying(rest)
+                total(lanes) + super::sum_carrying(front) + super::sum_carrying(rest)
+            }
+
+            /// Bytes before the first whole vector in memory, which would each lie in two cache lines
+            /// otherwise; none if words would begin in the middle of one behind them.
+            #[inline]
+            fn unaligned(bytes: &[u8]) -> usize {
+                let front = bytes.as_ptr().addr().wrapping_neg() % VECTOR;
+                if front % 2 == 0 && front <= bytes.len() { front } else { 0 }
             }
 
             #[inline]
@@ -239,19 +252,22 @@ macro_rules! by_vectors {
             #[inline]
             #[target_feature(enable = $feature)]
             fn add(lanes: &mut [$vector; 4], first: $vector, second: $vector) {
-                let low = $set(0xffff_ffff);
-                lanes[0] = $add(lanes[0], $and(first, low));
-                lanes[1] = $add(lanes[1], $shift::<32>(first));
-                lanes[2] = $add(lanes[2], $and(second, low));
-                lanes[3] = $add(lanes[3], $shift::<32>(second));
+                lanes[0] = $add(lanes[0], first);
+                lanes[1] = $add(lanes[1], $down::<32>(first));
+                lanes[2] = $add(lanes[2], second);
+                lanes[3] = $add(lanes[3], $down::<32>(second));
             }
 
+            /// What the lower halves add up to is what is left of the words without the upper ones,
+            /// for it is less than what carries are lost of.
             #[inline]
             #[target_feature(enable = $feature)]
             fn total([a, b, c, d]: [$vector; 4]) -> u64 {
+                let (words, upper) = ($add(a, c), $add(b, d));
+                let lower = $sub(words, $up::<32>(upper));
                 let mut words = [0u64; VECTOR / 8];
                 // SAFETY: `words` is as long as a vector, and the store needs no alignment.
-                unsafe { $store(words.as_mut_ptr().cast(), $add($add(a, b), $add(c, d))) };
+                unsafe { $store(words.as_mut_ptr().cast(), $add(lower, upper)) };
                 words.iter().sum()
             }
         }
@@ -267,10 +283,10 @@ by_vectors!(
     _mm256_loadu_si256,
     _mm256_storeu_si256,
     _mm256_setzero_si256,
-    _mm256_set1_epi64x,
-    _mm256_and_si256,
     _mm256_srli_epi64,
-    _mm256_add_epi64
+    _mm256_slli_epi64,
+    _mm256_add_epi64,
+    _mm256_sub_epi64
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -282,10 +298,10 @@ by_vectors!(
     _mm512_loadu_si512,
     _mm512_storeu_si512,
     _mm512_setzero_si512,
-    _mm512_set1_epi64,
-    _mm512_and_si512,
     _mm512_srli_epi64,
-    _mm512_add_epi64
+    _mm512_slli_epi64,
+    _mm512_add_epi64,
+    _mm512_sub_epi64
 );
 
 #[cfg(test)]

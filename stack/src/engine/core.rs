@@ -21,21 +21,13 @@ use thiserror::Error;
 
 use super::executor::Executor;
 use super::mailbox::Mailbox;
+use super::waiters::{Direction, Waiters};
 use crate::error::SocketError;
 use crate::interface::IfaceId;
 use crate::socket::SocketId;
 use crate::stack::{Event, Stack};
 use crate::tcp::Readiness;
 use crate::time::Instant;
-
-/// What a task waits for at a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Data, a connection to accept, the end of the stream, or an error.
-    Read,
-    /// Room to send, the end of the handshake, or an error.
-    Write,
-}
 
 /// The time that `Core::timeout` allowed has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -53,8 +45,7 @@ impl From<Elapsed> for std::io::Error {
 enum Watcher {
     #[default]
     Nobody,
-    /// Tasks; each direction usually has none or one.
-    Tasks { read: Vec<Waker>, write: Vec<Waker> },
+    Tasks(Waiters),
     /// A thread, through the portal with this key.
     Portal(u32),
 }
@@ -138,17 +129,11 @@ impl Core {
             watchers.resize_with(socket.index() + 1, Watcher::default);
         }
         let watcher = &mut watchers[socket.index()];
-        if !matches!(watcher, Watcher::Tasks { .. }) {
-            *watcher = Watcher::Tasks { read: Vec::new(), write: Vec::new() };
+        if !matches!(watcher, Watcher::Tasks(_)) {
+            *watcher = Watcher::Tasks(Waiters::default());
         }
-        let Watcher::Tasks { read, write } = watcher else { return };
-        let list = match direction {
-            Direction::Read => read,
-            Direction::Write => write,
-        };
-        if !list.iter().any(|w| w.will_wake(waker)) {
-            list.push(waker.clone());
-        }
+        let Watcher::Tasks(waiters) = watcher else { return };
+        waiters.add(direction, waker);
     }
 
     /// Forgets who waits for `socket`, and wakes them: its owner is about to close it.
@@ -162,9 +147,7 @@ impl Core {
             .unwrap_or_default();
         match watcher {
             Watcher::Nobody | Watcher::Portal(_) => {}
-            Watcher::Tasks { read, write } => {
-                read.into_iter().chain(write).for_each(Waker::wake);
-            }
+            Watcher::Tasks(mut waiters) => waiters.wake_all(),
         }
     }
 
@@ -343,14 +326,14 @@ impl Core {
         match watcher {
             Watcher::Nobody => {}
             Watcher::Portal(key) => self.0.touched.borrow_mut().push(*key),
-            Watcher::Tasks { read, write } => {
+            Watcher::Tasks(waiters) => {
                 let reads = Readiness::READABLE | Readiness::READ_CLOSED | Readiness::ERROR;
                 let writes = Readiness::WRITABLE | Readiness::WRITE_CLOSED | Readiness::ERROR;
                 if ready.intersects(reads) {
-                    read.drain(..).for_each(Waker::wake);
+                    waiters.wake(Direction::Read);
                 }
                 if ready.intersects(writes) {
-                    write.drain(..).for_each(Waker::wake);
+                    waiters.wake(Direction::Write);
                 }
             }
         }
@@ -395,9 +378,7 @@ impl Core {
             match watcher {
                 Watcher::Nobody => {}
                 Watcher::Portal(key) => self.0.touched.borrow_mut().push(*key),
-                Watcher::Tasks { read, write } => {
-                    read.drain(..).chain(write.drain(..)).for_each(Waker::wake);
-                }
+                Watcher::Tasks(waiters) => waiters.wake_all(),
             }
         }
     }

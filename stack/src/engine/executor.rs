@@ -2,22 +2,24 @@
 //!
 //! ```text
 //!   wake on the engine's thread ──▶ local run list ──┐
-//!                                                    ├─▶ run(budget): poll each once
-//!   wake on any other thread ──▶ remote queue ───────┘
+//!                                                    ├─▶ run(budget): poll each once,
+//!   wake on any other thread ──▶ remote queue ───────┘   then those that these have started
 //!                                 └─▶ doorbell, only if the engine sleeps
 //! ```
 //!
-//! A task is one `Arc` with a flag that says whether it is queued, so both lists are bounded by the
-//! number of tasks. A task that panics is dropped and counted; the others go on.
+//! A task is one `Arc` with a flag for each list that says whether it is there, so both are bounded by
+//! the number of tasks. The way of a wake on the engine's own thread, which nearly all are, has no
+//! atomic operation but loads and stores. A task that panics is dropped and counted; the others go on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crossbeam::queue::SegQueue;
@@ -28,28 +30,38 @@ use super::sync::QueuedFlag;
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Which task is meant: its place, which another may have later, and how many had been started before
+/// it. Who finds another there does nothing, or polls it in vain, after four billion others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    key: u32,
+    serial: u32,
+}
+
 /// What wakers point to.
 struct Header {
-    key: usize,
+    name: Name,
     executor: u64,
+    /// It is on the local list. Only the executor's own thread reads and writes this.
+    listed: AtomicBool,
+    /// It is in the remote queue.
     queued: QueuedFlag,
     remote: Arc<RemoteRuns>,
 }
 
 impl Wake for Header {
     fn wake(self: Arc<Self>) {
-        if !self.queued.claim() {
-            return;
-        }
-        if let Some(header) = push_local(self) {
-            let remote = header.remote.clone();
-            remote.woken.push(header);
+        if !push_local(&self) && self.queued.claim() {
+            let remote = self.remote.clone();
+            remote.woken.push(self);
             remote.doorbell.ring();
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.clone().wake();
+        if !push_local(self) {
+            self.clone().wake();
+        }
     }
 }
 
@@ -62,32 +74,61 @@ struct RemoteRuns {
 /// Wakes from the engine's own thread.
 struct LocalRuns {
     executor: u64,
-    woken: RefCell<VecDeque<Arc<Header>>>,
+    woken: RefCell<VecDeque<Name>>,
+}
+
+impl LocalRuns {
+    fn push(&self, header: &Header) {
+        if !header.listed.load(Ordering::Relaxed) {
+            header.listed.store(true, Ordering::Relaxed);
+            self.woken.borrow_mut().push_back(header.name);
+        }
+    }
+
+    fn pop(&self) -> Option<Name> {
+        self.woken.borrow_mut().pop_front()
+    }
 }
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<LocalRuns>>> = const { RefCell::new(None) };
+    /// Engines that live on this thread.
+    static RESIDENTS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Queues the task on this thread's list if this thread runs its executor; else gives it back.
-fn push_local(header: Arc<Header>) -> Option<Arc<Header>> {
-    let mut header = Some(header);
+/// Puts the task on this thread's list; false if it is not this thread that runs its executor.
+fn push_local(header: &Header) -> bool {
     // A waker may be dropped while the thread ends and its locals are gone already.
-    let _ = CURRENT.try_with(|current| {
-        if let Ok(current) = current.try_borrow()
-            && let Some(runs) = current.as_ref()
-            && header.as_ref().is_some_and(|h| h.executor == runs.executor)
-        {
-            runs.woken.borrow_mut().extend(header.take());
-        }
+    let pushed = CURRENT.try_with(|current| {
+        let Ok(current) = current.try_borrow() else { return false };
+        let Some(runs) = current.as_ref().filter(|runs| runs.executor == header.executor) else {
+            return false;
+        };
+        runs.push(header);
+        true
     });
-    header
+    pushed.unwrap_or(false)
 }
 
-/// True on a thread that runs an engine: to wait there for an engine would be to wait for ever.
+/// True on a thread that drives an engine: to wait there for an engine would be to wait for ever.
 pub(crate) fn on_engine_thread() -> bool {
-    let entered = CURRENT.try_with(|current| current.try_borrow().is_ok_and(|c| c.is_some()));
-    entered.unwrap_or(false)
+    RESIDENTS.try_with(|count| count.get() > 0).unwrap_or(false)
+}
+
+/// Says that an engine lives on this thread, between its turns too.
+pub(crate) struct Resident(PhantomData<*const ()>);
+
+impl Resident {
+    pub(crate) fn new() -> Resident {
+        RESIDENTS.with(|count| count.set(count.get() + 1));
+        Resident(PhantomData)
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = RESIDENTS.try_with(|count| count.set(count.get() - 1));
+    }
 }
 
 /// While it lives, wakes on this thread go to the executor's local list.
@@ -101,9 +142,8 @@ impl Drop for Entered {
 
 struct Task {
     header: Arc<Header>,
-    waker: Waker,
     /// `None` while it is being polled.
-    work: Option<Work>,
+    work: Option<(Work, Waker)>,
 }
 
 /// What an executor has counted.
@@ -127,6 +167,8 @@ pub(crate) struct Executor {
     tasks: RefCell<Slab<Task>>,
     limit: usize,
     local: Rc<LocalRuns>,
+    /// Tasks that have never been polled.
+    fresh: RefCell<VecDeque<Name>>,
     remote: Arc<RemoteRuns>,
     counters: Cell<TaskCounters>,
     /// No task is accepted any more.
@@ -143,8 +185,9 @@ impl Executor {
         Executor {
             id,
             tasks: RefCell::default(),
-            limit,
+            limit: limit.min(u32::MAX as usize),
             local: Rc::new(LocalRuns { executor: id, woken: RefCell::default() }),
+            fresh: RefCell::default(),
             remote: Arc::new(RemoteRuns { woken: SegQueue::new(), doorbell }),
             counters: Cell::default(),
             closed: Cell::new(false),
@@ -164,39 +207,47 @@ impl Executor {
             return false;
         }
         let work: Work = Box::pin(work);
-        let header = {
-            let mut tasks = self.tasks.borrow_mut();
-            let entry = tasks.vacant_entry();
-            let header = Arc::new(Header {
-                key: entry.key(),
-                executor: self.id,
-                queued: QueuedFlag::default(),
-                remote: self.remote.clone(),
-            });
-            let waker = Waker::from(header.clone());
-            entry.insert(Task { header: header.clone(), waker, work: Some(work) });
-            header
-        };
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        // The limit is such that all places have a number.
+        let name = Name { key: entry.key() as u32, serial: self.counters.get().spawned as u32 };
+        let header = Arc::new(Header {
+            name,
+            executor: self.id,
+            // Nobody has to wake it before its first poll.
+            listed: AtomicBool::new(true),
+            queued: QueuedFlag::default(),
+            remote: self.remote.clone(),
+        });
+        self.fresh.borrow_mut().push_back(name);
+        let waker = Waker::from(header.clone());
+        entry.insert(Task { header, work: Some((work, waker)) });
         self.count(|c| c.spawned += 1);
-        header.wake();
         true
     }
 
-    /// Polls tasks that were woken, at most `budget`; returns how many.
+    /// Polls tasks that were woken, and those that have been started meanwhile: what a handler is for
+    /// has often arrived with what it was started for. At most `budget`; returns how many.
     pub(crate) fn run(&self, budget: usize) -> usize {
         self.collect_remote();
+        // What wakes itself again waits for the next turn.
         let ready = self.local.woken.borrow().len().min(budget);
         for _ in 0..ready {
-            let Some(header) = self.local.woken.borrow_mut().pop_front() else { break };
-            header.queued.release();
-            self.poll_task(&header);
+            let Some(name) = self.local.pop() else { break };
+            self.poll_task(name);
         }
-        ready
+        for done in ready..budget {
+            let fresh = self.fresh.borrow_mut().pop_front();
+            let Some(name) = fresh else { return done };
+            self.poll_task(name);
+        }
+        budget
     }
 
     /// True if `run` would find something to do.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.local.woken.borrow().is_empty() || !self.remote.woken.is_empty()
+        let here = [&self.local.woken, &self.fresh];
+        here.iter().any(|list| !list.borrow().is_empty()) || !self.remote.woken.is_empty()
     }
 
     /// Tasks alive.
@@ -222,11 +273,12 @@ impl Executor {
         for key in keys {
             let task = self.tasks.borrow_mut().try_remove(key);
             if let Some(task) = task {
-                self.drop_guarded(task.work);
+                self.drop_guarded(task.work.map(|(work, _)| work));
             }
         }
         self.collect_remote();
         self.local.woken.borrow_mut().clear();
+        self.fresh.borrow_mut().clear();
     }
 
     fn collect_remote(&self) {
@@ -236,26 +288,29 @@ impl Executor {
         // What is pushed while this runs waits for the next turn.
         for _ in 0..self.remote.woken.len() {
             let Some(header) = self.remote.woken.pop() else { break };
-            self.local.woken.borrow_mut().push_back(header);
+            header.queued.release();
+            self.local.push(&header);
         }
     }
 
-    fn poll_task(&self, header: &Arc<Header>) {
+    /// Polls the task of that name, if there still is one: a waker may outlive its task.
+    fn poll_task(&self, name: Name) {
+        let key = name.key as usize;
         let (mut work, waker) = {
             let mut tasks = self.tasks.borrow_mut();
-            // A waker may outlive its task, whose key another task has by now.
-            let task = tasks.get_mut(header.key).filter(|t| Arc::ptr_eq(&t.header, header));
+            let task = tasks.get_mut(key).filter(|task| task.header.name == name);
             let Some(task) = task else { return };
+            task.header.listed.store(false, Ordering::Relaxed);
             let Some(work) = task.work.take() else { return };
-            (work, task.waker.clone())
+            work
         };
         self.count(|c| c.polls += 1);
         let mut context = Context::from_waker(&waker);
         let result = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context)));
         match result {
             Ok(Poll::Pending) => {
-                if let Some(task) = self.tasks.borrow_mut().get_mut(header.key) {
-                    task.work = Some(work);
+                if let Some(task) = self.tasks.borrow_mut().get_mut(key) {
+                    task.work = Some((work, waker));
                 }
                 return;
             }
@@ -265,7 +320,7 @@ impl Executor {
                 self.failing.set(true);
             }
         }
-        let task = self.tasks.borrow_mut().try_remove(header.key);
+        let task = self.tasks.borrow_mut().try_remove(key);
         self.drop_guarded(Some(work));
         self.failing.set(false);
         drop(task);

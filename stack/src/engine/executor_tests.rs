@@ -70,6 +70,35 @@ fn tasks_over_the_limit_are_refused_and_counted() {
     assert!(!executor.spawn(async {}), "a stopped executor takes no task");
 }
 
+#[test]
+fn what_a_task_starts_begins_in_the_same_run_and_what_wakes_itself_in_the_next() {
+    let executor = Rc::new(executor(8));
+    let _entered = executor.enter();
+    let polls: Rc<RefCell<Vec<&str>>> = Rc::default();
+    let (weak, note) = (Rc::downgrade(&executor), polls.clone());
+    // A task that asks for its next turn at once, each time.
+    let restless = move |name: &'static str, note: Rc<RefCell<Vec<&'static str>>>| {
+        std::future::poll_fn(move |cx| {
+            note.borrow_mut().push(name);
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        })
+    };
+    executor.spawn(async move {
+        let executor = weak.upgrade().unwrap();
+        executor.spawn(restless("second", note.clone()));
+        drop(executor);
+        restless("first", note).await;
+    });
+    assert_eq!(executor.run(16), 2);
+    assert_eq!(*polls.borrow(), ["first", "second"]);
+    assert_eq!(executor.run(16), 2);
+    assert_eq!(executor.run(1), 1);
+    assert_eq!(*polls.borrow(), ["first", "second", "first", "second", "first"]);
+    executor.drop_all();
+    assert!(!executor.has_ready());
+}
+
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

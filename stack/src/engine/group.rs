@@ -4,9 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,30 +13,25 @@ use std::time::Duration;
 use barewire_driver::mem::PoolConfig;
 use barewire_driver::rss::Steering;
 use barewire_driver::sys::{self, Clock};
-use barewire_driver::{DeviceError, Features, MacAddr, Pool, PoolError, QueueSeed};
+use barewire_driver::{DeviceError, MacAddr, PoolError, QueueSeed};
 use thiserror::Error;
 
-use super::core::{Core, Parts};
-use super::executor::{Executor, on_engine_thread};
+use super::core::Core;
+use super::executor::on_engine_thread;
 use super::idle::Idle;
 use super::mailbox::{Answer, Mailbox, Op};
 use super::portal::{AcceptQueue, Endpoint, Portal, Status};
 use super::remote::{RemoteDatagram, RemoteListener, RemoteStream, Wait};
-use super::run::{Engine, PANICKED, StopTimes};
+use super::seed::EngineSeed;
 use super::stats::{EngineReport, EngineStats};
 use crate::addr::Cidr;
 use crate::error::SocketError;
-use crate::interface::{InterfaceConfig, Medium};
-use crate::neighbor::NeighborConfig;
 use crate::socket::{SocketKind, SocketOption};
-use crate::stack::{Limits, Share, Stack, StackConfig};
+use crate::stack::{Limits, Share};
 use crate::tcp::TcpConfig;
 
 /// More data than a SYN ever carries: a segment of the largest packet.
 const SYN_DATA_BYTES: usize = 65_535;
-
-/// How long the end of an engine waits for buffers that other threads are about to give back.
-const RETURNS_WAIT: Duration = Duration::from_millis(250);
 
 /// How the engines of a device are set up.
 #[derive(Clone, Debug)]
@@ -165,6 +159,38 @@ impl Engines {
         mac: MacAddr,
         queues: Vec<Box<dyn QueueSeed>>,
     ) -> Result<Engines, EngineError> {
+        let (engines, seeds) = Engines::prepare(config, mac, queues)?;
+        let (started, outcomes) = sync_channel(seeds.len());
+        for seed in seeds {
+            let started = started.clone();
+            let spawned = thread::Builder::new()
+                .name(format!("barewire-{}", seed.index()))
+                .spawn(move || seed.run(&started));
+            match spawned {
+                Ok(thread) => locked(&engines.threads).push(thread),
+                Err(source) => {
+                    return Err(EngineError::Os { what: "cannot start a thread", source });
+                }
+            }
+        }
+        drop(started);
+        for _ in 0..engines.count() {
+            outcomes.recv().unwrap_or(Err(EngineError::Died))?;
+        }
+        Ok(engines)
+    }
+
+    /// Engines for threads that are there already, one for each queue: a seed goes to the thread that
+    /// is to drive the engine, and is opened there. A thread may drive several. Calls to an engine wait
+    /// until its seed has been opened and its turns are made.
+    ///
+    /// # Errors
+    /// [`EngineError::Queues`] and [`EngineError::Os`]; the other reasons come when a seed is opened.
+    pub fn prepare(
+        config: &EngineConfig,
+        mac: MacAddr,
+        queues: Vec<Box<dyn QueueSeed>>,
+    ) -> Result<(Engines, Vec<EngineSeed>), EngineError> {
         let count = u16::try_from(queues.len()).ok().filter(|&n| n > 0);
         let count = count.ok_or(EngineError::Queues(queues.len()))?;
         let os = |what| move |source| EngineError::Os { what, source };
@@ -185,35 +211,12 @@ impl Engines {
             backlog_max: config.limits.backlog,
             failure: Arc::default(),
         };
-        let (started, outcomes) = sync_channel(queues.len());
-        for (queue, share) in queues.into_iter().zip(Share::group(seed, count)) {
-            let index = share.engine();
-            let share = share.steered_by(config.steering.clone());
-            let plan = Plan {
-                config: config.clone(),
-                mac,
-                queue,
-                seed: seed.wrapping_add(u128::from(index) + 1),
-                share,
-                mailboxes: mailboxes.clone(),
-                failed: engines.failure.clone(),
-            };
-            let started = started.clone();
-            let spawned = thread::Builder::new()
-                .name(format!("barewire-{index}"))
-                .spawn(move || plan.run(&started));
-            match spawned {
-                Ok(thread) => locked(&engines.threads).push(thread),
-                Err(source) => {
-                    return Err(EngineError::Os { what: "cannot start a thread", source });
-                }
-            }
-        }
-        drop(started);
-        for _ in 0..count {
-            outcomes.recv().unwrap_or(Err(EngineError::Died))?;
-        }
-        Ok(engines)
+        let seeds = queues.into_iter().zip(Share::group(seed, count)).map(|(queue, share)| {
+            let failed = engines.failure.clone();
+            EngineSeed::new(config, mac, queue, seed, share, &mailboxes, failed)
+        });
+        let seeds = seeds.collect();
+        Ok((engines, seeds))
     }
 
     /// How many engines there are.
@@ -417,93 +420,5 @@ fn portal_of(answer: Answer) -> Result<Arc<Portal>, SocketError> {
         | Answer::Address(_)
         | Answer::Option(_)
         | Answer::Stats(_) => Err(SocketError::InvalidInput),
-    }
-}
-
-/// What one engine's thread starts with.
-struct Plan {
-    config: EngineConfig,
-    mac: MacAddr,
-    queue: Box<dyn QueueSeed>,
-    seed: u128,
-    share: Share,
-    mailboxes: Vec<Arc<Mailbox>>,
-    failed: Arc<OnceLock<String>>,
-}
-
-impl Plan {
-    /// The engine's thread, from its start to its report.
-    fn run(self, started: &SyncSender<Result<(), EngineError>>) -> EngineReport {
-        let index = self.share.engine();
-        let mailbox = self.mailboxes[usize::from(index)].clone();
-        let failed = self.failed.clone();
-        let outcome = self.build();
-        let (engine, pool) = match outcome {
-            Ok(built) => built,
-            Err(error) => {
-                mailbox.die();
-                let failure = Some(error.to_string());
-                let _ = started.send(Err(error));
-                return EngineReport { failure, ..EngineReport::default() };
-            }
-        };
-        let _ = started.send(Ok(()));
-        let ended = catch_unwind(AssertUnwindSafe(|| engine.run(&failed)));
-        mailbox.die();
-        let (stats, unfinished, failure) = ended.unwrap_or_else(|_| {
-            let stats = EngineStats { index, ..EngineStats::default() };
-            (stats, 0, Some(PANICKED.to_owned()))
-        });
-        let deadline = std::time::Instant::now() + RETURNS_WAIT;
-        while !pool.audit().all_free() && std::time::Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
-        EngineReport { stats, audit: pool.audit(), unfinished, failure }
-    }
-
-    fn build(self) -> Result<(Engine, Pool), EngineError> {
-        let Plan { config, mac, queue, seed, share, mailboxes, failed: _ } = self;
-        let (index, engines) = (share.engine(), share.engines());
-        if let Some(&core) = config.pin.get(usize::from(index)) {
-            sys::pin_to_core(core).map_err(|source| EngineError::Pin { core, source })?;
-        }
-        let pool = Pool::new(config.pool)?;
-        let mut queue = queue.open();
-        let granted = queue.start(&pool, Features::all())?;
-        let offered = queue.capabilities();
-        let mut stack = Stack::new(
-            StackConfig {
-                seed,
-                tcp: config.tcp,
-                limits: config.limits,
-                ephemeral_ports: config.ephemeral_ports,
-                share,
-            },
-            pool.clone(),
-        );
-        let interface = InterfaceConfig {
-            mac,
-            addresses: config.addresses,
-            mtu: config.mtu.unwrap_or(offered.mtu).min(offered.mtu),
-            medium: Medium::Ethernet,
-            features: granted,
-            tso_max_bytes: offered.tso_max_bytes,
-            tx_max_segs: offered.tx_max_segs,
-            neighbor: NeighborConfig::default(),
-        };
-        let iface = stack.add_interface(interface).map_err(EngineError::Addresses)?;
-        if let Some(gateway) = config.gateway {
-            stack
-                .add_route(Cidr::everything(gateway), Some(gateway), iface)
-                .map_err(EngineError::Addresses)?;
-        }
-        let mailbox = mailboxes[usize::from(index)].clone();
-        let executor = Executor::new(config.max_tasks, mailbox.doorbell.clone());
-        let clock = config.clock;
-        let core = Core::new(Parts { stack, executor, clock, iface, index, engines, mailbox });
-        let times = StopTimes { drain: config.drain, grace: config.grace };
-        let portals = config.thread_sockets;
-        let engine = Engine::new(core, queue, portals, mailboxes, config.idle, times);
-        Ok((engine, pool))
     }
 }

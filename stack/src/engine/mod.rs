@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Read `run` first (the loop), then [`Core`] (what tasks see), `portal` (what threads see) and
-//! `sync` (the wake-up protocols that all of it rests on). [`Engines`] starts and stops them.
+//! `sync` (the wake-up protocols that all of it rests on). [`Engines`] starts and stops them, on threads
+//! of its own, or leaves the turns of an [`Engine`] to a thread that has something else to do as well.
 //!
 //! Every queue has a limit with a name: [`MAX_REQUESTS`] control calls, [`MAX_FORWARDED`] frames
 //! from other engines, [`RX_RING_SLOTS`] and [`TX_RING_SLOTS`] buffers a socket and direction, [`TX_RING_SMALL`] messages without,
@@ -31,15 +32,19 @@ mod portal;
 mod remote;
 mod remotes;
 mod run;
+mod seed;
 mod stats;
 mod sync;
+mod waiters;
 
-pub use self::core::{Core, Direction, Elapsed, Sleep};
+pub use self::core::{Core, Elapsed, Sleep};
 pub use executor::TaskCounters;
 pub use group::{EngineConfig, EngineError, Engines};
 pub use idle::Idle;
 pub use mailbox::{MAX_FORWARDED, MAX_REQUESTS};
 pub use portal::{RX_RING_SLOTS, TX_RING_SLOTS, TX_RING_SMALL};
 pub use remote::{MAX_DATAGRAM_BYTES, RemoteDatagram, RemoteListener, RemoteStream, Wait};
-pub use run::RX_BURSTS;
+pub use run::{Engine, RX_BURSTS, Turn};
+pub use seed::EngineSeed;
 pub use stats::{EngineReport, EngineStats, LoopCounters};
+pub use waiters::Direction;

@@ -10,6 +10,7 @@
 //! the end before more is taken. Each phase has a budget, so that none can starve the others; what
 //! a budget cuts off comes first in the next turn.
 
+use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -18,14 +19,16 @@ use std::thread;
 use std::time::Duration;
 
 use barewire_driver::device::BURST_FRAMES;
-use barewire_driver::{Arm, Queue, QueueError, RxBurst};
+use barewire_driver::{Arm, Audit, Pool, Queue, QueueError, RxBurst};
 
 use super::core::Core;
+use super::executor::Resident;
 use super::idle::Idle;
 use super::mailbox::{Answer, Mailbox, Op};
 use super::owner;
 use super::remotes::Remotes;
-use super::stats::{EngineStats, LoopCounters};
+use super::seed::Lifeline;
+use super::stats::{EngineReport, EngineStats, LoopCounters};
 use crate::time::Instant;
 
 /// Receive bursts a turn.
@@ -78,7 +81,27 @@ pub(super) struct StopTimes {
     pub(super) grace: Duration,
 }
 
-pub(super) struct Engine {
+/// What a turn of an engine came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There was something to do, and there may be more.
+    Worked,
+    /// There was nothing to do.
+    Idle,
+    /// The engine was asked to stop and has done so, or its device failed: there are no more turns.
+    Over,
+}
+
+/// One engine, on the thread that drives it: for good with [`Engine::run`], or turn by turn.
+///
+/// The thread must not wait for one of its own engines. Calls that would, of sockets for other threads
+/// and of [`Engines`](super::Engines), say so instead ([`SocketError::NotSupported`]).
+///
+/// Dropping it ends all its connections at once; [`Engines::stop`](super::Engines::stop) and turns
+/// until [`Turn::Over`] end them in order.
+///
+/// [`SocketError::NotSupported`]: crate::error::SocketError::NotSupported
+pub struct Engine {
     core: Core,
     queue: Box<dyn Queue>,
     rx: RxBurst,
@@ -92,32 +115,33 @@ pub(super) struct Engine {
     /// Frames that the last turn took.
     taken: usize,
     counters: LoopCounters,
+    /// Why the first engine of the group that ended by itself did so.
+    failed: Arc<OnceLock<String>>,
     failure: Option<String>,
+    _resident: Resident,
+    _lifeline: Lifeline,
 }
 
 /// What is told of an engine that panicked.
 pub(super) const PANICKED: &str = "the engine panicked";
 
-/// Gives a panic as the reason of the engine's end. It is dropped before the engine's sockets are.
-struct PanicTold<'a>(&'a OnceLock<String>);
+/// How long the end of an engine waits for buffers that other threads are about to give back.
+const RETURNS_WAIT: Duration = Duration::from_millis(250);
 
-impl Drop for PanicTold<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let _ = self.0.set(PANICKED.to_owned());
-        }
-    }
+/// What an engine is made of beside its core.
+pub(super) struct Parts {
+    pub(super) queue: Box<dyn Queue>,
+    pub(super) portals: usize,
+    pub(super) engines: Vec<Arc<Mailbox>>,
+    pub(super) idle: Idle,
+    pub(super) stop_times: StopTimes,
+    pub(super) failed: Arc<OnceLock<String>>,
+    pub(super) lifeline: Lifeline,
 }
 
 impl Engine {
-    pub(super) fn new(
-        core: Core,
-        queue: Box<dyn Queue>,
-        portals: usize,
-        engines: Vec<Arc<Mailbox>>,
-        idle: Idle,
-        stop_times: StopTimes,
-    ) -> Engine {
+    pub(super) fn new(core: Core, parts: Parts) -> Engine {
+        let Parts { queue, portals, engines, idle, stop_times, failed, lifeline } = parts;
         let last_work = core.now();
         Engine {
             remotes: Remotes::new(core.clone(), portals),
@@ -132,42 +156,107 @@ impl Engine {
             idle_turns: 0,
             taken: 0,
             counters: LoopCounters::default(),
+            failed,
             failure: None,
+            _resident: Resident::new(),
+            _lifeline: lifeline,
         }
     }
 
-    /// Runs until it is stopped or its device fails. Gives its last figures, the number of
-    /// connections that it had to leave unfinished, and why it failed, if it did. The first reason
-    /// of all engines is in `failed` before a socket is told: who is told may ask for it at once.
-    pub(super) fn run(mut self, failed: &OnceLock<String>) -> (EngineStats, usize, Option<String>) {
+    /// What its tasks see of it: to start the first ones.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// One turn: what has arrived is taken in, tasks run that became ready, calls of other threads are
+    /// answered, timers fire, and what there is to send is sent, each within a budget. It never sleeps,
+    /// and nobody wakes a thread that does so between two turns.
+    pub fn turn(&mut self) -> Turn {
+        if self.phase == Phase::Over {
+            return Turn::Over;
+        }
         let core = self.core.clone();
         let _entered = core.executor().enter();
-        let _panic = PanicTold(failed);
+        let turn = self.step();
+        self.advance_phase();
+        if self.phase == Phase::Over { Turn::Over } else { turn }
+    }
+
+    /// Makes turns until the engine is stopped or its device fails, idling as it was configured to.
+    /// After [`Turn::Over`] it only reports.
+    pub fn run(mut self) -> EngineReport {
+        let core = self.core.clone();
+        let entered = core.executor().enter();
         while self.phase != Phase::Over {
-            match self.turn() {
-                Ok(0) => self.rest(),
-                Ok(_) => {
-                    self.counters.busy_turns += 1;
-                    self.last_work = self.core.now();
-                    self.idle_turns = 0;
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    let _ = failed.set(reason.clone());
-                    self.failure = Some(reason);
-                    self.phase = Phase::Over;
-                }
+            if self.step() == Turn::Idle {
+                self.rest();
             }
             self.advance_phase();
         }
         // Tasks and sockets go before the figures are taken, the queue before the stack.
         self.let_go();
-        let unfinished = self.core.stack().orphans();
-        (self.stats(), unfinished, self.failure.take())
+        let (stats, unfinished) = (self.stats(), core.stack().orphans());
+        let (failure, pool) = (self.failure.take(), core.pool().clone());
+        drop((self, entered, core));
+        EngineReport { stats, audit: settled(&pool), unfinished, failure }
     }
 
-    /// One turn of the loop; says how much it found to do.
-    fn turn(&mut self) -> Result<usize, QueueError> {
+    /// Its figures.
+    pub fn stats(&self) -> EngineStats {
+        let (core, mailbox) = (&self.core, self.core.mailbox());
+        let stack = core.stack();
+        let portals = &self.remotes.counters;
+        let mut pool = core.pool().counters();
+        pool.bytes_copied += self.remotes.bytes_copied();
+        EngineStats {
+            index: core.index() as u16,
+            run: LoopCounters {
+                portal_turns: portals.portal_turns,
+                portals_full: portals.portals_full,
+                portals_starved: portals.portals_starved,
+                closes_expired: portals.closes_expired,
+                datagrams_lost: mailbox.datagrams_lost.load(Ordering::Relaxed),
+                engine_wakeups: mailbox.doorbell.signals(),
+                thread_wakeups: mailbox.thread_wakeups.load(Ordering::Relaxed),
+                ..self.counters
+            },
+            tasks: core.executor().counters(),
+            tasks_alive: core.tasks(),
+            stack: *stack.counters(),
+            sockets: stack.sockets(),
+            portals: self.remotes.len(),
+            time_wait: stack.time_wait(),
+            queue: self.queue.counters(),
+            pool,
+            free_slots: core.pool().free_slots(),
+            total_slots: core.pool().total_slots(),
+        }
+    }
+
+    /// A turn with its consequences for the loop, its phase apart.
+    fn step(&mut self) -> Turn {
+        match self.work() {
+            Ok(0) => Turn::Idle,
+            Ok(_) => {
+                self.counters.busy_turns += 1;
+                self.last_work = self.core.now();
+                self.idle_turns = 0;
+                Turn::Worked
+            }
+            Err(error) => {
+                // The first reason of all engines is there before a socket is told: who is told may
+                // ask for it at once.
+                let reason = error.to_string();
+                let _ = self.failed.set(reason.clone());
+                self.failure = Some(reason);
+                self.phase = Phase::Over;
+                Turn::Over
+            }
+        }
+    }
+
+    /// The work of a turn; says how much it found to do.
+    fn work(&mut self) -> Result<usize, QueueError> {
         self.counters.turns += 1;
         let core = self.core.clone();
         let now = core.tick();
@@ -364,44 +453,32 @@ impl Engine {
         self.rx.clear();
         self.queue.stop();
     }
-
-    fn stats(&self) -> EngineStats {
-        let (core, mailbox) = (&self.core, self.core.mailbox());
-        let stack = core.stack();
-        let portals = &self.remotes.counters;
-        let mut pool = core.pool().counters();
-        pool.bytes_copied += self.remotes.bytes_copied();
-        EngineStats {
-            index: core.index() as u16,
-            run: LoopCounters {
-                portal_turns: portals.portal_turns,
-                portals_full: portals.portals_full,
-                portals_starved: portals.portals_starved,
-                closes_expired: portals.closes_expired,
-                datagrams_lost: mailbox.datagrams_lost.load(Ordering::Relaxed),
-                engine_wakeups: mailbox.doorbell.signals(),
-                thread_wakeups: mailbox.thread_wakeups.load(Ordering::Relaxed),
-                ..self.counters
-            },
-            tasks: core.executor().counters(),
-            tasks_alive: core.tasks(),
-            stack: *stack.counters(),
-            sockets: stack.sockets(),
-            portals: self.remotes.len(),
-            time_wait: stack.time_wait(),
-            queue: self.queue.counters(),
-            pool,
-            free_slots: core.pool().free_slots(),
-            total_slots: core.pool().total_slots(),
-        }
-    }
 }
 
 impl Drop for Engine {
     /// Also when the engine panics: nobody waits for it for ever, and the tasks, which hold the
     /// core, do not keep it alive.
     fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.failed.set(PANICKED.to_owned());
+        }
         // What broke the engine may break this, too; the remotes let their threads go by themselves.
         let _ = catch_unwind(AssertUnwindSafe(|| self.let_go()));
     }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// Where an engine's buffers are once it has ended, and other threads have had the time to give back
+/// what they held.
+pub(super) fn settled(pool: &Pool) -> Audit {
+    let deadline = std::time::Instant::now() + RETURNS_WAIT;
+    while !pool.audit().all_free() && std::time::Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    pool.audit()
 }

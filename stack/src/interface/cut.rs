@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 use barewire_driver::device::{Features, TxChecksum};
 use barewire_driver::mem::{Checksum, HEADROOM};
-use barewire_driver::{MacAddr, PacketSlice, TxFrame};
+use barewire_driver::{MacAddr, PacketBuf, PacketSlice, TxFrame};
 
 use super::segment::{Payload, WIRE_PIECES};
 use super::{Egress, INLINE_PAYLOAD_BYTES, TcpPath, link};
@@ -23,10 +23,16 @@ use crate::wire::ipv4::Ipv4Header;
 use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16, put_u32};
 
+/// Flags that only the last segment has.
+const AT_THE_END: TcpFlags = TcpFlags::FIN.union(TcpFlags::PSH);
+
+/// Ethernet's, IPv4's and TCP's headers with all options, and what rounds that up to vectors.
+const MOST_HEADERS: usize = 96;
+
 /// The headers that the segments in the middle have in common.
 struct Pattern {
     /// They end where it does.
-    bytes: [u8; HEADROOM],
+    bytes: [u8; MOST_HEADERS],
     /// Bytes of them.
     len: usize,
     /// Where TCP's header begins in `bytes`.
@@ -34,12 +40,15 @@ struct Pattern {
     /// The sum of TCP's pseudo-header and header without the sequence number, if the device does
     /// not complete the checksum.
     sum: Option<u16>,
+    /// What a device has to know of a frame with these headers.
+    meta: TxFrame,
 }
 
 impl Pattern {
     /// Writes the headers to the end of `room`, before a payload with this sum; gives their length.
     #[inline]
     fn write(&self, room: &mut [u8; HEADROOM], seq: u32, payload: impl FnOnce() -> u16) -> usize {
+        let Some(room) = room.last_chunk_mut() else { unreachable!("headroom for all headers") };
         *room = self.bytes;
         put_u32(room, self.tcp_at + tcp::SEQ_OFFSET, seq);
         if let Some(common) = self.sum {
@@ -52,14 +61,14 @@ impl Pattern {
         self.len
     }
 
-    /// What a device has to know of a frame with these headers.
-    fn describe(&self) -> TxFrame {
-        let (start, offset) = (self.tcp_at + self.len - HEADROOM, tcp::CHECKSUM_OFFSET as u16);
-        let checksum = match self.sum {
-            Some(_) => TxChecksum::Complete,
-            None => TxChecksum::Partial { start: start as u16, offset },
-        };
-        TxFrame { checksum, header_len: self.len as u16, ..TxFrame::default() }
+    /// A cell with these headers.
+    #[inline]
+    fn write_alone(&self, cell: &mut PacketBuf, seq: u32, payload: impl FnOnce() -> u16) {
+        if let Some(room) = cell.first_chunk_mut() {
+            self.write(room, seq, payload);
+        }
+        cell.truncate(HEADROOM);
+        cell.advance(HEADROOM - self.len);
     }
 }
 
@@ -73,40 +82,45 @@ impl Egress {
         segment: &Transmit,
         pieces: &[PacketSlice],
     ) {
-        let flags = header.flags;
-        let mss = u32::from(segment.mss);
+        let (mss, last_flags) = (u32::from(segment.mss), header.flags & AT_THE_END);
         let mut left = segment.payload_len;
         let mut payload = Payload::new(pieces, left);
-        let mut pattern = None;
+        header.flags -= AT_THE_END;
+        if header.flags.contains(TcpFlags::CWR) && left > mss {
+            self.emit_one(path, &header, &mut payload, mss, 0);
+            header.flags -= TcpFlags::CWR;
+            header.seq = header.seq.wrapping_add(mss);
+            left -= mss;
+        }
+        // What is small enough is copied behind its headers.
+        if let Some(mac) = path.mac
+            && mss as usize > INLINE_PAYLOAD_BYTES
+        {
+            let last = u32::from(!last_flags.is_empty());
+            let common = left.saturating_sub(last) / mss;
+            if common > 0 {
+                let pattern = self.pattern(path, mac, &header, mss);
+                for _ in 0..common {
+                    self.emit_patterned(path, &pattern, header.seq, &mut payload, mss);
+                    header.seq = header.seq.wrapping_add(mss);
+                }
+                left -= common * mss;
+            }
+        }
         while left > 0 {
             let len = left.min(mss);
             left -= len;
-            header.flags = flags;
-            if left > 0 {
-                header.flags.remove(TcpFlags::FIN | TcpFlags::PSH);
+            if left == 0 {
+                header.flags |= last_flags;
             }
-            if header.seq != segment.header.seq {
-                header.flags.remove(TcpFlags::CWR);
-            }
-            // What is small enough is copied behind its headers.
-            let usual = left > 0
-                && !header.flags.contains(TcpFlags::CWR)
-                && len as usize > INLINE_PAYLOAD_BYTES;
-            match path.mac.filter(|_| usual) {
-                Some(mac) => {
-                    let pattern =
-                        pattern.get_or_insert_with(|| self.pattern(path, mac, &header, len));
-                    self.emit_patterned(path, pattern, header.seq, &mut payload, len);
-                }
-                None => self.emit_one(path, &header, &mut payload, len, 0),
-            }
+            self.emit_one(path, &header, &mut payload, len, 0);
             header.seq = header.seq.wrapping_add(len);
         }
     }
 
     /// The headers of segments like this one, with `len` bytes of payload.
     fn pattern(&self, path: &TcpPath, mac: MacAddr, header: &TcpHeader, len: u32) -> Pattern {
-        let mut bytes = [0; HEADROOM];
+        let mut bytes = [0; MOST_HEADERS];
         let iface = self.iface(path.hop.iface());
         let link_len =
             iface.map_or(0, |iface| link::write(&iface.config, mac, ethertype::IPV4, &mut bytes));
@@ -125,8 +139,16 @@ impl Egress {
             Some(sum.partial())
         };
         let len = tcp_at + tcp_len;
-        bytes.rotate_right(HEADROOM - len);
-        Pattern { bytes, len, tcp_at: HEADROOM - tcp_len, sum }
+        bytes.rotate_right(MOST_HEADERS - len);
+        let checksum = match sum {
+            Some(_) => TxChecksum::Complete,
+            None => {
+                let offset = tcp::CHECKSUM_OFFSET as u16;
+                TxChecksum::Partial { start: tcp_at as u16, offset }
+            }
+        };
+        let meta = TxFrame { checksum, header_len: len as u16, ..TxFrame::default() };
+        Pattern { bytes, len, tcp_at: MOST_HEADERS - tcp_len, sum, meta }
     }
 
     /// Writes one frame with the next `len` bytes of `payload`: in one piece where they lie behind
@@ -148,20 +170,20 @@ impl Egress {
         });
         if let Some(frame) = whole {
             payload.skip(len);
-            return self.push_whole(iface, frame, pattern.describe());
+            return self.push_whole(iface, frame, pattern.meta);
         }
         let Some(mut cell) = self.data_cell() else { return payload.skip(len) };
+        if let Some(piece) = payload.take_within(len) {
+            pattern.write_alone(&mut cell, seq, || sum_of([&piece]));
+            return self.push_pair(iface, cell.freeze(), piece, pattern.meta);
+        }
         let mut parts: ArrayVec<PacketSlice, WIRE_PIECES> = ArrayVec::new();
         if !payload.take(len, true, &mut parts) && !self.join(payload, len, &mut parts) {
             return;
         }
-        if let Some(room) = cell.first_chunk_mut() {
-            pattern.write(room, seq, || sum_of(&parts));
-        }
-        cell.truncate(HEADROOM);
-        cell.advance(HEADROOM - pattern.len);
+        pattern.write_alone(&mut cell, seq, || sum_of(&parts));
         self.counters.tcp_segments_sent += 1;
-        self.push_written(iface, cell, parts, pattern.describe());
+        self.push_written(iface, cell, parts, pattern.meta);
     }
 }
 

@@ -505,6 +505,21 @@ impl Egress {
         self.counters.tx_packets += 1;
     }
 
+    /// The same in two pieces.
+    #[inline]
+    fn push_pair(
+        &mut self,
+        id: IfaceId,
+        headers: PacketSlice,
+        payload: PacketSlice,
+        meta: TxFrame,
+    ) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) else { return };
+        iface.burst.push_pair(headers, payload, meta);
+        self.counters.tcp_segments_sent += 1;
+        self.counters.tx_packets += 1;
+    }
+
     fn loop_back(&mut self, iface: IfaceId, header: PacketBuf, pieces: Vec<PacketSlice>) {
         if self.loopback.len() >= LOOPBACK_PACKETS {
             self.counters.loopback_full += 1;

@@ -250,6 +250,23 @@ impl<'a> Payload<'a> {
         self.pieces.first().filter(|piece| self.offset == 0 && piece.len() == len as usize)
     }
 
+    /// The next `len` bytes, if they lie in one piece.
+    #[inline]
+    pub(super) fn take_within(&mut self, len: u32) -> Option<PacketSlice> {
+        let piece = self.pieces.first()?;
+        let end = self.offset + len as usize;
+        if end > piece.len() {
+            return None;
+        }
+        let part = piece.slice(self.offset..end);
+        self.offset = end;
+        if end == piece.len() {
+            self.pieces = &self.pieces[1..];
+            self.offset = 0;
+        }
+        Some(part)
+    }
+
     pub(super) fn skip(&mut self, len: u32) {
         self.advance(len, |_, _| {});
     }

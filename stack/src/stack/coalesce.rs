@@ -10,14 +10,16 @@
 //! TCP then does once what it would have done for each, as it does where the device joins segments;
 //! that the wire had several it is told. What is short is not waited with: it would gain nothing.
 
+use barewire_driver::device::Segments;
 use barewire_driver::{PacketSlice, RxBurst, RxFrame};
 
 use super::Stack;
-use super::expected::{Found, Pieces};
+use super::expected::{Found, Pieces, Plain};
 use crate::interface::IfaceId;
-use crate::socket::demux::FlowKey;
 use crate::tcp::Text;
+use crate::wire::plain::PlainIpv4;
 use crate::wire::protocol;
+use crate::wire::series::Series;
 use crate::wire::tcp::{self, PlainTcp, TcpFlags};
 
 /// Payload with which a segment begins a run: half of what is usual.
@@ -30,77 +32,83 @@ const RUN_MAX_BYTES: u32 = 65_535;
 struct Run {
     /// The connection.
     index: u32,
-    key: FlowKey,
-    tos: u8,
+    /// The headers that all have in common.
+    series: Series,
+    /// IPv4's of the first segment, for the checksums of the others.
+    ip: PlainIpv4,
     /// Of the first segment, with the flags of all.
     header: PlainTcp,
     text: Text,
-    /// The payload of each: what the peer's segments hold is told from the mean.
-    segment_bytes: u32,
+    /// Where TCP's header begins in each frame, where the payload does, and where it ends.
+    tcp_at: usize,
+    text_at: usize,
+    end: usize,
+}
+
+impl Run {
+    /// Where a segment that joins leads.
+    fn grow(&mut self, pushed: bool) {
+        self.text.len += (self.end - self.text_at) as u32;
+        self.text.wire_segments += 1;
+        self.series.go_on(self.header.seq.wrapping_add(self.text.len));
+        if pushed {
+            self.header.flags |= TcpFlags::PSH;
+        }
+    }
+}
+
+/// What became of a frame that was to join a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    /// It is none of it.
+    No,
+    /// It has joined, and the next may.
+    Open,
+    /// It has joined, and is the last.
+    Last,
 }
 
 impl Stack {
     /// Takes in a burst of more than one frame.
     #[inline(never)]
     pub(super) fn input_many(&mut self, iface: IfaceId, burst: &mut RxBurst) {
-        let mut run = None;
+        let mut run: Option<Run> = None;
         burst.drain(|frame, mut segments| {
+            if let Some(current) = &mut run {
+                match self.join(current, &mut segments, frame) {
+                    Joined::Open => return,
+                    Joined::Last => return self.end_run(run.take()),
+                    Joined::No => self.end_run(run.take()),
+                }
+            }
             let mut pieces = match segments.as_slice() {
                 [_] => Pieces::One(segments.next()),
                 _ => Pieces::Many(segments),
             };
-            self.input_next(iface, &mut run, &mut pieces, frame);
-        });
-        if let Some(run) = run {
-            self.end_run(run);
-        }
-    }
-
-    /// Takes in the next frame of a burst, or has it wait in a run.
-    #[inline]
-    fn input_next(
-        &mut self,
-        iface: IfaceId,
-        run: &mut Option<Run>,
-        pieces: &mut Pieces<'_, '_>,
-        frame: &RxFrame,
-    ) {
-        if let Some(mut current) = run.take() {
-            let joined = self.join(iface, &mut current, pieces, frame);
-            if joined && !current.header.flags.contains(TcpFlags::PSH) {
-                *run = Some(current);
-                return;
-            }
-            self.end_run(current);
-            if joined {
-                return;
-            }
-        }
-        if frame.len > RUN_MIN_BYTES && frame.gso_bytes == 0 {
-            *run = self.begin_run(iface, pieces, frame);
-            if run.is_some() {
-                return;
-            }
-        }
-        match pieces {
-            Pieces::One(piece) => {
-                if let Some(piece) = piece.take() {
-                    self.input_piece(iface, piece, frame);
+            if frame.len > RUN_MIN_BYTES && frame.gso_bytes == 0 {
+                run = self.begin_run(iface, &mut pieces, frame);
+                if run.is_some() {
+                    return;
                 }
             }
-            Pieces::Many(_) => self.input_pieces(iface, pieces, frame),
-        }
+            match pieces {
+                Pieces::One(Some(piece)) => self.input_piece(iface, piece, frame),
+                mut pieces => self.input_pieces(iface, &mut pieces, frame),
+            }
+        });
+        self.end_run(run);
     }
 
     /// A run of this frame, if it is the next of what a connection expects. Otherwise nothing is
     /// done with it.
+    #[inline(never)]
     fn begin_run(
         &mut self,
         iface: IfaceId,
         pieces: &mut Pieces<'_, '_>,
         frame: &RxFrame,
     ) -> Option<Run> {
-        let (packet, at) = self.plain(iface, pieces.as_slice(), frame)?;
+        let (packet, tcp_at) = self.plain(iface, pieces.as_slice(), frame)?;
         // A segment that ends what was written is a message more often than the first of many.
         let flags = packet.bytes.get(tcp::FLAGS_OFFSET);
         if packet.ip.protocol != protocol::TCP || flags != Some(&TcpFlags::ACK.bits()) {
@@ -109,15 +117,18 @@ impl Stack {
         let (Found::Connection(index), header, header_len) = self.find_flow(&packet)? else {
             return None;
         };
-        let len = (packet.ip.payload_len - header_len) as u32;
+        let (ip, len) = (packet.ip, (packet.ip.payload_len - header_len) as u32);
         if len < RUN_MIN_BYTES || !self.awaits(index, header.seq) {
             return None;
         }
-        let (key, tos) = (packet.key(header.dst_port, header.src_port), packet.ip.tos);
-        let text_at = at + header_len..at + packet.bytes.len();
+        let headers_len = PlainIpv4::LEN + header_len;
+        let link_len = tcp_at - PlainIpv4::LEN;
+        let next = header.seq.wrapping_add(len);
+        let series = Series::of(pieces.as_slice().first()?, link_len, headers_len, next)?;
         let text = self.admit(&packet, header_len, 0)?;
-        pieces.take_into(text_at, &mut self.run_pieces);
-        Some(Run { index, key, tos, header, text, segment_bytes: len })
+        let (text_at, end) = (tcp_at + header_len, tcp_at + ip.payload_len);
+        pieces.take_into(text_at..end, &mut self.run_pieces);
+        Some(Run { index, series, ip, header, text, tcp_at, text_at, end })
     }
 
     /// True if a connection's next byte has this number.
@@ -126,48 +137,45 @@ impl Stack {
         tcb.is_some_and(|tcb| tcb.next_expected() == seq)
     }
 
-    /// Lets a frame join the run if it may, and says so.
-    fn join(
-        &mut self,
-        iface: IfaceId,
-        run: &mut Run,
-        pieces: &mut Pieces<'_, '_>,
-        frame: &RxFrame,
-    ) -> bool {
-        let Some((packet, at)) = self.plain(iface, pieces.as_slice(), frame) else {
-            return false;
+    /// Lets a frame join the run if it may.
+    #[inline(always)]
+    fn join(&mut self, run: &mut Run, segments: &mut Segments<'_, '_>, frame: &RxFrame) -> Joined {
+        let [first, others @ ..] = segments.as_slice() else { return Joined::No };
+        let Some(pushed) = run.series.next(first) else { return Joined::No };
+        // Only a frame in one piece may have padding: there is nothing behind its first piece.
+        let whole = match others {
+            [] => first.len() >= run.end,
+            _ => frame.len as usize == run.end && first.len() >= run.text_at,
         };
-        let parsed = PlainTcp::parse(packet.bytes, packet.ip.payload_len);
-        let Some((header, header_len)) = parsed.filter(|_| packet.ip.protocol == protocol::TCP)
-        else {
-            return false;
-        };
-        let len = (packet.ip.payload_len - header_len) as u32;
-        let pushed = header.flags == TcpFlags::ACK | TcpFlags::PSH;
-        let same = header.seq == run.header.seq.wrapping_add(run.text.len)
-            && packet.key(header.dst_port, header.src_port) == run.key
-            && (header.flags == TcpFlags::ACK || pushed)
-            && header.ack == run.header.ack
-            && header.window == run.header.window
-            && header.timestamps == run.header.timestamps
-            && packet.ip.tos == run.tos
-            && frame.gso_bytes == 0
-            && len == run.segment_bytes
-            && run.text.len + len <= RUN_MAX_BYTES;
-        let text_at = at + header_len..at + packet.bytes.len();
-        if !same || self.admit(&packet, header_len, 0).is_none() {
-            return false;
+        let bytes = &first[run.tcp_at..first.len().min(run.end)];
+        let packet = Plain { ip: run.ip, bytes, others, checksum: frame.checksum };
+        let room = run.text.len + (run.end - run.text_at) as u32 <= RUN_MAX_BYTES;
+        if !whole || !room || frame.gso_bytes != 0 || !packet.is_right() {
+            return Joined::No;
         }
-        pieces.take_into(text_at, &mut self.run_pieces);
-        run.text.len += len;
-        run.text.wire_segments += 1;
-        self.egress.counters.tcp_segments_joined += 1;
-        run.header.flags |= header.flags;
-        true
+        if let Some(mut first) = segments.next()
+            && first.len() > run.text_at
+        {
+            first.truncate(run.end);
+            first.advance(run.text_at);
+            self.run_pieces.push(first);
+        }
+        for piece in segments {
+            self.run_pieces.push(piece);
+        }
+        run.grow(pushed);
+        if pushed { Joined::Last } else { Joined::Open }
     }
 
-    /// Gives the run to its connection.
-    fn end_run(&mut self, run: Run) {
+    /// Gives the run, if there is one, to its connection.
+    #[inline(never)]
+    fn end_run(&mut self, run: Option<Run>) {
+        let Some(run) = run else { return };
+        // The first was counted when it was admitted.
+        let joined = u64::from(run.text.wire_segments) - 1;
+        self.egress.counters.rx_frames += joined;
+        self.egress.counters.tcp_segments_received += joined;
+        self.egress.counters.tcp_segments_joined += joined;
         let mut pieces: Vec<PacketSlice> = std::mem::take(&mut self.run_pieces);
         self.deliver_expected(run.index, &run.header, &run.text, pieces.drain(..));
         self.run_pieces = pieces;

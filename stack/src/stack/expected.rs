@@ -506,7 +506,7 @@ impl Plain<'_> {
 
     /// True if the transport checksum is right, or was found right before.
     #[inline(always)]
-    fn is_right(&self) -> bool {
+    pub(super) fn is_right(&self) -> bool {
         match self.checksum {
             RxChecksum::Good => true,
             RxChecksum::Bad => false,

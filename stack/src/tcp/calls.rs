@@ -267,12 +267,17 @@ impl Tcb {
         if max == 0 {
             return Err(SocketError::InvalidInput);
         }
-        let mut taken = 0;
-        while taken < max
-            && let Some(slice) = self.recvq.take(max - taken)
-        {
-            taken += slice.len();
-            out.push_back(slice);
+        let mut taken = self.recvq.len() as usize;
+        if taken <= max {
+            self.recvq.take_all(out);
+        } else {
+            taken = 0;
+            while taken < max
+                && let Some(slice) = self.recvq.take(max - taken)
+            {
+                taken += slice.len();
+                out.push_back(slice);
+            }
         }
         if taken == 0 {
             return self.stream_end().map(|()| 0);

@@ -1,5 +1,7 @@
 //! What has arrived in sequence and was not read yet.
 
+use std::collections::VecDeque;
+
 use barewire_driver::PacketSlice;
 
 use super::slices::Slices;
@@ -60,7 +62,8 @@ impl ReceiveQueue {
     /// Appends a slice; says how many bytes it copied for that.
     #[inline(always)]
     pub(crate) fn push(&mut self, slice: PacketSlice) -> usize {
-        if self.pinned >= COMPACT_FROM_BYTES || slice.is_empty() {
+        let small = slice.len() <= COMPACT_MAX_BYTES;
+        if small && (self.pinned >= COMPACT_FROM_BYTES || slice.is_empty()) {
             return self.push_compactly(slice);
         }
         self.len += slice.len() as u32;
@@ -76,9 +79,7 @@ impl ReceiveQueue {
             return 0;
         }
         self.len += len as u32;
-        if len <= COMPACT_MAX_BYTES
-            && self.slices.back_mut().is_some_and(|last| last.try_append(&slice))
-        {
+        if self.slices.back_mut().is_some_and(|last| last.try_append(&slice)) {
             return len;
         }
         self.pinned += slice.slot_len() as u64;
@@ -136,6 +137,12 @@ impl ReceiveQueue {
         let taken = if front.len() <= max { self.pop_front()? } else { front.split_to(max) };
         self.len -= taken.len() as u32;
         Some(taken)
+    }
+
+    /// Takes everything.
+    pub(crate) fn take_all(&mut self, out: &mut VecDeque<PacketSlice>) {
+        self.slices.move_to(out);
+        (self.len, self.pinned) = (0, 0);
     }
 
     fn pop_front(&mut self) -> Option<PacketSlice> {

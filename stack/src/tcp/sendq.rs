@@ -184,6 +184,17 @@ impl SendQueue {
         self.leave_open(pool, data.len(), segment, shape.summed());
         let mut left = data;
         while !left.is_empty() {
+            if self.open.is_none()
+                && let Some((whole, more)) = segment.and_then(|len| left.split_at_checked(len))
+            {
+                let Some(mut slot) = pool.alloc() else { break };
+                slot.truncate(HEADROOM + whole.len());
+                headroom::append(&mut slot, 0, whole, shape.summed());
+                self.chunks.push_back(slot.freeze_behind_headroom());
+                self.len += whole.len() as u32;
+                left = more;
+                continue;
+            }
             let mut slot = match self.open.take() {
                 Some(open) => open,
                 None => match OpenSlot::new(pool, segment) {
@@ -404,15 +415,14 @@ impl SendQueue {
     }
 
     /// How many of `want` bytes fit in `pieces_max` pieces; whole segments if not all of them do.
-    fn fit(&self, mut at: Cursor, want: u32, pieces_max: u16, mss: u32) -> u32 {
-        let mut n = 0;
-        for _ in 0..pieces_max {
-            let Some(chunk) = self.chunks.get(at.chunk) else { break };
-            n += (chunk.len() - at.offset) as u32;
+    fn fit(&self, at: Cursor, want: u32, pieces_max: u16, mss: u32) -> u32 {
+        let (mut n, mut skip) = (0, at.offset);
+        for chunk in self.chunks.iter_from(at.chunk).take(usize::from(pieces_max)) {
+            n += (chunk.len() - skip) as u32;
             if n >= want {
                 return want;
             }
-            at = Cursor { chunk: at.chunk + 1, offset: 0 };
+            skip = 0;
         }
         if n >= mss { n - n % mss } else { n }
     }
@@ -422,13 +432,17 @@ impl SendQueue {
         while left > 0
             && let Some(chunk) = self.chunks.get(at.chunk)
         {
-            let take = left.min(chunk.len() - at.offset);
-            out.push(chunk.slice(at.offset..at.offset + take));
-            left -= take;
-            at.offset += take;
-            if at.offset == chunk.len() {
-                at = Cursor { chunk: at.chunk + 1, offset: 0 };
+            let have = chunk.len() - at.offset;
+            if have > left {
+                out.push(chunk.slice(at.offset..at.offset + left));
+                at.offset += left;
+                break;
             }
+            let mut rest = chunk.clone();
+            rest.advance(at.offset);
+            out.push(rest);
+            left -= have;
+            at = Cursor { chunk: at.chunk + 1, offset: 0 };
         }
         at
     }

@@ -50,6 +50,12 @@ impl Slices {
         first
     }
 
+    /// Appends all to `out`; the memory stays.
+    pub(crate) fn move_to(&mut self, out: &mut VecDeque<PacketSlice>) {
+        out.extend(self.first.take());
+        out.append(&mut self.rest);
+    }
+
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<&PacketSlice> {
         match at {
@@ -73,6 +79,19 @@ impl Slices {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PacketSlice> {
         self.first.iter().chain(&self.rest)
+    }
+
+    /// Those from the one at `at` on.
+    #[inline]
+    pub(crate) fn iter_from(&self, at: usize) -> impl Iterator<Item = &PacketSlice> {
+        let first = if at == 0 { self.first.as_ref() } else { None };
+        let rest = at.saturating_sub(1).min(self.rest.len());
+        let (front, back) = self.rest.as_slices();
+        let (front, back) = match front.get(rest..) {
+            Some(front) => (front, back),
+            None => (&[][..], &back[rest - front.len()..]),
+        };
+        first.into_iter().chain(front).chain(back)
     }
 
     /// Slices that there is memory for beyond the first.
@@ -116,6 +135,9 @@ mod tests {
                     prop_assert_eq!(slices.pop_front().map(|slice| slice[0]), model.pop_front());
                 }
                 prop_assert_eq!((slices.len(), slices.is_empty()), (model.len(), model.is_empty()));
+                let from = usize::from(n as u8) % (model.len() + 2);
+                let tail: Vec<u8> = slices.iter_from(from).map(|slice| slice[0]).collect();
+                prop_assert_eq!(tail, model.iter().skip(from).copied().collect::<Vec<u8>>());
                 let all: Vec<u8> = slices.iter().map(|slice| slice[0]).collect();
                 prop_assert_eq!(&all, &Vec::from(model.clone()));
                 for at in 0..=model.len() {
@@ -125,6 +147,12 @@ mod tests {
                 prop_assert_eq!(slices.back_mut().map(|slice| slice[0]), model.back().copied());
                 prop_assert_eq!(slices.only().is_some(), model.len() == 1);
             }
+            let mut moved = VecDeque::new();
+            slices.move_to(&mut moved);
+            prop_assert!(slices.is_empty());
+            let bytes: Vec<u8> = moved.drain(..).map(|slice| slice[0]).collect();
+            prop_assert_eq!(bytes, Vec::from(model));
+            slices.push_back(pool.copy_from(&[0]).unwrap().freeze());
             slices.clear();
             prop_assert!(slices.is_empty() && pool.audit().all_free());
         }

@@ -31,6 +31,7 @@ pub mod icmpv4;
 pub mod ipv4;
 pub mod plain;
 pub mod pretty;
+pub(crate) mod series;
 pub mod tcp;
 pub mod udp;
 

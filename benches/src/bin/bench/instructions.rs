@@ -8,23 +8,79 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use barewire_benches::{Unit, Workload};
+use barewire_benches::cores::{self, Load};
+use barewire_benches::{Pair, Unit, Workload, ours, peer};
 
 use crate::Side;
 
 /// Operations of the shorter run.
 const OPERATIONS: u64 = 2000;
 
+/// What can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Two stacks, of either side.
+    Stacks(Workload),
+    /// Two of our engines, which take turns on one thread.
+    Engines(Load),
+}
+
 /// What is counted without being named.
-const GUARDED: [Workload; 7] = [
-    Workload::Echo,
-    Workload::Datagrams,
-    Workload::Connections,
-    Workload::Bulk1500Checksums,
-    Workload::Bulk1500,
-    Workload::Bulk9000,
-    Workload::BulkSegmentation,
+const GUARDED: [Counted; 10] = [
+    Counted::Stacks(Workload::Echo),
+    Counted::Stacks(Workload::Datagrams),
+    Counted::Stacks(Workload::Connections),
+    Counted::Stacks(Workload::Bulk1500Checksums),
+    Counted::Stacks(Workload::Bulk1500),
+    Counted::Stacks(Workload::Bulk9000),
+    Counted::Stacks(Workload::Owned1500),
+    Counted::Stacks(Workload::BulkSegmentation),
+    Counted::Engines(Load::Echo),
+    Counted::Engines(Load::Connections),
 ];
+
+impl Counted {
+    /// All of them.
+    pub(crate) fn all() -> Vec<Counted> {
+        let stacks = Workload::ALL.map(Counted::Stacks).into_iter();
+        stacks.chain(Load::ALL.map(Counted::Engines)).collect()
+    }
+
+    /// Its name on the command line and in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Counted::Stacks(workload) => workload.name(),
+            Counted::Engines(load) => load.name(),
+        }
+    }
+
+    fn unit(self) -> Unit {
+        match self {
+            Counted::Stacks(workload) => workload.unit(),
+            Counted::Engines(_) => Unit::Rounds,
+        }
+    }
+
+    /// Does so many operations of one side and nothing else.
+    pub(crate) fn run(self, side: Side, operations: u64) -> anyhow::Result<()> {
+        match (self, side) {
+            (Counted::Stacks(workload), Side::Ours) => run_pair::<ours::Pair>(workload, operations),
+            (Counted::Stacks(workload), Side::Smoltcp) => {
+                run_pair::<peer::Pair>(workload, operations);
+            }
+            (Counted::Engines(load), Side::Ours) => cores::operations(load, operations),
+            (Counted::Engines(load), Side::Smoltcp) => {
+                bail!("{} is of engines, which smoltcp has none of", load.name());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run_pair<P: Pair>(workload: Workload, operations: u64) {
+    let mut pair = P::new(&workload.setup());
+    workload.run(&mut pair, operations);
+}
 
 /// How far a count may be from the one that is kept, either way.
 const TOLERANCE: f64 = 0.03;
@@ -52,7 +108,7 @@ fn kept_at() -> PathBuf {
 }
 
 /// Counts the named workloads, or the guarded ones.
-pub(crate) fn run(named: &[Workload], then: Then) -> anyhow::Result<()> {
+pub(crate) fn run(named: &[Counted], then: Then) -> anyhow::Result<()> {
     let workloads = if named.is_empty() { &GUARDED[..] } else { named };
     match then {
         Then::Show => show(workloads),
@@ -61,25 +117,30 @@ pub(crate) fn run(named: &[Workload], then: Then) -> anyhow::Result<()> {
     }
 }
 
-fn show(workloads: &[Workload]) -> anyhow::Result<()> {
+fn show(workloads: &[Counted]) -> anyhow::Result<()> {
     println!(
         "{:<21} {:>10} {:>10} {:>7}  an operation",
         "instructions", "ours", "smoltcp", "ratio"
     );
     for &workload in workloads {
         let ours = count(workload, Side::Ours)?;
-        let peer = count(workload, Side::Smoltcp)?;
-        let ratio = peer as f64 / ours as f64;
+        let (peer, ratio) = match workload {
+            Counted::Stacks(_) => {
+                let peer = count(workload, Side::Smoltcp)?;
+                (peer.to_string(), format!("{:.2}", peer as f64 / ours as f64))
+            }
+            Counted::Engines(_) => ("-".to_owned(), "-".to_owned()),
+        };
         let unit = match workload.unit() {
             Unit::Rounds => "",
             Unit::Bits => "  (1 KiB)",
         };
-        println!("{:<21} {ours:>10} {peer:>10} {ratio:>7.2}{unit}", workload.name());
+        println!("{:<21} {ours:>10} {peer:>10} {ratio:>7}{unit}", workload.name());
     }
     Ok(())
 }
 
-fn check(workloads: &[Workload]) -> anyhow::Result<()> {
+fn check(workloads: &[Counted]) -> anyhow::Result<()> {
     let path = kept_at();
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: write it with --write", path.display()))?;
@@ -110,7 +171,7 @@ fn check(workloads: &[Workload]) -> anyhow::Result<()> {
 }
 
 /// Keeps the counts of these beside what is kept of others.
-fn write(workloads: &[Workload]) -> anyhow::Result<()> {
+fn write(workloads: &[Counted]) -> anyhow::Result<()> {
     let path = kept_at();
     let before = std::fs::read_to_string(&path).unwrap_or_default();
     let kept = parse(&before).with_context(|| path.display().to_string())?;
@@ -124,9 +185,9 @@ fn write(workloads: &[Workload]) -> anyhow::Result<()> {
 }
 
 /// The file with what has been counted anew in place of what was kept, in the order of all workloads.
-fn merged(kept: &[(&str, u64)], counted: &[(Workload, u64)]) -> String {
+fn merged(kept: &[(&str, u64)], counted: &[(Counted, u64)]) -> String {
     let mut text = HEADER.to_owned();
-    for workload in Workload::ALL {
+    for workload in Counted::all() {
         let new = counted.iter().find(|(counted, _)| *counted == workload).map(|(_, now)| now);
         let old = kept.iter().find(|(name, _)| *name == workload.name()).map(|(_, before)| before);
         if let Some(figure) = new.or(old) {
@@ -152,14 +213,14 @@ fn parse(text: &str) -> anyhow::Result<Vec<(&str, u64)>> {
 }
 
 /// Instructions of one operation; of a KiB where bytes are counted.
-fn count(workload: Workload, side: Side) -> anyhow::Result<u64> {
+fn count(workload: Counted, side: Side) -> anyhow::Result<u64> {
     let once = total(workload, side, OPERATIONS)?;
     let twice = total(workload, side, 2 * OPERATIONS)?;
     Ok(twice.saturating_sub(once) / OPERATIONS)
 }
 
 /// Instructions of a whole run.
-fn total(workload: Workload, side: Side, operations: u64) -> anyhow::Result<u64> {
+fn total(workload: Counted, side: Side, operations: u64) -> anyhow::Result<u64> {
     let bytes = match workload.unit() {
         Unit::Rounds => 1,
         Unit::Bits => 1024,
@@ -214,8 +275,9 @@ mod tests {
     #[test]
     fn what_is_not_counted_anew_is_kept() {
         let kept = [("tcp-echo", 1), ("udp-echo", 2), ("bulk-tso", 4), ("what-is-gone", 5)];
-        let text = merged(&kept, &[(Workload::Datagrams, 20), (Workload::Bulk1500, 30)]);
-        let figures = [("tcp-echo", 1), ("udp-echo", 20), ("bulk-1500", 30), ("bulk-tso", 4)];
+        let udp = Counted::Stacks(Workload::Datagrams);
+        let text = merged(&kept, &[(udp, 20), (Counted::Engines(Load::Echo), 30)]);
+        let figures = [("tcp-echo", 1), ("udp-echo", 20), ("bulk-tso", 4), ("cores-echo", 30)];
         assert_eq!(parse(&text).unwrap(), figures);
     }
 

@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use barewire_benches::arguments::number;
-use barewire_benches::{Pair, Workload, ours, peer};
+use barewire_benches::{Pair, ours, peer};
 use barewire_driver::sys;
 use cases::{CASES, Case, Effort};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use instructions::Then;
+use instructions::{Counted, Then};
 use report::Row;
 
 /// What `scripts/bench` runs in place of this program when it is the first argument.
@@ -180,18 +180,13 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> anyhow::Result<()> {
     if let (Some(operations), Some(side)) = (options.operations, options.side) {
-        for workload in select(&Workload::ALL, |w| w.name(), &options.names)? {
-            match side {
-                Side::Ours => run_only::<ours::Pair>(workload, operations),
-                Side::Smoltcp => run_only::<peer::Pair>(workload, operations),
-            }
-        }
-        return Ok(());
+        let counted = select(&Counted::all(), |counted| counted.name(), &options.names)?;
+        return counted.into_iter().try_for_each(|counted| counted.run(side, operations));
     }
     if options.instructions {
         let named = match options.names.is_empty() {
             true => Vec::new(),
-            false => select(&Workload::ALL, |w| w.name(), &options.names)?,
+            false => select(&Counted::all(), |counted| counted.name(), &options.names)?,
         };
         let then = match (options.check, options.write) {
             (true, _) => Then::Check,
@@ -201,11 +196,6 @@ fn run(options: &Options) -> anyhow::Result<()> {
         return instructions::run(&named, then);
     }
     table(options)
-}
-
-fn run_only<P: Pair>(workload: Workload, operations: u64) {
-    let mut pair = P::new(&workload.setup());
-    workload.run(&mut pair, operations);
 }
 
 fn table(options: &Options) -> anyhow::Result<()> {
@@ -257,17 +247,19 @@ fn table(options: &Options) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use barewire_benches::Workload;
+
     use super::*;
 
     #[test]
     fn an_exact_name_wins_over_names_that_contain_it() {
         let wanted = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            select(&Workload::ALL, |w| w.name(), &names)
+            select(&Counted::all(), |counted| counted.name(), &names)
         };
-        assert_eq!(wanted(&["tcp-echo"]).unwrap(), [Workload::Echo]);
-        assert_eq!(wanted(&["echo"]).unwrap().len(), 3);
-        assert_eq!(wanted(&[]).unwrap().len(), Workload::ALL.len());
+        assert_eq!(wanted(&["tcp-echo"]).unwrap(), [Counted::Stacks(Workload::Echo)]);
+        assert_eq!(wanted(&["echo"]).unwrap().len(), 4);
+        assert_eq!(wanted(&[]).unwrap().len(), Counted::all().len());
         assert!(wanted(&["tcp-echo", "tpc"]).is_err());
     }
 
