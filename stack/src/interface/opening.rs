@@ -57,11 +57,10 @@ impl Egress {
         let Some(interface) = usually(self.iface_mut(id)) else { return };
         let offload = interface.config.features.contains(Features::TX_CHECKSUM);
         let (ends, ports) = ((flow.local, flow.remote), (flow.local_port, flow.remote_port));
-        let frame = cell.first_chunk_mut();
-        if rarely(
-            !frame.is_some_and(|f| interface.pattern.write_syn(f, ends, ports, header, offload)),
-        ) {
-            debug_assert!(false, "the options were looked at before");
+        let Some(frame) = usually(cell.first_chunk_mut()) else { return };
+        let written = interface.pattern.write_syn(frame, ends, ports, header, offload);
+        debug_assert!(written, "whoever calls has looked at the options");
+        if rarely(!written) {
             return;
         }
         cell.truncate(SYN_FRAME_LEN);
