@@ -115,7 +115,10 @@ fn text_in(
     len: u32,
     end: usize,
 ) -> impl Iterator<Item = PacketSlice> + use<> {
-    piece.truncate(end);
-    piece.advance(end - len as usize);
-    std::iter::once(piece)
+    // When it is asked for: what opens or ends a connection has none.
+    std::iter::once_with(move || {
+        piece.truncate(end);
+        piece.advance(end - len as usize);
+        piece
+    })
 }
