@@ -159,7 +159,7 @@ impl Tcb {
 
     /// What [`Tcb::judge`] comes to if snd.una has moved over one transmission that was sent once,
     /// while nothing was or is missing.
-    #[inline]
+    #[inline(always)]
     pub(in crate::tcp) fn judge_plain(&mut self, now: Instant, sent: SentAt, advance: &Advance) {
         if self.has_sack() {
             self.recovery.rack.on_original(now, sent);
