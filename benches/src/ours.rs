@@ -155,6 +155,7 @@ impl<Q: Queue + ?Sized> Host<Q> {
     }
 
     /// True once the socket can be read.
+    #[inline(always)]
     fn readable(&mut self, id: SocketId) -> bool {
         let mut readable = false;
         while let Some(Event { socket, ready }) = self.stack.poll_event() {

@@ -258,15 +258,22 @@ impl RxBurst {
         }
     }
 
-    /// Takes the only frame out, if there is one and it is one segment: nothing has to be kept of
-    /// what lies behind it.
-    #[inline]
-    pub fn take_only(&mut self) -> Option<(RxFrame, PacketSlice)> {
-        if self.frames.len() != 1 || self.segments.len() != 1 || self.whole_segments != 1 {
-            return None;
+    /// The only frame, if there is one and it is one segment.
+    #[inline(always)]
+    pub fn only(&self) -> Option<(&RxFrame, &PacketSlice)> {
+        match (&self.frames[..], &self.segments[..]) {
+            ([frame], [segment]) if self.whole_segments == 1 => Some((frame, segment)),
+            _ => None,
         }
+    }
+
+    /// Takes the [only](RxBurst::only) frame out: nothing has to be kept of what lies behind it.
+    #[inline(always)]
+    pub fn take_only(&mut self) -> Option<PacketSlice> {
+        self.only()?;
         self.whole_segments = 0;
-        Some((self.frames.pop()?, self.segments.pop()?))
+        self.frames.clear();
+        self.segments.pop()
     }
 
     /// The frames.
@@ -498,7 +505,7 @@ impl TxBurst {
     }
 
     /// As [`TxBurst::move_to`], of the only frame, if it is one segment, to be sent as it is, of a
-    /// length in `fits`; gives that.
+    /// length in `fits`; gives that. No frame has been begun in `to`.
     #[inline(always)]
     pub(crate) fn move_only(
         &mut self,
@@ -507,9 +514,10 @@ impl TxBurst {
     ) -> Option<u32> {
         let [TxFrame { len, .. }] = self.frames[..] else { return None };
         let only = self.simple_frames == 1 && self.taken_frames == 0 && self.segments.len() == 1;
-        if !only || !fits.contains(&len) || !to.segments.is_empty() || !to.frames.is_empty() {
+        if !only || !fits.contains(&len) || !to.frames.is_empty() {
             return None;
         }
+        debug_assert!(to.segments.is_empty(), "a frame has been begun");
         std::mem::swap(&mut self.segments, &mut to.segments);
         to.frames.push(RxFrame { count: 1, len, ..RxFrame::default() });
         to.whole_segments = 1;

@@ -83,7 +83,7 @@ fn a_plain_frame_alone_arrives_as_it_would_among_others_and_nothing_else_does() 
     assert_eq!(sent.move_only(4..=9, &mut alone), None, "there is one before it");
     assert!(sent.move_to(&mut arrived, |_, _| Some((RxChecksum::Unknown, 0))).is_some());
     assert_eq!(alone.frames(), arrived.frames());
-    assert_eq!(alone.take_only().map(|(_, only)| only.to_vec()), Some(b"only".to_vec()));
+    assert_eq!(alone.take_only().map(|only| only.to_vec()), Some(b"only".to_vec()));
     let mut refused = |sent: &mut TxBurst| {
         assert_eq!(sent.move_only(1..=9, &mut alone), None);
         sent.clear();

@@ -136,6 +136,8 @@ impl Talk {
             self.send((1, server), client, &bytes);
             self.wait(50);
         }
+        self.damaged();
+        self.send((0, client), server, b"after the damage");
         self.stack(0).close(client).unwrap();
         self.settle();
         assert_eq!(self.stack(1).read(server, &mut [0; 1]), Ok(0));
@@ -165,6 +167,61 @@ impl Talk {
         }
         assert_eq!(self.stack(0).send_to(sockets[0], b"x", Some(addr(1, 8))), Ok(1));
         self.settle();
+        for _ in 0..4 {
+            assert_eq!(self.stack(0).send_to(sockets[0], b"again", Some(addr(1, 7))), Ok(5));
+            self.settle();
+        }
+        self.damaged();
+        while self.stack(1).recv_from(sockets[1], &mut [0; 9]).is_ok() {}
+    }
+
+    /// The last frame that host 0 has sent comes again, damaged in each of its bytes.
+    fn damaged(&mut self) {
+        let last = self.sent.iter().rev().find(|(host, _)| *host == 0);
+        let (_, frame) = last.unwrap().clone();
+        for at in 0..frame.len() {
+            for bits in [0x01, 0x80] {
+                let mut damaged = frame.clone();
+                damaged[at] ^= bits;
+                self.deliver(1, &damaged);
+                self.settle();
+            }
+        }
+    }
+
+    /// One sender's datagrams, while the sockets on the port that they go to change.
+    fn moving(&mut self) {
+        let from = self.stack(0).socket(SocketKind::Udp, Family::V4).unwrap();
+        self.stack(0).bind(from, addr(0, 1000)).unwrap();
+        let open = |talk: &mut Talk, to: SocketAddr| {
+            let socket = talk.stack(1).socket(SocketKind::Udp, Family::V4).unwrap();
+            talk.stack(1).set_option(socket, SocketOption::ReuseAddr(true)).unwrap();
+            talk.stack(1).bind(socket, to).unwrap();
+            socket
+        };
+        // Several each time: the first of them makes the sender known.
+        let reaches = |talk: &mut Talk, socket: SocketId| {
+            for _ in 0..4 {
+                assert_eq!(talk.stack(0).send_to(from, b"x", Some(addr(1, 53))), Ok(1));
+                talk.settle();
+                assert_eq!(talk.stack(1).recv_from(socket, &mut [0; 9]).unwrap().len, 1);
+            }
+        };
+        let wide = open(self, SocketAddr::from(([0, 0, 0, 0], 53)));
+        reaches(self, wide);
+        let exact = open(self, addr(1, 53));
+        reaches(self, exact);
+        self.stack(1).connect(exact, addr(0, 9)).unwrap();
+        reaches(self, wide);
+        self.stack(1).connect(exact, addr(0, 1000)).unwrap();
+        reaches(self, exact);
+        self.stack(1).close(exact).unwrap();
+        reaches(self, wide);
+        self.stack(1).connect(wide, addr(0, 9)).unwrap();
+        assert_eq!(self.stack(0).send_to(from, b"x", Some(addr(1, 53))), Ok(1));
+        self.settle();
+        assert!(self.stack(1).recv_from(wide, &mut [0; 9]).is_err());
+        assert_eq!(self.stack(1).counters().udp_no_socket, 2, "one of them long ago");
     }
 }
 
@@ -173,6 +230,7 @@ fn conversation(way: Way) -> (Vec<(usize, Vec<u8>)>, Vec<StackCounters>) {
     let mut talk = Talk::new(way);
     talk.streams();
     talk.datagrams();
+    talk.moving();
     for (stack, _) in &talk.hosts {
         let held = stack.pool().audit().held;
         assert_eq!(held, 0, "packet memory is held after the conversation");

@@ -228,6 +228,18 @@ impl PacketSlice {
         self.0.advance(bytes);
     }
 
+    /// Cuts the slice to its bytes `range`.
+    ///
+    /// # Panics
+    /// If it has not all of them.
+    #[inline(always)]
+    pub fn narrow(&mut self, range: std::ops::Range<usize>) {
+        let inside = range.start <= range.end && range.end <= self.len();
+        assert!(inside, "a range beyond the slice");
+        self.0.off += range.start as u16;
+        self.0.len = (range.end - range.start) as u16;
+    }
+
     /// Splits off and returns the first `at` bytes; `self` keeps the rest.
     ///
     /// # Panics

@@ -56,6 +56,8 @@ struct Places {
     slots: usize,
     cells: usize,
     slot_len: usize,
+    /// How much farther the cells lie than if there were as many in front of them as there are slots.
+    behind_slots: usize,
 }
 
 impl Places {
@@ -63,9 +65,12 @@ impl Places {
     fn offset(&self, slot: u32) -> usize {
         let slot = slot as usize;
         debug_assert!(slot < self.slots + self.cells);
-        // Both kinds are usual, so nothing is left to guess: each number is a cell's length further,
-        // and each slot's by as much more as a slot is longer.
-        slot * CELL_LEN + slot.min(self.slots) * (self.slot_len - CELL_LEN)
+        if slot < self.slots {
+            return slot * self.slot_len;
+        }
+        cold_path();
+        // The cells begin behind the last slot.
+        self.behind_slots + slot * CELL_LEN
     }
 
     #[inline]
@@ -276,6 +281,7 @@ impl Inner {
             slots: slots as usize,
             cells: cells as usize,
             slot_len: slot_len as usize,
+            behind_slots: slots as usize * (slot_len as usize - CELL_LEN),
         };
         let inner = Inner {
             states: vec![Cell::new(SlotState::IDLE); total].into_boxed_slice(),

@@ -64,6 +64,25 @@ fn a_slice_grows_into_its_slot_only_while_nothing_else_refers_to_it() {
 }
 
 #[test]
+fn a_slice_is_narrowed_to_what_lies_in_it() {
+    let pool = small();
+    let mut slice = pool.copy_from(b"a frame with padding").unwrap().freeze();
+    slice.narrow(2..12);
+    assert_eq!(&slice[..], b"frame with");
+    slice.narrow(6..10);
+    assert_eq!(&slice[..], b"with");
+    for beyond in [0..5, 5..5] {
+        let mut same = slice.clone();
+        let narrowed = std::panic::AssertUnwindSafe(|| same.narrow(beyond));
+        assert!(std::panic::catch_unwind(narrowed).is_err());
+    }
+    slice.narrow(4..4);
+    assert!(slice.is_empty());
+    drop(slice);
+    assert!(pool.audit().all_free());
+}
+
+#[test]
 fn headers_are_written_once_into_the_headroom_that_was_left() {
     let pool = small();
     let mut buf = pool.alloc().unwrap();

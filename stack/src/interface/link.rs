@@ -35,13 +35,13 @@ impl Egress {
     /// Whether packets to own addresses wait to be taken in, or ARP requests to be sent.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.loopback.is_empty() || self.ifaces.iter().any(|iface| iface.neighbors.has_requests())
+        !self.loopback.is_empty() || self.any(|iface| iface.neighbors.has_requests())
     }
 
     /// Sends the ARP requests that are due.
     #[inline]
     pub(crate) fn send_due_requests(&mut self) {
-        if self.ifaces.iter().any(|iface| iface.neighbors.has_requests()) {
+        if self.any(|iface| iface.neighbors.has_requests()) {
             self.send_requests();
         }
     }

@@ -219,6 +219,15 @@ impl Egress {
         }
     }
 
+    /// Whether this is so of any interface. Most stacks have one, which takes no loop.
+    #[inline(always)]
+    pub(crate) fn any(&self, is_so: impl Fn(&Interface) -> bool) -> bool {
+        match &self.ifaces[..] {
+            [only] => is_so(only),
+            all => all.iter().any(is_so),
+        }
+    }
+
     pub(crate) fn iface(&self, id: IfaceId) -> Option<&Interface> {
         self.ifaces.get(id.0 as usize)
     }

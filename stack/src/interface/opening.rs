@@ -14,7 +14,7 @@ use barewire_driver::device::{Features, TxChecksum};
 use super::{Egress, Hop, IfaceId, REPLY_BACKLOG_FRAMES};
 use crate::hint::{rarely, usually};
 use crate::socket::demux::FlowKey;
-use crate::wire::front::{Pattern, SYN_FRAME_LEN};
+use crate::wire::front::{FrontKey, Pattern, SYN_FRAME_LEN, WayState};
 use crate::wire::tcp::TcpHeader;
 
 impl Egress {
@@ -22,11 +22,9 @@ impl Egress {
     #[inline]
     pub(crate) fn is_paved(&self, hop: Hop, ttl: u8, tos: u8) -> bool {
         let Hop::Link { iface, next_hop } = hop else { return false };
-        let (Some(interface), Some((key, _))) =
-            (self.iface(iface), self.front_key(iface, ttl, tos))
-        else {
-            return false;
-        };
+        let Some(interface) = self.iface(iface) else { return false };
+        let (routing, neighbors) = (self.routing_changes, interface.neighbors.changes());
+        let key = FrontKey::new(WayState { routing, neighbors, iface: iface.0 }, ttl, tos);
         // Those with timestamps are what usual SYNs ask for.
         interface.pattern.is_for(&key, next_hop, true)
     }

@@ -18,8 +18,9 @@ use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
-/// enough that one connection does not fill the burst.
+/// enough that one connection does not fill the burst, unless it is the only one that sends.
 const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
+const SOFTWARE_TSO_ALONE_BYTES: u32 = 64 << 10;
 
 /// Headers of IPv4 and TCP with the options of usual data segments, and more than that of others.
 const MOST_HEADERS: u32 = 60;
@@ -42,11 +43,12 @@ pub(crate) struct TcpPath {
 }
 
 impl Egress {
-    /// What one transmission towards `hop` may be.
-    pub(crate) fn tcp_limits(&self, hop: Hop) -> TxLimits {
+    /// What one transmission towards `hop` may be, of a connection that sends `alone` or beside
+    /// others.
+    pub(crate) fn tcp_limits(&self, hop: Hop, alone: bool) -> TxLimits {
+        let most = if alone { SOFTWARE_TSO_ALONE_BYTES } else { SOFTWARE_TSO_BYTES };
         let Some(iface) = self.iface(hop.iface()) else {
-            let cut = Cut::Software;
-            return TxLimits { max_bytes: SOFTWARE_TSO_BYTES, max_pieces: MAX_PIECES, cut };
+            return TxLimits { max_bytes: most, max_pieces: MAX_PIECES, cut: Cut::Software };
         };
         if iface.config.features.contains(Features::TSO4) && !matches!(hop, Hop::Local { .. }) {
             let max_pieces = iface.config.tx_max_segs.saturating_sub(1).clamp(1, MAX_PIECES);
@@ -60,7 +62,7 @@ impl Egress {
         // payload than this, never more.
         let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
         let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
-        let max_bytes = SOFTWARE_TSO_BYTES.min(room * payload);
+        let max_bytes = most.min(room * payload);
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);
         let cut = if offload { Cut::Software } else { Cut::SoftwareSums };
         TxLimits { max_bytes, max_pieces: MAX_PIECES, cut }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::socket::demux::FlowKey;
 use crate::wire::ethernet::{self, ethertype};
-use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT};
+use crate::wire::front::{Common, DatagramFront, Front, FrontKey, SMALL_AT, WayState};
 use crate::wire::plain::PlainIpv4;
 use crate::wire::tcp::{self, PlainTcp, TcpHeader};
 use crate::wire::udp::{self, UdpHeader};
@@ -113,14 +113,14 @@ impl Egress {
 }
 
 impl Egress {
-    /// What the headers that a connection keeps have to be made for, if its messages leave through
-    /// `only`; and whether the device completes their checksums.
+    /// What kept headers have to be made for, if they leave through `only`; whether the device
+    /// completes their checksums, and where frames wait for it to take them.
     #[inline(always)]
-    pub(crate) fn front_key(&self, only: IfaceId, ttl: u8, tos: u8) -> Option<(FrontKey, bool)> {
-        let iface = self.ifaces.get(usize::from(only.0))?;
+    pub(crate) fn way_state(&mut self, only: IfaceId) -> Option<(WayState, bool, &mut TxBurst)> {
+        let iface = self.ifaces.get_mut(usize::from(only.0))?;
         let (routing, neighbors) = (self.routing_changes, iface.neighbors.changes());
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);
-        Some((FrontKey { routing, neighbors, iface: only.0, ttl, tos }, offload))
+        Some((WayState { routing, neighbors, iface: only.0 }, offload, &mut iface.burst))
     }
 
     /// Makes the headers that a connection keeps, if it has found its way before: through that
@@ -135,7 +135,7 @@ impl Egress {
         stamped: bool,
     ) -> bool {
         let Some((changes, hop @ Hop::Link { iface, next_hop })) = path.hop else { return false };
-        if iface.0 != key.iface || changes != self.routing_changes {
+        if iface.0 != key.state().iface || changes != self.routing_changes {
             return false;
         }
         let Some(interface) = self.ifaces.get(usize::from(iface.0)) else { return false };
@@ -288,35 +288,37 @@ impl Egress {
         })
     }
 
-    /// Sends a datagram of at most [`INLINE_PAYLOAD_BYTES`] with these headers, unless the interface
-    /// has no room for it. If there is no cell for it, it is lost as on a wire, and counted.
+    /// Sends a datagram of at most [`INLINE_PAYLOAD_BYTES`] with these headers, which were made for a
+    /// way like this; false, and nothing is done, if that has changed or anything is scarce.
     #[inline(always)]
     pub(crate) fn emit_datagram_again(
         &mut self,
-        id: IfaceId,
+        state: &WayState,
         front: &DatagramFront,
-        offload: bool,
         payload: &[u8],
     ) -> bool {
-        let Some(iface) = self.iface(id) else { return false };
-        let room = iface.burst.len() < super::DATAGRAM_BACKLOG_FRAMES;
-        if !room || !iface.takes_whole(UdpPath::HEADERS_LEN + payload.len()) {
+        let Some(iface) = self.ifaces.get_mut(usize::from(state.iface)) else { return false };
+        let usual = (self.routing_changes, iface.neighbors.changes())
+            == (state.routing, state.neighbors)
+            && iface.burst.len() < super::DATAGRAM_BACKLOG_FRAMES
+            && iface.takes_whole(UdpPath::HEADERS_LEN + payload.len())
+            && self.pool.free_cells() > self.reserved_cells;
+        if !usual {
             return false;
         }
-        self.counters.udp_datagrams_sent += 1;
-        let Some(mut cell) = self.data_cell() else { return true };
+        let Some(mut cell) = self.pool.alloc_cell() else { return false };
+        let offload = iface.config.features.contains(Features::TX_CHECKSUM);
         let end = DatagramFront::LEN + payload.len();
         if let Some(frame) = cell.get_mut(..end) {
             frame[DatagramFront::LEN..].copy_from_slice(payload);
             front.write(frame, offload);
         }
         cell.truncate(end);
+        self.counters.udp_datagrams_sent += 1;
         self.counters.tx_packets += 1;
         self.pool.count_copied(payload.len());
         let checksum = if offload { PARTIAL_UDP } else { TxChecksum::Complete };
-        if let Some(iface) = self.ifaces.get_mut(usize::from(id.0)) {
-            iface.burst.push_single(cell.freeze(), TxFrame { checksum, ..TxFrame::default() });
-        }
+        iface.burst.push_single(cell.freeze(), TxFrame { checksum, ..TxFrame::default() });
         true
     }
 }

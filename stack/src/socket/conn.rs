@@ -171,6 +171,13 @@ impl Connection {
         }
     }
 
+    /// Kept headers have another TTL or TOS than is wanted.
+    pub(crate) fn forget_headers(&mut self) {
+        if let Some(tcb) = self.tcb.whole_calm() {
+            tcb.front.forget();
+        }
+    }
+
     /// Puts it to rest if nothing happens, here or in its control block.
     pub(crate) fn rest(&mut self, now: Instant) {
         let listed = self.in_tx_list || self.in_pacing || self.held_back;

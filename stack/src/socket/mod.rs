@@ -12,6 +12,7 @@
 pub(crate) mod block;
 pub(crate) mod conn;
 pub mod demux;
+pub(crate) mod line;
 pub(crate) mod listener;
 pub mod options;
 pub mod ports;

@@ -1,13 +1,13 @@
 //! Datagram sockets: UDP, and ICMP echo.
 
-use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use barewire_driver::PacketSlice;
 
 use crate::error::SocketError;
 use crate::route::Way;
+use crate::socket::line::Line;
 use crate::socket::listener::Bound;
 use crate::socket::ports::Reuse;
 use crate::socket::{Received, SocketKind};
@@ -24,29 +24,40 @@ pub(crate) const DEFAULT_SEND_BYTES: u32 = 208 << 10;
 /// A datagram that waits to be read.
 #[derive(Debug)]
 pub(crate) struct Datagram {
-    pub(crate) from: SocketAddr,
-    pub(crate) len: usize,
+    from: (Ipv4Addr, u16),
     first: Option<PacketSlice>,
-    /// Empty, and without memory of its own, for datagrams in one piece.
-    rest: Box<[PacketSlice]>,
+    /// None for datagrams in one piece.
+    rest: Option<Box<[PacketSlice]>>,
 }
 
 impl Datagram {
-    pub(crate) fn new(from: SocketAddr, pieces: &mut Vec<PacketSlice>) -> Datagram {
-        let len = pieces.iter().map(|p| p.len()).sum();
+    pub(crate) fn new(from: (Ipv4Addr, u16), pieces: &mut Vec<PacketSlice>) -> Datagram {
         let mut pieces = pieces.drain(..);
-        Datagram { from, len, first: pieces.next(), rest: pieces.collect() }
+        let first = pieces.next();
+        let rest = (pieces.len() > 0).then(|| pieces.collect());
+        Datagram { from, first, rest }
     }
 
     /// A datagram in one piece.
     #[inline]
-    pub(crate) fn whole(from: SocketAddr, piece: PacketSlice) -> Datagram {
-        Datagram { from, len: piece.len(), first: Some(piece), rest: Box::default() }
+    pub(crate) fn whole(from: (Ipv4Addr, u16), piece: PacketSlice) -> Datagram {
+        Datagram { from, first: Some(piece), rest: None }
+    }
+
+    /// Who has sent it.
+    #[inline]
+    pub(crate) fn from(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.from.0), self.from.1)
+    }
+
+    /// Its bytes, all together.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces().map(|piece| piece.len()).sum()
     }
 
     #[inline]
     fn pieces(&self) -> impl Iterator<Item = &PacketSlice> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest.iter().flatten())
     }
 
     /// What the datagram keeps from being used otherwise: whole slots.
@@ -83,7 +94,6 @@ pub(crate) struct DatagramSocket {
     /// A send had to wait: tell when there is room.
     pub(crate) blocked: bool,
     pub(crate) in_event_list: bool,
-    pub(crate) told: Readiness,
     pub(crate) recv_limit_bytes: usize,
     /// Where it sent last.
     pub(crate) way: Way,
@@ -91,11 +101,12 @@ pub(crate) struct DatagramSocket {
     pub(crate) send_limit_bytes: u32,
     pub(crate) recv_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
-    /// The headers of the last small datagram.
+    /// The headers of the last small datagram, if another may follow: there is no error to tell of, and
+    /// sending is open.
     pub(crate) front: DatagramFront,
     /// The sequence number of the next echo request.
     pub(crate) next_seq: u16,
-    queue: VecDeque<Datagram>,
+    queue: Line<Datagram>,
     queued_bytes: usize,
 }
 
@@ -115,7 +126,6 @@ impl DatagramSocket {
             write_closed: false,
             blocked: false,
             in_event_list: false,
-            told: Readiness::empty(),
             recv_limit_bytes: DEFAULT_RECV_BYTES,
             way: Way::default(),
             send_limit_bytes: DEFAULT_SEND_BYTES,
@@ -123,7 +133,7 @@ impl DatagramSocket {
             send_timeout: None,
             front: DatagramFront::default(),
             next_seq: 1,
-            queue: VecDeque::new(),
+            queue: Line::default(),
             queued_bytes: 0,
         }
     }
@@ -142,7 +152,7 @@ impl DatagramSocket {
 
     /// Queues a datagram in one piece; false if the queue is full.
     #[inline(always)]
-    pub(crate) fn deliver_whole(&mut self, from: SocketAddr, piece: PacketSlice) -> bool {
+    pub(crate) fn deliver_whole(&mut self, from: (Ipv4Addr, u16), piece: PacketSlice) -> bool {
         let bytes = self.queued_bytes + piece.slot_len();
         if bytes > self.recv_limit_bytes && !self.queue.is_empty() || self.read_closed {
             return false;
@@ -155,18 +165,19 @@ impl DatagramSocket {
     /// Takes the datagram that has waited longest, cut to `out`, if it is in one piece.
     #[inline(always)]
     pub(crate) fn read_whole(&mut self, out: &mut [u8]) -> Option<Received> {
-        let datagram = self.queue.front()?;
-        let piece = datagram.first.as_ref().filter(|_| datagram.rest.is_empty())?;
-        let bytes: &[u8] = piece;
-        let len = bytes.len().min(out.len());
-        out[..len].copy_from_slice(&bytes[..len]);
-        let received = Received { len, full_len: datagram.len, from: datagram.from };
-        self.queued_bytes -= piece.slot_len();
-        if let Some(Datagram { rest, .. }) = self.queue.pop_front() {
-            // It is empty: there is nothing to free, and a call only to find that out.
-            std::mem::forget(rest);
+        let datagram = self.queue.front_mut()?;
+        if datagram.rest.is_some() {
+            return None;
         }
-        Some(received)
+        let piece = datagram.first.take()?;
+        let from = datagram.from();
+        // Nothing is left in it: to drop that is a call as well.
+        std::mem::forget(self.queue.take_front());
+        let bytes: &[u8] = &piece;
+        let (full_len, len) = (bytes.len(), bytes.len().min(out.len()));
+        out[..len].copy_from_slice(&bytes[..len]);
+        self.queued_bytes -= piece.slot_len();
+        Some(Received { len, full_len, from })
     }
 
     pub(crate) fn front(&self) -> Option<&Datagram> {
@@ -174,12 +185,24 @@ impl DatagramSocket {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Datagram> {
-        let datagram = self.queue.pop_front()?;
+        let datagram = self.queue.take_front()?;
         self.queued_bytes -= datagram.pinned_bytes();
         Some(datagram)
     }
 
+    #[inline(always)]
     pub(crate) fn readiness(&self) -> Readiness {
+        let unusual = self.read_closed | self.write_closed | self.blocked;
+        if unusual || self.error.is_some() {
+            return self.unusual_readiness();
+        }
+        let mut ready = Readiness::WRITABLE;
+        ready.set(Readiness::READABLE, !self.queue.is_empty());
+        ready
+    }
+
+    #[inline(never)]
+    fn unusual_readiness(&self) -> Readiness {
         let mut ready = Readiness::empty();
         ready.set(Readiness::READABLE, !self.queue.is_empty() || self.read_closed);
         ready.set(Readiness::WRITABLE, !self.blocked);
@@ -227,7 +250,7 @@ mod tests {
 
     fn datagram(pool: &Pool, parts: &[&[u8]]) -> Datagram {
         let mut pieces = parts.iter().map(|p| pool.copy_from(p).unwrap().freeze()).collect();
-        Datagram::new("10.0.0.1:9".parse().unwrap(), &mut pieces)
+        Datagram::new((Ipv4Addr::new(10, 0, 0, 1), 9), &mut pieces)
     }
 
     #[test]
@@ -239,7 +262,7 @@ mod tests {
             socket.deliver(datagram(&pool, &[b"x"])).unwrap();
         }
         socket.deliver(datagram(&pool, &[b"x"])).unwrap_err();
-        assert_eq!(socket.pop().unwrap().len, 1);
+        assert_eq!(socket.pop().unwrap().len(), 1);
         socket.deliver(datagram(&pool, &[b"y"])).unwrap();
         while socket.pop().is_some() {}
         assert!(pool.audit().all_free());
@@ -253,7 +276,7 @@ mod tests {
         assert_eq!(datagram.copy_to(&mut out), 11);
         assert_eq!(&out[..11], b"hello world");
         assert_eq!(datagram.copy_to(&mut out[..8]), 8);
-        assert_eq!(datagram.len, 11);
+        assert_eq!(datagram.len(), 11);
     }
 
     #[test]
@@ -262,7 +285,7 @@ mod tests {
         let mut socket = DatagramSocket::new(SocketKind::Udp);
         socket.deliver(datagram(&pool, &[])).unwrap();
         assert!(socket.readiness().contains(Readiness::READABLE));
-        assert_eq!(socket.pop().unwrap().len, 0);
+        assert_eq!(socket.pop().unwrap().len(), 0);
         assert!(!socket.readiness().contains(Readiness::READABLE));
     }
 }

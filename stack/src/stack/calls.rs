@@ -42,7 +42,7 @@ impl Stack {
     /// # Errors
     /// [`SocketError::WouldBlock`] if nothing has come; what ended the connection, once; then as
     /// POSIX has it. [`SocketError::NotConnected`] before `connect`.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
         if let Some(Socket::Connection(connection)) =
             self.sockets.get_held_mut(id.index, id.generation)
@@ -130,7 +130,7 @@ impl Stack {
     /// [`SocketError::WouldBlock`] if the send buffer is full, [`SocketError::NoBuffers`] if only
     /// the pool's [reserve](SEND_RESERVE_PART) is left, [`SocketError::BrokenPipe`] after shutdown,
     /// what ended the connection.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
         if let Some(Socket::Connection(connection)) =
             self.sockets.get_held_mut(id.index, id.generation)
@@ -300,7 +300,7 @@ impl Stack {
     /// As [`Stack::write_room`].
     pub fn bytes_readable(&self, id: SocketId) -> Result<usize, SocketError> {
         if let Some(Socket::Datagram(socket)) = self.get(id) {
-            return Ok(socket.front().map_or(0, |datagram| datagram.len));
+            return Ok(socket.front().map_or(0, |datagram| datagram.len()));
         }
         let index = self.stream(id)?;
         self.connection(index)
@@ -343,6 +343,7 @@ impl Stack {
             let connected = socket.peer.is_some();
             socket.read_closed |= read;
             socket.write_closed |= write;
+            socket.front.forget();
             self.note_event(id);
             return if connected { Ok(()) } else { Err(SocketError::NotConnected) };
         }
@@ -384,6 +385,7 @@ impl Stack {
                 if let Some(bound) = socket.bound {
                     let key = (socket.kind, bound.lease.port());
                     self.sole_receiver = None;
+                    self.familiar.change_datagrams();
                     if forget(self.datagrams.get_mut(&key), id) {
                         self.datagrams.remove(&key);
                     }

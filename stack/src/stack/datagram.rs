@@ -51,7 +51,7 @@ impl Stack {
             return self.port_unreachable(transport);
         };
         transport.advance(UdpHeader::LEN);
-        self.deliver(id, key.remote_addr(), transport.pieces);
+        self.deliver(id, from, transport.pieces);
     }
 
     /// A broadcast is for every socket that it fits (RFC 1122 §4.1.3.5 leaves it to the host; they
@@ -65,7 +65,7 @@ impl Stack {
             self.egress.counters.udp_no_socket += 1;
         }
         for id in ids {
-            self.deliver(id, key.remote_addr(), &mut pieces.to_vec());
+            self.deliver(id, from, &mut pieces.to_vec());
         }
     }
 
@@ -110,7 +110,7 @@ impl Stack {
     pub(super) fn deliver(
         &mut self,
         id: SocketId,
-        from: SocketAddr,
+        from: (Ipv4Addr, u16),
         pieces: &mut Vec<PacketSlice>,
     ) {
         let datagram = udp::Datagram::new(from, pieces);
@@ -250,7 +250,7 @@ impl Stack {
     ///
     /// # Errors
     /// [`SocketError::WouldBlock`] if none waits; an error that ICMP reported, once.
-    #[inline]
+    #[inline(always)]
     pub fn recv_from(&mut self, id: SocketId, out: &mut [u8]) -> Result<Received, SocketError> {
         if let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
             && socket.error.is_none()
@@ -268,7 +268,7 @@ impl Stack {
             && socket.error.is_none()
             && let Some(datagram) = socket.pop()
         {
-            let (full_len, from) = (datagram.len, datagram.from);
+            let (full_len, from) = (datagram.len(), datagram.from());
             let len = datagram.copy_to(out);
             self.egress.pool.count_copied(len);
             return Ok(Received { len, full_len, from });
@@ -286,9 +286,11 @@ impl Stack {
             return Err(error);
         }
         let received = match socket.front() {
-            Some(datagram) => {
-                Received { len: datagram.copy_to(out), full_len: datagram.len, from: datagram.from }
-            }
+            Some(datagram) => Received {
+                len: datagram.copy_to(out),
+                full_len: datagram.len(),
+                from: datagram.from(),
+            },
             None if socket.read_closed => {
                 let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
                 Received { len: 0, full_len: 0, from: nobody }

@@ -12,20 +12,21 @@
 //! no asking here: a flow is in the table only with a local address that is ours and a peer that may
 //! be answered.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use barewire_driver::device::Segments;
 use barewire_driver::mem::Checksum;
 use barewire_driver::{PacketSlice, RxBurst, RxChecksum, RxFrame};
 
+use super::familiar::Single;
 use super::input::wire_segments;
 use super::settle::follow_up_held;
 use super::{Socket, Stack};
 use crate::interface::{Egress, IfaceId, Interface, Medium};
 use crate::socket::conn::Holder;
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::line::Line;
 use crate::socket::udp::DatagramSocket;
 use crate::socket::{SocketId, SocketKind};
 use crate::tcp::{Memory, Text};
@@ -40,8 +41,8 @@ impl Stack {
     /// Takes received frames in and empties the burst.
     pub fn handle_burst(&mut self, now: Instant, iface: IfaceId, burst: &mut RxBurst) {
         self.move_clock(now);
-        if let Some((frame, piece)) = burst.take_only() {
-            self.input_piece(iface, piece, &frame);
+        if burst.only().is_some() {
+            self.input_single(iface, burst);
         } else {
             self.look_into(iface, burst);
             self.input_many(iface, burst);
@@ -52,6 +53,12 @@ impl Stack {
     /// Takes in a frame in one piece.
     #[inline(always)]
     pub(super) fn input_piece(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
+        self.input_single(iface, &mut Single { meta, piece: Some(piece) });
+    }
+
+    /// Takes in a frame in one piece of a flow that is not familiar, or with anything unusual.
+    #[inline(never)]
+    pub(super) fn input_unfamiliar(&mut self, iface: IfaceId, piece: PacketSlice, meta: &RxFrame) {
         if let Err(piece) = self.input_calm(iface, piece, meta) {
             self.input_pieces(iface, &mut Pieces::One(Some(piece)), meta);
         }
@@ -92,7 +99,7 @@ impl Stack {
             if !usual {
                 return Err(piece);
             }
-            let from = SocketAddr::new(IpAddr::V4(from.0), from.1);
+            self.familiar.remember(id, &piece, sole);
             let bytes = start + UdpHeader::LEN..end;
             deliver_whole(&mut self.egress, &mut self.events, sole, socket, from, piece, bytes);
             return Ok(());
@@ -113,7 +120,7 @@ impl Stack {
             return Err(piece);
         }
         match found {
-            Found::Connection(index) => self.deliver_calm(index, &header, &text, piece, end),
+            Found::Connection(index) => self.deliver_calm(id, index, (&header, &text), piece, end),
             Found::HalfOpen(index) => {
                 let to = Found::HalfOpen(index);
                 self.deliver_unexpected(to, header, (text.len, text.ecn), piece, end)
@@ -125,9 +132,9 @@ impl Stack {
     #[inline(always)]
     fn deliver_calm(
         &mut self,
+        on: IfaceId,
         index: u32,
-        header: &PlainTcp,
-        text: &Text,
+        (header, text): (&PlainTcp, &Text),
         mut piece: PacketSlice,
         end: usize,
     ) -> Result<(), PacketSlice> {
@@ -140,12 +147,13 @@ impl Stack {
             let to = Found::Connection(index);
             return self.deliver_unexpected(to, *header, (text.len, text.ecn), piece, end);
         }
+        let id = SocketId { index, generation };
+        self.familiar.remember(on, &piece, id);
         self.egress.counters.rx_frames += 1;
         self.egress.counters.tcp_segments_received += 1;
         piece.truncate(end);
         piece.advance(end - text.len as usize);
         tcb.take_expected(self.egress.now, header, text, Some(piece));
-        let id = SocketId { index, generation };
         let (list, wheel, pacing) = (&mut self.tx_list, &mut self.wheel, &mut self.pacing);
         if follow_up_held(list, wheel, pacing, &mut self.events, id, connection) {
             self.release_held_back(index);
@@ -421,7 +429,7 @@ impl Stack {
         &self,
         iface: &Interface,
         packet: &Plain<'_>,
-    ) -> Option<(SocketId, SocketAddr)> {
+    ) -> Option<(SocketId, (Ipv4Addr, u16))> {
         let header = UdpHeader::parse(packet.bytes, packet.ip.payload_len).ok()?;
         let key = packet.key(header.dst_port, header.src_port);
         let usual = packet.others.is_empty()
@@ -435,7 +443,7 @@ impl Stack {
         }
         let (to, from) = ((key.local, key.local_port), (key.remote, key.remote_port));
         let id = self.find_datagram_socket(SocketKind::Udp, to, from)?;
-        Some((id, key.remote_addr()))
+        Some((id, from))
     }
 
     /// The next datagram to the socket's port finds it at once, if no other socket has the port.
@@ -453,19 +461,18 @@ impl Stack {
 
 /// Queues the bytes of a frame in one piece at a socket.
 #[inline(always)]
-fn deliver_whole(
+pub(super) fn deliver_whole(
     egress: &mut Egress,
-    events: &mut VecDeque<SocketId>,
+    events: &mut Line<SocketId>,
     id: SocketId,
     socket: &mut DatagramSocket,
-    from: SocketAddr,
+    from: (Ipv4Addr, u16),
     mut piece: PacketSlice,
     bytes: Range<usize>,
 ) {
     egress.counters.rx_frames += 1;
     egress.counters.udp_datagrams_received += 1;
-    piece.truncate(bytes.end);
-    piece.advance(bytes.start);
+    piece.narrow(bytes);
     if !socket.deliver_whole(from, piece) {
         egress.counters.udp_queue_full += 1;
     } else if !std::mem::replace(&mut socket.in_event_list, true) {

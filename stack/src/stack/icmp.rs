@@ -1,6 +1,6 @@
 //! ICMP: answering echo requests, sending errors, and what received errors do to sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use barewire_driver::PacketSlice;
 
@@ -42,8 +42,7 @@ impl Stack {
                 let (to, from) = (transport.header.dst, transport.header.src);
                 match self.find_datagram_socket(SocketKind::Ping, (to, id), (from, 0)) {
                     Some(socket) => {
-                        let from = SocketAddr::new(IpAddr::V4(from), 0);
-                        self.deliver(socket, from, transport.pieces);
+                        self.deliver(socket, (from, 0), transport.pieces);
                     }
                     None => self.egress.counters.icmp_unmatched += 1,
                 }
@@ -202,6 +201,7 @@ impl Stack {
         let Some(Socket::Datagram(socket)) = self.get_mut(id) else { return false };
         if socket.peer.is_some() {
             socket.error = Some(kind.error());
+            socket.front.forget();
             self.note_event(id);
         }
         true
@@ -209,7 +209,7 @@ impl Stack {
 
     /// Reassemblies that took too long are reported to the sender, if their first fragment came
     /// (RFC 1122 §3.3.2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn reassembly_timeouts(&mut self) {
         let now = self.egress.now;
         if self.reassembler.poll_at().is_some_and(|at| at <= now) {
@@ -232,10 +232,10 @@ impl Stack {
     }
 
     /// Neighbours that nobody answered for: who waits for them is told.
-    #[inline]
+    #[inline(always)]
     pub(super) fn neighbor_timeouts(&mut self) {
         let now = self.egress.now;
-        if self.egress.ifaces.iter().any(|iface| iface.neighbors.is_due(now)) {
+        if self.egress.any(|iface| iface.neighbors.is_due(now)) {
             self.neighbor_timeouts_now(now);
         }
     }

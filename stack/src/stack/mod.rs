@@ -25,6 +25,7 @@ mod coalesce;
 mod config;
 mod datagram;
 mod expected;
+mod familiar;
 mod fast_open;
 mod icmp;
 mod input;
@@ -62,6 +63,7 @@ use crate::rng::Rng;
 use crate::socket::block::Blocks;
 use crate::socket::conn::Connection;
 use crate::socket::demux::{FlowTable, PortMap, Tag};
+use crate::socket::line::Line;
 use crate::socket::listener::{Fresh, HalfOpenEntry, Listener, TimeWaitEntry};
 use crate::socket::ports::PortRegistry;
 use crate::socket::slab::Slab;
@@ -142,12 +144,14 @@ pub struct Stack {
     sole_listener: Option<(u16, Option<Ipv4Addr>, SocketId)>,
     pub(crate) datagrams: PortMap<(SocketKind, u16), Vec<SocketId>>,
     sole_receiver: Option<expected::SoleReceiver>,
+    /// Flows whose next frame takes the shortest way.
+    familiar: familiar::Familiar,
     pub(crate) wheel: Wheel,
     pub(crate) pacing: pacing::PacingQueue,
     pub(crate) reassembler: Reassembler,
     /// Connections that want to send, in turn.
-    pub(crate) tx_list: VecDeque<u32>,
-    pub(crate) events: VecDeque<SocketId>,
+    pub(crate) tx_list: Line<u32>,
+    pub(crate) events: Line<SocketId>,
     /// Datagram sockets whose last send had to wait.
     pub(crate) blocked: Vec<SocketId>,
     pub(crate) forwards: VecDeque<Forward>,
@@ -191,11 +195,12 @@ impl Stack {
             sole_listener: None,
             datagrams: PortMap::default(),
             sole_receiver: None,
+            familiar: familiar::Familiar::default(),
             wheel: Wheel::new(),
             pacing: pacing::PacingQueue::default(),
             reassembler: Reassembler::new(limits.reassembly),
-            tx_list: VecDeque::new(),
-            events: VecDeque::new(),
+            tx_list: Line::default(),
+            events: Line::default(),
             blocked: Vec::new(),
             forwards: VecDeque::new(),
             orphans: 0,
@@ -243,12 +248,7 @@ impl Stack {
     /// What packet memory allows data that may have to wait for its reader.
     #[inline]
     pub(crate) fn memory(&self) -> Memory {
-        let (free, total) = (self.egress.pool.free_slots(), self.egress.pool.total_slots());
-        if free >= total / GROWTH_RESERVE_PART {
-            return Memory::Plenty;
-        }
-        cold_path();
-        if free >= total / RECV_RESERVE_PART { Memory::Scarce } else { Memory::Exhausted }
+        memory(&self.egress.pool)
     }
 
     pub(crate) fn move_clock(&mut self, now: Instant) {
@@ -256,6 +256,7 @@ impl Stack {
     }
 
     /// Moves the clock and does whatever is due: retransmissions, delayed ACKs, TIME-WAIT, ARP.
+    #[inline(always)]
     pub fn handle_timeout(&mut self, now: Instant) {
         self.move_clock(now);
         if self.wheel.would_move(self.egress.now) {
@@ -305,15 +306,19 @@ impl Stack {
     ///
     /// # Panics
     /// If there is no such interface.
+    #[inline(always)]
     pub fn poll_transmit(&mut self, iface: IfaceId) -> &mut TxBurst {
-        if !self.tx_list.is_empty() || !self.blocked.is_empty() || self.egress.has_work() {
-            self.fill_bursts(iface);
+        if !self.tx_list.is_empty() {
+            self.transmit_connections(iface);
+        }
+        if !self.blocked.is_empty() || self.egress.has_work() {
+            self.transmit_others();
         }
         &mut self.egress.ifaces[iface.0 as usize].burst
     }
 
-    fn fill_bursts(&mut self, iface: IfaceId) {
-        self.transmit_connections(iface);
+    #[inline(never)]
+    fn transmit_others(&mut self) {
         self.drain_loopback();
         // Last, because whoever sends may have just found out that it has to ask for a neighbour.
         self.egress.send_due_requests();
@@ -321,18 +326,18 @@ impl Stack {
     }
 
     /// True if a connection has something to send that no burst has taken yet.
+    #[inline(always)]
     pub fn wants_transmit(&self) -> bool {
-        !self.tx_list.is_empty() || self.egress.ifaces.iter().any(|iface| !iface.burst.is_empty())
+        !self.tx_list.is_empty() || self.egress.any(|iface| !iface.burst.is_empty())
     }
 
     /// The next socket whose readiness has grown since it was last told.
     #[inline(always)]
     pub fn poll_event(&mut self) -> Option<Event> {
-        if self.events.is_empty() { None } else { self.next_event() }
-    }
-
-    #[inline(never)]
-    fn next_event(&mut self) -> Option<Event> {
+        // Asked first: most often there is none.
+        if self.events.is_empty() {
+            return None;
+        }
         let socket = self.events.pop_front()?;
         match self.tell_calm(socket) {
             Some(ready) => Some(Event { socket, ready }),
@@ -401,16 +406,22 @@ impl Stack {
         &self.share.ports
     }
 
+    #[inline(never)]
     fn transmit_connections(&mut self, iface: IfaceId) {
         // Each connection in the list gets one super-segment a turn. Those of other interfaces
-        // keep their turn; `rounds` ends the loop when only those are left.
-        let mut rounds = self.tx_list.len();
-        while rounds > 0 && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES {
+        // keep their turn; the loop ends when only those are left.
+        let mut kept = 0;
+        while !self.tx_list.is_empty()
+            && self.egress.ifaces[iface.0 as usize].burst.len() < BURST_FRAMES
+        {
             let Some(index) = self.tx_list.pop_front() else { break };
             if self.transmit_small(index, iface) || self.transmit_one(index, iface) {
-                rounds = self.tx_list.len();
+                kept = 0;
             } else {
-                rounds -= 1;
+                kept += 1;
+                if kept >= self.tx_list.len() {
+                    break;
+                }
             }
         }
     }
@@ -451,4 +462,15 @@ impl Stack {
             Socket::Fresh(_) | Socket::Listener(_) | Socket::Datagram(_) => None,
         }
     }
+}
+
+/// What a pool allows data that may have to wait for its reader.
+#[inline]
+fn memory(pool: &Pool) -> Memory {
+    let (free, total) = (pool.free_slots(), pool.total_slots());
+    if free >= total / GROWTH_RESERVE_PART {
+        return Memory::Plenty;
+    }
+    cold_path();
+    if free >= total / RECV_RESERVE_PART { Memory::Scarce } else { Memory::Exhausted }
 }

@@ -121,6 +121,7 @@ impl Stack {
                 let kind = socket.kind;
                 socket.bound = Some(bound);
                 self.sole_receiver = None;
+                self.familiar.change_datagrams();
                 self.datagrams.entry((kind, port)).or_default().push(id);
             }
             Some(Socket::Listener(_) | Socket::Connection(_)) | None => {
@@ -357,6 +358,7 @@ impl Stack {
                 return Err(SocketError::PermissionDenied);
             }
             socket.peer = Some((remote, port));
+            self.familiar.change_datagrams();
         }
         Ok(())
     }

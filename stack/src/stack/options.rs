@@ -62,8 +62,14 @@ impl Stack {
 
 fn set_connection(connection: &mut Connection, option: SocketOption) -> Result<(), SocketError> {
     match option {
-        SocketOption::Ttl(ttl) => connection.ttl = check_ttl(ttl)?,
-        SocketOption::Tos(tos) => connection.tos = tos,
+        SocketOption::Ttl(ttl) => {
+            connection.ttl = check_ttl(ttl)?;
+            connection.forget_headers();
+        }
+        SocketOption::Tos(tos) => {
+            connection.tos = tos;
+            connection.forget_headers();
+        }
         // The 4-tuple is taken already; as on Linux the flags are accepted and change nothing.
         SocketOption::ReuseAddr(_) | SocketOption::ReusePort(_) => {}
         option => {
@@ -213,6 +219,8 @@ fn get_tcp(config: &TcpConfig, name: OptionName) -> Result<SocketOption, SocketE
 }
 
 fn set_datagram(socket: &mut DatagramSocket, option: SocketOption) -> Result<(), SocketError> {
+    // Many of them are in its headers.
+    socket.front.forget();
     match option {
         SocketOption::ReuseAddr(on) => socket.reuse.addr = on,
         SocketOption::ReusePort(on) => socket.reuse.port = on,

@@ -1,6 +1,5 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
-use std::collections::VecDeque;
 use std::hint::cold_path;
 
 use super::pacing::PacingQueue;
@@ -12,9 +11,12 @@ use crate::socket::SocketId;
 use crate::socket::block::Block;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
+use crate::socket::line::Line;
 use crate::socket::listener::TimeWaitEntry;
+use crate::socket::udp::DatagramSocket;
 use crate::tcp::{Cut, Outcome, Readiness, State, Tcb, TimeWait, TxLimits};
 use crate::timer::Wheel;
+use crate::wire::front::FrontKey;
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::TcpHeader;
 
@@ -72,7 +74,7 @@ impl Stack {
     /// connection: nobody needs to be told.
     #[inline(always)]
     pub(super) fn follow_up_call(
-        list: &mut VecDeque<u32>,
+        list: &mut Line<u32>,
         wheel: &mut Wheel,
         index: u32,
         connection: &mut Connection,
@@ -118,20 +120,18 @@ impl Stack {
     /// As [`Stack::tell`], of a datagram socket, or a connection on which nothing unusual goes on.
     #[inline(always)]
     pub(super) fn tell_calm(&mut self, id: SocketId) -> Option<Readiness> {
-        match self.sockets.get_held_mut(id.index, id.generation)? {
-            Socket::Connection(connection) => {
-                let ready = connection.tcb.whole_calm()?.calm_readiness()?;
-                connection.in_event_list = false;
-                connection.told = ready;
-                Some(ready)
-            }
-            Socket::Datagram(socket) => {
-                socket.in_event_list = false;
-                socket.told = socket.readiness();
-                Some(socket.told)
-            }
-            Socket::Listener(_) | Socket::Fresh(_) => None,
+        // One after the other: to tell all kinds apart at once takes longer.
+        let entry = self.sockets.get_held_mut(id.index, id.generation)?;
+        if let Socket::Connection(connection) = entry {
+            let ready = connection.tcb.whole_calm()?.calm_readiness()?;
+            connection.in_event_list = false;
+            connection.told = ready;
+            return Some(ready);
         }
+        let Socket::Datagram(socket) = entry else { return None };
+        let socket: &mut DatagramSocket = socket;
+        socket.in_event_list = false;
+        Some(socket.readiness())
     }
 
     /// Takes the socket out of the list of events; gives its readiness if it still exists.
@@ -299,19 +299,13 @@ impl Stack {
             return false;
         };
         let Some(tcb) = usually(connection.tcb.whole_calm()) else { return false };
-        let (ttl, tos) = (connection.ttl, connection.tos);
-        let front_key = usually(self.egress.front_key(only, ttl, tos));
-        let Some((key, offload)) = front_key else { return false };
-        if !tcb.front.is_for(&key) {
-            let Some(stamped) = tcb.is_stamped() else { return false };
-            let (path, flow) = (&connection.path, &connection.key);
-            if !self.egress.make_front(&mut tcb.front, key, path, flow, stamped) {
-                return false;
-            }
-        }
         let now = self.egress.now;
-        let Some(burst) = usually(self.egress.burst_mut(only)) else { return false };
-        if tcb.bytes_unsent() == 0 || !tcb.send_small(now, offload, burst) {
+        let way = usually(self.egress.way_state(only));
+        let Some((state, offload, burst)) = way else { return false };
+        if !tcb.front.is_current(&state) {
+            return self.transmit_small_anew(index, only);
+        }
+        if !tcb.send_small(now, offload, burst) {
             return self.transmit_bare(index, only, offload);
         }
         self.egress.counters.tcp_segments_sent += 1;
@@ -320,6 +314,21 @@ impl Stack {
         let token = Tag::Connection(index).to_bits();
         connection.timer.arm(&mut self.wheel, tcb.quiet_until(), token);
         true
+    }
+
+    /// The same, with headers that are to be made first.
+    #[inline(never)]
+    fn transmit_small_anew(&mut self, index: u32, only: IfaceId) -> bool {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            return false;
+        };
+        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(stamped) = tcb.is_stamped() else { return false };
+        let Some((state, ..)) = self.egress.way_state(only) else { return false };
+        let (path, flow) = (&connection.path, &connection.key);
+        let key = FrontKey::new(state, connection.ttl, connection.tos);
+        self.egress.make_front(&mut tcb.front, key, path, flow, stamped)
+            && self.transmit_small(index, only)
     }
 
     /// Sends an ACK or FIN alone with the headers that the connection keeps, which are those for
@@ -418,7 +427,8 @@ impl Stack {
         {
             self.egress.emit_small_tcp(path, mac, header, payload);
         } else {
-            let (limits, pieces) = (self.egress.tcp_limits(path.hop), &mut self.scratch);
+            let alone = self.tx_list.is_empty();
+            let (limits, pieces) = (self.egress.tcp_limits(path.hop, alone), &mut self.scratch);
             if let Some(segment) = tcb.poll_transmit(now, &limits, pieces) {
                 self.egress.emit_tcp(path, &segment, pieces);
             }
@@ -450,10 +460,10 @@ impl Stack {
 /// memory that the connection has let go of.
 #[inline(always)]
 pub(super) fn follow_up_held(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
-    events: &mut VecDeque<SocketId>,
+    events: &mut Line<SocketId>,
     id: SocketId,
     connection: &mut Connection,
 ) -> bool {
@@ -483,7 +493,7 @@ pub(super) fn follow_up_held(
 /// sending makes nobody readier, but an orphan may have sent its last.
 #[inline(always)]
 pub(super) fn follow_up_sent(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
     id: SocketId,
@@ -502,7 +512,7 @@ pub(super) fn follow_up_sent(
 /// entry.
 #[inline(always)]
 fn follow_up_orphan(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,
     id: SocketId,
@@ -524,14 +534,14 @@ fn follow_up_orphan(
 /// Queues the connection if it wants to send, and makes sure that the wheel fires no later than it
 /// needs.
 #[inline(always)]
-fn schedule(list: &mut VecDeque<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
+fn schedule(list: &mut Line<u32>, wheel: &mut Wheel, index: u32, connection: &mut Connection) {
     let Connection { tcb: Block::Whole(tcb), timer, in_tx_list, .. } = connection else { return };
     schedule_whole(list, wheel, index, tcb, timer, in_tx_list);
 }
 
 #[inline(always)]
 fn schedule_whole(
-    list: &mut VecDeque<u32>,
+    list: &mut Line<u32>,
     wheel: &mut Wheel,
     index: u32,
     tcb: &Tcb,

@@ -10,9 +10,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Socket, Stack};
-use crate::interface::{
-    DATAGRAM_BACKLOG_FRAMES, Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, UdpPath,
-};
+use crate::interface::{DATAGRAM_BACKLOG_FRAMES, Hop, INLINE_PAYLOAD_BYTES, Resolution, UdpPath};
 use crate::socket::{SocketId, SocketKind};
 
 impl Stack {
@@ -20,8 +18,7 @@ impl Stack {
     /// nothing stands in its way; false, and nothing is done, otherwise.
     #[inline(always)]
     pub(super) fn send_again(&mut self, id: SocketId, data: &[u8], to: Option<SocketAddr>) -> bool {
-        let Some(Socket::Datagram(socket)) = self.sockets.get_held_mut(id.index, id.generation)
-        else {
+        let Some(Socket::Datagram(socket)) = self.sockets.get_held(id.index, id.generation) else {
             return false;
         };
         let to = match (to, socket.peer) {
@@ -29,14 +26,11 @@ impl Stack {
             (None, Some(peer)) => peer,
             (Some(SocketAddr::V6(_)), _) | (None, None) => return false,
         };
-        let usual = !socket.write_closed
-            && socket.error.is_none()
-            && data.len() <= INLINE_PAYLOAD_BYTES.min(socket.send_limit_bytes as usize);
-        let Some(iface) = socket.front.iface(to, socket.dont_fragment) else { return false };
-        let iface = IfaceId(iface);
-        match self.egress.front_key(iface, socket.ttl, socket.tos) {
-            Some((key, offload)) if usual && socket.front.is_for(&key) => {
-                self.egress.emit_datagram_again(iface, &socket.front, offload, data)
+        // Without an error, or a direction that is closed, or too little room: headers are kept only
+        // as long as nothing is in the way.
+        match socket.front.made_for(to) {
+            Some(state) if data.len() <= INLINE_PAYLOAD_BYTES => {
+                self.egress.emit_datagram_again(state, &socket.front, data)
             }
             Some(_) | None => false,
         }
@@ -82,9 +76,9 @@ impl Stack {
         self.egress.emit_small_udp(hop.iface(), mac, &path, data);
         self.egress.counters.udp_datagrams_sent += 1;
         if let Some(common) = self.egress.datagram_common(hop.iface(), mac, &path)
-            && let Some((key, _)) = self.egress.front_key(hop.iface(), socket.ttl, socket.tos)
+            && let Some((state, ..)) = self.egress.way_state(hop.iface())
         {
-            socket.front.make(key, &common, path.dont_fragment);
+            socket.front.make(state, &common, path.dont_fragment);
         }
         true
     }

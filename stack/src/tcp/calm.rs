@@ -14,6 +14,8 @@
 //! In: text in sequence and ACKs of data in flight (header prediction). Out: a small message, which
 //! lies in its cell behind room for the headers, so that the cell becomes the frame.
 
+use std::ops::Range;
+
 use barewire_driver::{PacketSlice, Pool, TxBurst};
 
 use super::congestion::{CongestionControl, Noted};
@@ -29,7 +31,9 @@ use super::window::Growth;
 use super::{Memory, Text, input};
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
-use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
+use crate::wire::tcp::{
+    self, InPlace, PADDED_TIMESTAMPS_LEN, Plain, PlainTcp, TcpFlags, TcpHeader,
+};
 
 /// A connection with one of these is not calm.
 const UNUSUAL: Status = Status::APP_CLOSED
@@ -92,26 +96,70 @@ impl Tcb {
     /// Header prediction: the next data in sequence, or an ACK of data in flight, and all of it
     /// fits. Such a segment would pass every check of [`Tcb::handle_segment`].
     #[inline(always)]
-    pub(crate) fn expects(&mut self, h: &PlainTcp, text: &Text) -> bool {
+    pub(crate) fn expects(&mut self, h: &impl Plain, text: &Text) -> bool {
         let len = text.len;
         let stamped = self.status.contains(Status::TIMESTAMPS);
-        let in_order = match h.timestamps {
+        let in_order = match h.timestamps() {
             Some(ts) => stamped && !input::older(ts.val, self.ts_recent),
             None => !stamped,
         };
         let (una, nxt) = (self.snd.una.get(), self.snd.nxt.get());
         // From snd.una up to snd.nxt.
-        let acked = h.ack.wrapping_sub(una);
+        let acked = h.ack().wrapping_sub(una);
         acked <= nxt.wrapping_sub(una)
             && (acked > 0 || len > 0)
-            && h.flags - TcpFlags::PSH == TcpFlags::ACK
-            && h.seq == self.rcv.nxt.get()
+            && h.flags() - TcpFlags::PSH == TcpFlags::ACK
+            && h.seq() == self.rcv.nxt.get()
             && in_order
-            && len <= self.rcv.edge.since(self.rcv.nxt)
+            && i64::from(len) <= self.rcv.room()
             && recvq::may_pin_more(self.recvq.pinned(), self.rcv.buffer)
             && text.memory == Memory::Plenty
             && (text.ecn != Ecn::Ce || !self.ecn.agreed)
             && self.is_calm()
+    }
+
+    /// Takes the segment that lies in this place of a frame, if the connection
+    /// [expects](Tcb::expects) it, memory being plentiful; otherwise leaves it, does nothing and says
+    /// so.
+    // A function of its own, as `send_small` is. The frame stays in memory until it is queued.
+    #[inline(always)]
+    pub(crate) fn take_next(
+        &mut self,
+        now: Instant,
+        frame: &mut Option<PacketSlice>,
+        place: Range<usize>,
+        ecn: Ecn,
+    ) -> bool {
+        if self.status.contains(Status::TIMESTAMPS) {
+            self.take_in_place::<{ tcp::LEN + PADDED_TIMESTAMPS_LEN }>(now, frame, place, ecn)
+        } else {
+            self.take_in_place::<{ tcp::LEN }>(now, frame, place, ecn)
+        }
+    }
+
+    /// The same of a segment with a header of so many bytes, which is read where it is needed: there
+    /// are not registers enough for all of it.
+    #[inline(always)]
+    fn take_in_place<const HEADER: usize>(
+        &mut self,
+        now: Instant,
+        frame: &mut Option<PacketSlice>,
+        place: Range<usize>,
+        ecn: Ecn,
+    ) -> bool {
+        let bytes = frame.as_deref().and_then(|frame| frame.get(place.clone()));
+        let Some((header, text)) = bytes.and_then(InPlace::<HEADER>::split) else { return false };
+        let len = text.len();
+        let text = Text { len: len as u32, wire_segments: 1, ecn, memory: Memory::Plenty };
+        if !self.expects(&header, &text) {
+            return false;
+        }
+        self.take_next_header(now, &header, &text);
+        if let Some(frame) = frame {
+            frame.narrow(place.end - len..place.end);
+        }
+        self.take_next_text(now, &text, frame.take());
+        true
     }
 
     /// Takes an expected segment.
@@ -123,23 +171,39 @@ impl Tcb {
         text: &Text,
         payload: impl IntoIterator<Item = PacketSlice>,
     ) {
-        let len = text.len;
-        self.tally.received(now, len, text.wire_segments);
+        self.take_next_header(now, h, text);
+        self.take_next_text(now, text, payload);
+    }
+
+    #[inline(always)]
+    fn take_next_header(&mut self, now: Instant, h: &impl Plain, text: &Text) {
+        self.tally.received(now, text.len, text.wire_segments);
         self.last_heard = now;
-        let (seq, ack) = (SeqNum::new(h.seq), SeqNum::new(h.ack));
-        if let Some(ts) = h.timestamps {
-            self.take_timestamp(now, seq, ts);
+        if let Some(ts) = h.timestamps() {
+            self.take_timestamp(now, SeqNum::new(h.seq()), ts);
         }
+        let ack = SeqNum::new(h.ack());
         if ack != self.snd.una && !(ack == self.snd.nxt && self.take_last_ack(now)) {
-            self.take_other_ack(now, ack, *h);
+            self.take_other_ack(now, ack, h.read());
         }
+        let (seq, ack) = (SeqNum::new(h.seq()), SeqNum::new(h.ack()));
         if self.snd.wl1.before_eq(seq) {
             // Newer than the last window, as `update_window` has it: what comes next in sequence
             // acknowledges no less than that did.
-            self.set_window(seq, ack, self.snd.scale.bytes(h.window));
+            self.set_window(seq, ack, self.snd.scale.bytes(h.window()));
         } else {
-            self.update_window(seq, ack, h.window);
+            self.update_window(seq, ack, h.window());
         }
+    }
+
+    #[inline(always)]
+    fn take_next_text(
+        &mut self,
+        now: Instant,
+        text: &Text,
+        payload: impl IntoIterator<Item = PacketSlice>,
+    ) {
+        let len = text.len;
         if len > 0 {
             self.note_peer_segment(len, text.wire_segments);
             for piece in payload {
@@ -155,8 +219,7 @@ impl Tcb {
 
     /// Takes the ACK of all that was ever written, which left in one transmission, once: as
     /// [`Tcb::take_plain_ack`]. False, and nothing is done, if it is another.
-    // As with `send_small`, for the sake of registers.
-    #[inline(never)]
+    #[inline(always)]
     fn take_last_ack(&mut self, now: Instant) -> bool {
         let una = self.snd.una;
         let bytes = self.snd.nxt.get().wrapping_sub(una.get());
@@ -263,15 +326,13 @@ impl Tcb {
         let Some(len) = self.sendq.small_len() else { return false };
         let (mss, in_flight) = (self.mss(), self.snd.nxt.get().wrapping_sub(self.snd.una.get()));
         let (idle, flight) = (in_flight == 0, in_flight + len);
-        // With nothing in flight, one segment is within every congestion window.
-        let fits =
-            len <= mss && flight <= self.snd.wnd && (idle || flight <= self.controller.cwnd());
-        // Nagle's algorithm, as in `sendable`.
-        let whole = idle
-            || self.snd.small_end.before_eq(self.snd.una)
-            || (self.status.contains(Status::NODELAY) && self.crumbs_fit());
         let held = self.more_to_come || self.status.intersects(HELD) || self.ecn.agreed;
-        if !fits || !whole || held || !self.is_calm() {
+        if len > mss || flight > self.snd.wnd || held {
+            return false;
+        }
+        // With nothing in flight, one segment is within every congestion window, and not the second
+        // small one.
+        if !(idle || self.may_follow(flight)) || !self.is_calm() {
             return false;
         }
         if idle {
@@ -286,6 +347,15 @@ impl Tcb {
             burst.push_single(frame, self.front.describe(offload));
         }
         true
+    }
+
+    /// True if a small message may follow what is in flight, which makes it so much.
+    #[inline(never)]
+    fn may_follow(&self, flight: u32) -> bool {
+        // Nagle's algorithm, as in `sendable`.
+        let whole = self.snd.small_end.before_eq(self.snd.una)
+            || (self.status.contains(Status::NODELAY) && self.crumbs_fit());
+        whole && flight <= self.controller.cwnd()
     }
 
     /// As [`Tcb::restart_after_idle`].
@@ -324,7 +394,9 @@ impl Tcb {
     /// rounded up to what the field can say.
     #[inline(always)]
     fn window_calmly(&mut self) -> u16 {
-        let (current, (least, most)) = (self.rcv.edge.since(self.rcv.nxt), self.still);
+        // An edge that has been passed is beyond all windows, and left to the others as well.
+        let current = self.rcv.edge.get().wrapping_sub(self.rcv.nxt.get());
+        let (least, most) = self.still;
         if current < least || current > most || !self.recvq.is_empty() {
             return self.window_field(Growth::Yes);
         }

@@ -41,7 +41,7 @@ pub(super) enum Blocked {
 
 impl Tcb {
     /// True if [`Tcb::poll_transmit`] has something to send or a deadline to set.
-    #[inline]
+    #[inline(always)]
     pub fn wants_transmit(&self) -> bool {
         let owes = !self.pending.is_empty() || self.rcv.dup_acks > 0;
         owes || (self.has_queued() && self.queued_may_leave())
@@ -54,12 +54,14 @@ impl Tcb {
     }
 
     /// Data, lost data or FIN is to be sent once it may.
-    #[inline]
+    #[inline(always)]
     fn has_queued(&self) -> bool {
-        self.sendq.unsent() > 0 || self.sendq.records.lost() > 0 || self.fin_waits()
+        // What is lost or to be closed is no calm connection's.
+        self.sendq.unsent() > 0 || !self.calm && (self.sendq.records.lost() > 0 || self.fin_waits())
     }
 
     /// Some of what is queued can be sent now, or a deadline is to be set for it.
+    #[inline(never)]
     fn queued_may_leave(&self) -> bool {
         self.may_transmit_data()
             && !self.timers.is_set(Timer::Pacing)

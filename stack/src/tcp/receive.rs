@@ -143,6 +143,13 @@ impl Tcb {
             0 | 1 => payload_len,
             joined => payload_len.div_ceil(u32::from(joined)),
         };
+        if size > u32::from(self.rcv.peer_segment) {
+            self.note_larger_segment(size);
+        }
+    }
+
+    #[inline(never)]
+    fn note_larger_segment(&mut self, size: u32) {
         let size = size.min(u32::from(self.rcv.our_mss)) as u16;
         self.rcv.peer_segment = self.rcv.peer_segment.max(size);
     }
@@ -267,14 +274,15 @@ impl Tcb {
 
     /// Delaying is off.
     pub(super) fn acks_at_once(&self) -> bool {
-        self.config.quick_ack || self.ack_delay_ns == 0
+        self.ack_delay_ns == 0
     }
 
     /// RFC 9293 §3.8.6.3, RFC 5681 §4.2: an ACK may wait, but not while there are gaps, not for
     /// more than two full segments, and not at the start, when the peer's window is small.
     #[inline(always)]
     pub(super) fn schedule_ack(&mut self, now: Instant, had_gap: bool) {
-        let unacked = self.rcv.nxt.since(self.rcv.acked);
+        // RCV.NXT never lies before what was acknowledged.
+        let unacked = self.rcv.nxt.get().wrapping_sub(self.rcv.acked.get());
         let full = 2 * u32::from(self.rcv.peer_segment);
         if had_gap || unacked >= full || self.rcv.quick_acks > 0 {
             self.rcv.quick_acks = self.rcv.quick_acks.saturating_sub(1);

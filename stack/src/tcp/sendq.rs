@@ -304,6 +304,7 @@ impl SendQueue {
         let open = self.open.as_ref()?;
         // Nothing of a cell is sent before the rest: if no more is unsent, the chunks have left.
         let small = open.is_cell() && open.filled == unsent;
+        debug_assert!(!small || unsent > 0, "a cell is open while there is something in it");
         debug_assert!(!small || self.cursor.chunk == self.chunks.len());
         small.then_some(unsent)
     }

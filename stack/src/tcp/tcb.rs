@@ -205,6 +205,12 @@ impl Send {
 }
 
 impl Receive {
+    /// Bytes from RCV.NXT up to the edge of the window; less than none if that has been passed.
+    #[inline(always)]
+    pub(super) fn room(&self) -> i64 {
+        i64::from(self.edge.get().wrapping_sub(self.nxt.get()) as i32)
+    }
+
     /// Nothing has been received.
     #[inline(always)]
     pub(super) fn new(config: &TcpConfig, our_mss: u16) -> Receive {
@@ -294,8 +300,11 @@ pub struct Tcb {
     pub(crate) front: Front,
 }
 
-/// The configuration's delay of ACKs, in nanoseconds.
+/// The configuration's delay of ACKs, in nanoseconds: none if they are to be sent at once.
 pub(super) fn ack_delay(config: &TcpConfig) -> u32 {
+    if config.quick_ack {
+        return 0;
+    }
     u32::try_from(nanos(config.delayed_ack)).unwrap_or(u32::MAX)
 }
 

@@ -38,13 +38,35 @@ pub(crate) type SmallCell = [u8; CELL_LEN];
 /// What kept headers were made of, besides the connection: whoever keeps them compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrontKey {
+    routing: u32,
+    neighbors: u32,
+    iface: u16,
+    ttl: u8,
+    tos: u8,
+}
+
+impl FrontKey {
+    pub(crate) fn new(state: WayState, ttl: u8, tos: u8) -> FrontKey {
+        let WayState { routing, neighbors, iface } = state;
+        FrontKey { routing, neighbors, iface, ttl, tos }
+    }
+
+    /// What the way was like.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> WayState {
+        let &FrontKey { routing, neighbors, iface, .. } = self;
+        WayState { routing, neighbors, iface }
+    }
+}
+
+/// Where headers lead is not asked again until this is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WayState {
     /// How often routing had changed,
     pub(crate) routing: u32,
-    /// and what is known of neighbours.
+    /// and what is known of the interface's neighbours.
     pub(crate) neighbors: u32,
     pub(crate) iface: u16,
-    pub(crate) ttl: u8,
-    pub(crate) tos: u8,
 }
 
 /// What the headers of datagrams to one place have in common.
@@ -84,8 +106,15 @@ impl Default for Front {
 impl Front {
     /// True if the headers are kept that were made for `key`.
     #[inline(always)]
-    pub(crate) fn is_for(&self, key: &FrontKey) -> bool {
+    fn is_for(&self, key: &FrontKey) -> bool {
         self.key.as_ref() == Some(key)
+    }
+
+    /// True if headers are kept for what leaves through this interface, and nothing about its way has
+    /// changed. Who changes TTL or TOS has them [forgotten](Front::forget).
+    #[inline(always)]
+    pub(crate) fn is_current(&self, state: &WayState) -> bool {
+        self.key.as_ref().is_some_and(|key| key.state() == *state)
     }
 
     /// None are kept.
@@ -309,9 +338,8 @@ impl Pattern {
 /// The headers of the small datagrams that a socket has sent last to one place.
 #[derive(Clone, Debug)]
 pub(crate) struct DatagramFront {
-    key: Option<FrontKey>,
+    state: Option<WayState>,
     to: (Ipv4Addr, u16),
-    dont_fragment: bool,
     /// Sums of what stays the same: of the IPv4 header, of the pseudo-header, and of that and the
     /// ports.
     ip_sum: u16,
@@ -324,7 +352,7 @@ impl Default for DatagramFront {
     fn default() -> DatagramFront {
         let (ip_sum, pseudo_sum, udp_sum) = (0, 0, 0);
         let (to, bytes) = ((Ipv4Addr::UNSPECIFIED, 0), [0; DatagramFront::LEN]);
-        DatagramFront { key: None, to, dont_fragment: false, ip_sum, pseudo_sum, udp_sum, bytes }
+        DatagramFront { state: None, to, ip_sum, pseudo_sum, udp_sum, bytes }
     }
 }
 
@@ -332,22 +360,21 @@ impl DatagramFront {
     /// Bytes of all headers.
     pub(crate) const LEN: usize = UDP_AT + udp::LEN;
 
-    /// The interface of the headers, if they were made for this destination.
+    /// What the way to this destination was like when the headers were made for it. Who changes what
+    /// else they were made of has them [forgotten](DatagramFront::forget).
     #[inline(always)]
-    pub(crate) fn iface(&self, to: (Ipv4Addr, u16), dont_fragment: bool) -> Option<u16> {
-        let fit = self.to == to && self.dont_fragment == dont_fragment;
-        self.key.filter(|_| fit).map(|key| key.iface)
+    pub(crate) fn made_for(&self, to: (Ipv4Addr, u16)) -> Option<&WayState> {
+        self.state.as_ref().filter(|_| self.to == to)
     }
 
-    /// True if the headers were made for `key`.
-    #[inline(always)]
-    pub(crate) fn is_for(&self, key: &FrontKey) -> bool {
-        self.key.as_ref() == Some(key)
+    /// None are kept.
+    pub(crate) fn forget(&mut self) {
+        self.state = None;
     }
 
-    /// Makes the headers for `key`.
+    /// Makes the headers for a way that is like this.
     #[inline(never)]
-    pub(crate) fn make(&mut self, key: FrontKey, common: &Common, dont_fragment: bool) {
+    pub(crate) fn make(&mut self, state: WayState, common: &Common, dont_fragment: bool) {
         let &Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos } = common;
         let ip = PlainIpv4 { src, dst, protocol: protocol::UDP, tos, payload_len: 0 };
         let (link, packet) = self.bytes.split_at_mut(ethernet::LEN);
@@ -362,8 +389,8 @@ impl DatagramFront {
         let mut sum = pseudo;
         sum.add(&packet[PlainIpv4::LEN..]);
         (self.ip_sum, self.pseudo_sum) = (ip_sum.partial(), pseudo.partial());
-        (self.udp_sum, self.key) = (sum.partial(), Some(key));
-        (self.to, self.dont_fragment) = ((dst, dst_port), dont_fragment);
+        (self.udp_sum, self.state) = (sum.partial(), Some(state));
+        self.to = (dst, dst_port);
     }
 
     /// Writes the headers to the front of a frame, behind which its payload lies already. With
@@ -441,8 +468,10 @@ mod tests {
             let (src, dst) = (Ipv4Addr::from_bits(src), Ipv4Addr::from_bits(dst));
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
             let stamped = timestamps.is_some();
-            let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
-            let other = FrontKey { neighbors: 3, ..key };
+            let state = WayState { routing: 1, neighbors: 2, iface: 3 };
+            let key = FrontKey::new(state, ttl, tos);
+            let changed = WayState { neighbors: 3, ..state };
+            let other = FrontKey::new(changed, ttl, tos);
             let mut pattern = Pattern::default();
             prop_assert!(!pattern.is_for(&key, dst, stamped));
             pattern.make(key, dst, (src_mac, dst_mac), stamped);
@@ -451,10 +480,10 @@ mod tests {
             prop_assert!(!pattern.is_for(&key, (!dst.to_bits()).into(), stamped));
             prop_assert!(!pattern.is_for(&other, dst, stamped));
             let mut front = Front::default();
-            prop_assert!(!front.is_for(&key));
+            prop_assert!(!front.is_current(&state));
             front.make(&pattern, (src, dst), (src_port, dst_port));
-            prop_assert!(front.is_for(&key));
-            prop_assert!(!front.is_for(&other));
+            prop_assert!(front.is_current(&state));
+            prop_assert!(!front.is_current(&changed));
 
             let mut cell = [0xaa; CELL_LEN];
             cell[SMALL_AT..SMALL_AT + message.len()].copy_from_slice(&message);
@@ -538,11 +567,12 @@ mod tests {
             let (src, dst) = (src.into(), dst.into());
             let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
             let common = Common { src_mac, dst_mac, src, dst, src_port, dst_port, ttl, tos };
-            let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
+            let state = WayState { routing: 1, neighbors: 2, iface: 3 };
             let mut front = DatagramFront::default();
-            front.make(key, &common, dont_fragment);
-            prop_assert_eq!(front.iface((dst, dst_port), dont_fragment), Some(3));
-            prop_assert_eq!(front.iface((dst, dst_port), !dont_fragment), None);
+            prop_assert_eq!(front.made_for((dst, dst_port)), None);
+            front.make(state, &common, dont_fragment);
+            prop_assert_eq!(front.made_for((dst, dst_port)), Some(&state));
+            prop_assert_eq!(front.made_for((dst, !dst_port)), None);
             let mut frame = vec![0xaa; DatagramFront::LEN];
             frame.extend(&payload);
             front.write(&mut frame, offload);

@@ -24,6 +24,7 @@ use barewire_driver::mem::Checksum;
 use thiserror::Error;
 
 pub mod arp;
+pub(crate) mod envelope;
 pub mod ethernet;
 pub(crate) mod front;
 pub(crate) mod headroom;

@@ -90,6 +90,12 @@ fn elements(options: &TcpOptions) -> Vec<Element> {
     elements
 }
 
+/// A header of so many bytes as it is read where it lies, and its length.
+fn in_place<const HEADER: usize>(bytes: &[u8]) -> Option<(PlainTcp, usize)> {
+    let (header, text) = InPlace::<HEADER>::split(bytes)?;
+    Some((header.read(), bytes.len() - text.len()))
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back_here_and_by_etherparse(header in header()) {
@@ -201,11 +207,23 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_plain_only_if_they_are_a_header(
-        mut bytes in proptest::collection::vec(any::<u8>(), 0..80), offset in 0u8..16,
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..80), offset in 0u8..16, stamped: bool,
     ) {
         if let Some(byte) = bytes.get_mut(field::DATA_OFFSET) {
             *byte = offset << 4;
         }
+        if let Some(options) = bytes.get_mut(LEN..LEN + 4)
+            && stamped
+        {
+            options.copy_from_slice(&[1, 1, 8, 10]);
+            bytes[field::DATA_OFFSET] = 8 << 4;
+        }
+        let unusual = TcpFlags::SYN | TcpFlags::URG;
+        let in_place = in_place::<LEN>(&bytes).or(in_place::<{ LEN + PADDED_TIMESTAMPS_LEN }>(&bytes));
+        prop_assert_eq!(
+            in_place.filter(|(header, _)| !header.flags.intersects(unusual)),
+            PlainTcp::parse(&bytes, bytes.len()),
+        );
         if let Some((plain, header_len)) = PlainTcp::parse(&bytes, bytes.len()) {
             let (mut full, full_len) = TcpHeader::parse(&bytes, bytes.len()).unwrap();
             full.urgent = 0;

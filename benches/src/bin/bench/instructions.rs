@@ -119,7 +119,7 @@ pub(crate) fn run(named: &[Counted], then: Then) -> anyhow::Result<()> {
 
 fn show(workloads: &[Counted]) -> anyhow::Result<()> {
     println!(
-        "{:<21} {:>10} {:>10} {:>7}  an operation",
+        "{:<25} {:>10} {:>10} {:>7}  an operation",
         "instructions", "ours", "smoltcp", "ratio"
     );
     for &workload in workloads {
@@ -135,7 +135,7 @@ fn show(workloads: &[Counted]) -> anyhow::Result<()> {
             Unit::Rounds => "",
             Unit::Bits => "  (1 KiB)",
         };
-        println!("{:<21} {ours:>10} {peer:>10} {ratio:>7}{unit}", workload.name());
+        println!("{:<25} {ours:>10} {peer:>10} {ratio:>7}{unit}", workload.name());
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ fn check(workloads: &[Counted]) -> anyhow::Result<()> {
         .with_context(|| format!("{}: write it with --write", path.display()))?;
     let kept = parse(&text).with_context(|| path.display().to_string())?;
     let mut differ = Vec::new();
-    println!("{:<21} {:>10} {:>10}", "instructions", "counted", "kept");
+    println!("{:<25} {:>10} {:>10}", "instructions", "counted", "kept");
     for &workload in workloads {
         let name = workload.name();
         let Some(&(_, before)) = kept.iter().find(|(kept, _)| *kept == name) else {
@@ -154,7 +154,7 @@ fn check(workloads: &[Counted]) -> anyhow::Result<()> {
         };
         let now = count(workload, Side::Ours)?;
         let change = now as f64 / before as f64 - 1.0;
-        println!("{name:<21} {now:>10} {before:>10} {:>+6.1} %", change * 100.0);
+        println!("{name:<25} {now:>10} {before:>10} {:>+6.1} %", change * 100.0);
         if !within(now, before) {
             differ.push(name);
         }

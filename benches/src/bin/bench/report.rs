@@ -125,7 +125,7 @@ pub(crate) fn json(rows: &[Row]) -> String {
 /// The table's first line.
 pub(crate) fn heading() -> String {
     format!(
-        "{:<21} {:<16} {:>12} {:>12} {:<7} {:>8} {:>7}  {:<9} met",
+        "{:<25} {:<16} {:>12} {:>12} {:<7} {:>8} {:>7}  {:<9} met",
         "workload", "peer", "ours", "peer's", "unit", "ratio", "spread", "target"
     )
 }
@@ -141,7 +141,7 @@ impl fmt::Display for Row {
         let mark = if self.is_uncertain() { " *" } else { "" };
         write!(
             f,
-            "{:<21} {:<16} {:>12.digits$} {:>12.digits$} {:<7} {:>8.2} {:>5.0} %  {:<9} {met}{mark}",
+            "{:<25} {:<16} {:>12.digits$} {:>12.digits$} {:<7} {:>8.2} {:>5.0} %  {:<9} {met}{mark}",
             self.workload,
             self.peer,
             self.ours,

@@ -37,7 +37,7 @@ use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig, TxBurst};
 use super::*;
 use crate::SocketError;
 use crate::time::Instant;
-use crate::wire::front::{FrontKey, Pattern};
+use crate::wire::front::{FrontKey, Pattern, WayState};
 use crate::wire::tcp::{SackBlocks, TcpOptions, Timestamps};
 
 pub(super) const ISS: u32 = 1_000_000;
@@ -178,7 +178,8 @@ fn number(text: &str) -> u32 {
 
 /// Has the connection keep the headers of its messages, as the stack does that knows the way.
 pub(super) fn keep_headers(tcb: &mut Tcb, stamped: bool) {
-    let key = FrontKey { routing: 0, neighbors: 0, iface: 0, ttl: 64, tos: 0 };
+    let state = WayState { routing: 0, neighbors: 0, iface: 0 };
+    let key = FrontKey::new(state, 64, 0);
     let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
     let (src, dst) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
     let mut pattern = Pattern::default();

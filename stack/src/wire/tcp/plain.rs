@@ -8,7 +8,7 @@ use barewire_driver::mem::Checksum;
 
 use super::options::{PADDED_TIMESTAMPS_LEN, TIMESTAMPS_FRONT};
 use super::{LEN, TcpFlags, TcpHeader, TcpOptions, Timestamps, field};
-use crate::wire::{get_u32, put_u32};
+use crate::wire::{get_u16, get_u32, put_u32};
 
 /// Bytes of the header with timestamps.
 const LEN_WITH_TIMESTAMPS: usize = LEN + PADDED_TIMESTAMPS_LEN;
@@ -33,6 +33,116 @@ pub struct PlainTcp {
     pub window: u16,
     /// The only option.
     pub timestamps: Option<Timestamps>,
+}
+
+/// The numbers of a plain header, read before or still in their segment.
+pub(crate) trait Plain {
+    fn seq(&self) -> u32;
+    fn ack(&self) -> u32;
+    fn flags(&self) -> TcpFlags;
+    fn window(&self) -> u16;
+    fn timestamps(&self) -> Option<Timestamps>;
+    /// All of them.
+    fn read(&self) -> PlainTcp;
+}
+
+impl Plain for PlainTcp {
+    #[inline(always)]
+    fn seq(&self) -> u32 {
+        self.seq
+    }
+
+    #[inline(always)]
+    fn ack(&self) -> u32 {
+        self.ack
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> TcpFlags {
+        self.flags
+    }
+
+    #[inline(always)]
+    fn window(&self) -> u16 {
+        self.window
+    }
+
+    #[inline(always)]
+    fn timestamps(&self) -> Option<Timestamps> {
+        self.timestamps
+    }
+
+    #[inline(always)]
+    fn read(&self) -> PlainTcp {
+        *self
+    }
+}
+
+/// A header of so many bytes that has nothing but timestamps behind its fields, or nothing. What its
+/// flags say is not known yet. The numbers that are needed often have been read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPlace<'a, const HEADER: usize> {
+    bytes: &'a [u8; HEADER],
+    seq: u32,
+    ack: u32,
+    /// The timestamp's value, if there is one.
+    val: u32,
+}
+
+impl<'a, const HEADER: usize> InPlace<'a, HEADER> {
+    /// The header at the front of a segment, and the text behind it; `None` if it is longer, or has
+    /// other options.
+    #[inline(always)]
+    pub(crate) fn split(segment: &'a [u8]) -> Option<(InPlace<'a, HEADER>, &'a [u8])> {
+        const { assert!(HEADER == LEN || HEADER == LEN_WITH_TIMESTAMPS) };
+        let (bytes, text) = segment.split_first_chunk::<HEADER>()?;
+        let fits = usize::from(bytes[field::DATA_OFFSET] >> 4) * 4 == HEADER;
+        let stamped = HEADER == LEN || get_u32(bytes, LEN) == TIMESTAMPS_FRONT;
+        let val = if HEADER == LEN { 0 } else { get_u32(bytes, LEN + 4) };
+        let (seq, ack) = (get_u32(bytes, field::SEQ), get_u32(bytes, field::ACK));
+        (fits && stamped).then_some((InPlace { bytes, seq, ack, val }, text))
+    }
+}
+
+impl<const HEADER: usize> Plain for InPlace<'_, HEADER> {
+    #[inline(always)]
+    fn seq(&self) -> u32 {
+        self.seq
+    }
+
+    #[inline(always)]
+    fn ack(&self) -> u32 {
+        self.ack
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> TcpFlags {
+        TcpFlags::from_bits_retain(self.bytes[field::FLAGS])
+    }
+
+    #[inline(always)]
+    fn window(&self) -> u16 {
+        get_u16(self.bytes, field::WINDOW)
+    }
+
+    #[inline(always)]
+    fn timestamps(&self) -> Option<Timestamps> {
+        (HEADER == LEN_WITH_TIMESTAMPS)
+            .then(|| Timestamps { val: self.val, ecr: get_u32(self.bytes, LEN + 8) })
+    }
+
+    #[inline(always)]
+    fn read(&self) -> PlainTcp {
+        PlainTcp {
+            src_port: get_u16(self.bytes, field::SRC_PORT),
+            dst_port: get_u16(self.bytes, field::DST_PORT),
+            seq: self.seq(),
+            ack: self.ack(),
+            flags: self.flags(),
+            window: self.window(),
+            timestamps: self.timestamps(),
+        }
+    }
 }
 
 impl PlainTcp {
