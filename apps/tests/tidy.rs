@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 3] = [
 /// A module names its own row and those above it in this table.
 const STACK_ORDER: [&[&str]; 8] = [
     &["error", "addr"],
-    &["time", "rng"],
+    &["hint", "time", "rng"],
     &["wire"],
     &["timer"],
     &["tcp", "udp", "icmp", "neighbor", "route", "reassembly"],

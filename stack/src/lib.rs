@@ -21,6 +21,7 @@ pub mod addr;
 pub mod counters;
 pub mod engine;
 pub mod error;
+mod hint;
 pub mod icmp;
 pub mod interface;
 pub mod neighbor;

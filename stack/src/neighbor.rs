@@ -26,6 +26,7 @@ use std::time::Duration;
 use barewire_driver::MacAddr;
 use slab::Slab;
 
+use crate::hint::rarely;
 use crate::time::Instant;
 use crate::timer::{TimerKey, Wheel};
 
@@ -480,7 +481,7 @@ impl<P> Cache<P> {
     }
 
     fn touch(&mut self, index: u32) {
-        if self.newest != Some(index) {
+        if rarely(self.newest != Some(index)) {
             self.unlink(index);
             self.link_newest(index);
         }

@@ -19,6 +19,7 @@
 
 use std::num::NonZeroU32;
 
+use crate::hint::rarely;
 use crate::time::Instant;
 
 /// Bits of nanoseconds that make a tick.
@@ -121,7 +122,7 @@ impl Wheel {
     /// # Panics
     /// If 2³² - 1 timers run already.
     pub fn insert(&mut self, at: Instant, token: u32) -> TimerKey {
-        if self.free == NIL {
+        if rarely(self.free == NIL) {
             self.grow();
         }
         let index = self.free;
@@ -229,7 +230,7 @@ impl Wheel {
     /// timer waits, `elapsed` moves only below the start of its slot, which leaves the highest
     /// differing group the same; so the answer is the same when the timer is unlinked.
     fn list_of(&self, tick: u64) -> usize {
-        if tick <= self.elapsed {
+        if rarely(tick <= self.elapsed) {
             return DUE;
         }
         let level = (u64::BITS - 1 - (tick ^ self.elapsed).leading_zeros()) / SLOT_BITS;
@@ -249,7 +250,7 @@ impl Wheel {
             self.node_mut(next).prev = index;
         }
         self.heads[list] = index;
-        if list == DUE {
+        if rarely(list == DUE) {
             self.next = 0;
             return;
         }
@@ -323,6 +324,7 @@ impl Wheel {
         self.free = NIL;
     }
 
+    #[cold]
     fn grow(&mut self) {
         let base = self.chunks.len() * CHUNK;
         let last = u32::try_from(base + CHUNK - 1).expect("fewer than 2^32 timers");

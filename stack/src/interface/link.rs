@@ -1,5 +1,7 @@
 //! Link headers, and ARP in both directions.
 
+use std::hint::cold_path;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use barewire_driver::{MacAddr, TxFrame};
@@ -18,7 +20,10 @@ pub(super) fn write(
     out: &mut [u8],
 ) -> usize {
     match config.medium {
-        Medium::Ip => 0,
+        Medium::Ip => {
+            cold_path();
+            0
+        }
         Medium::Ethernet => {
             EthernetHeader { dst: to, src: config.mac, ethertype }.emit(out);
             EthernetHeader::LEN

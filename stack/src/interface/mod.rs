@@ -13,6 +13,7 @@
 mod cut;
 mod datagram;
 mod link;
+mod opening;
 mod segment;
 mod small;
 
@@ -25,6 +26,7 @@ use barewire_driver::{MacAddr, PacketBuf, PacketSlice, Pool, TxBurst, TxFrame};
 use crate::addr::Cidr;
 use crate::counters::StackCounters;
 use crate::error::SocketError;
+use crate::hint::rarely;
 use crate::icmp;
 use crate::neighbor::{self, Lookup};
 use crate::rng::Rng;
@@ -297,12 +299,15 @@ impl Egress {
     pub(crate) fn route_cached(&self, dst: Ipv4Addr, path: &mut PathCache) -> Option<Hop> {
         match path.hop {
             Some((changes, hop)) if changes == self.routing_changes => Some(hop),
-            _ => {
-                let hop = self.route(dst)?;
-                path.hop = Some((self.routing_changes, hop));
-                Some(hop)
-            }
+            _ => self.route_anew(dst, path),
         }
+    }
+
+    #[inline(never)]
+    fn route_anew(&self, dst: Ipv4Addr, path: &mut PathCache) -> Option<Hop> {
+        let hop = self.route(dst)?;
+        path.hop = Some((self.routing_changes, hop));
+        Some(hop)
     }
 
     /// As [`Egress::route`], for those who keep no way of their own: the ways of the last few
@@ -412,7 +417,7 @@ impl Egress {
     /// Whether another reply still fits the interface's burst; counts the one that does not.
     pub(crate) fn has_reply_room(&mut self, iface: IfaceId) -> bool {
         let room = self.iface(iface).is_some_and(|i| i.burst.len() < REPLY_BACKLOG_FRAMES);
-        if !room {
+        if rarely(!room) {
             self.counters.tx_reply_overflow += 1;
         }
         room
@@ -444,7 +449,7 @@ impl Egress {
     /// A header cell with room for the link header in front, or `None`, counted.
     fn header_cell(&mut self) -> Option<PacketBuf> {
         let cell = self.pool.alloc_cell();
-        if cell.is_none() {
+        if rarely(cell.is_none()) {
             self.counters.tx_no_buffer += 1;
         }
         cell
@@ -536,6 +541,12 @@ impl Egress {
         packet.push(header);
         packet.extend(pieces);
         self.loopback.push_back((iface, packet));
+    }
+
+    /// The connection waits for the link address of its next hop.
+    #[cold]
+    pub(crate) fn wait_for_neighbor(&mut self, hop: (IfaceId, Ipv4Addr), connection: u32) {
+        self.waiting.entry(hop).or_default().push(connection);
     }
 
     /// True if the connection waits for the link address of its next hop.

@@ -1,6 +1,8 @@
 //! TCP segments on their way into a burst: TSO where the device has it, [cutting](super::cut) where
 //! it has not.
 
+use std::hint::cold_path;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
@@ -12,7 +14,7 @@ use super::{Egress, Hop, INLINE_PAYLOAD_BYTES};
 use crate::socket::demux::FlowKey;
 use crate::tcp::{Cut, Transmit, TxLimits};
 use crate::wire::ipv4::{DEFAULT_TTL, Ecn, Ipv4Header};
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, TcpFlags, TcpHeader};
 use crate::wire::{self, protocol, put_u16};
 
 /// Most bytes of a super-segment where software cuts it: enough to amortise the way down, little
@@ -78,6 +80,11 @@ impl Egress {
         if let (0, Some(mac)) = (segment.payload_len, path.mac) {
             return self.emit_bare_tcp(path, mac, &segment.header);
         }
+        self.emit_payload(path, segment, pieces);
+    }
+
+    #[inline(never)]
+    fn emit_payload(&mut self, path: &TcpPath, segment: &Transmit, pieces: &mut Vec<PacketSlice>) {
         let mut header = segment.header;
         header.src_port = path.key.local_port;
         header.dst_port = path.key.remote_port;
@@ -309,7 +316,11 @@ impl Egress {
 
     /// As [`Egress::emit_control`], with the settings of a socket.
     pub(crate) fn emit_control_as(&mut self, key: FlowKey, header: TcpHeader, ttl: u8, tos: u8) {
+        if header.flags.contains(TcpFlags::SYN) && self.answer_syn(&key, &header, (ttl, tos)) {
+            return;
+        }
         let Some((hop, mac)) = self.route_recent(key.remote) else {
+            cold_path();
             self.counters.tx_no_route += 1;
             return;
         };
@@ -321,6 +332,7 @@ impl Egress {
         match mac {
             Some(mac) => self.emit_bare_tcp(&path, mac, &header),
             None => {
+                cold_path();
                 let segment = Transmit { header, payload_len: 0, mss: u16::MAX, ecn };
                 self.emit_tcp(&path, &segment, &mut Vec::new());
             }

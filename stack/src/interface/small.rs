@@ -107,8 +107,8 @@ impl Egress {
         self.counters.tx_packets += 1;
         self.pool.count_copied(payload.len());
         let header_len = payload_at as u16;
-        iface.burst.push_segment(cell.freeze());
-        iface.burst.finish_frame(TxFrame { checksum, header_len, ..TxFrame::default() });
+        let meta = TxFrame { checksum, header_len, ..TxFrame::default() };
+        iface.burst.push_single(cell.freeze(), meta);
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::rc::Rc;
 
+use crate::hint::{rarely, usually};
 use crate::tcp::{AtRest, Open, Readiness, Tcb, TcpConfig};
 use crate::time::Instant;
 
@@ -114,7 +115,7 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// A block in CLOSED with nothing negotiated.
     pub(crate) fn take(&mut self, config: Rc<TcpConfig>, open: Open, now: Instant) -> Box<Tcb> {
-        match self.spare.pop() {
+        match usually(self.spare.pop()) {
             Some(mut tcb) => {
                 tcb.renew(config, open, now);
                 tcb
@@ -125,10 +126,11 @@ impl Blocks {
 
     /// Takes back the block of a connection that is over.
     pub(crate) fn put_back(&mut self, mut tcb: Box<Tcb>) {
-        if self.spare.len() < SPARE_BLOCKS {
-            tcb.let_go();
-            self.spare.push(tcb);
+        if rarely(self.spare.len() >= SPARE_BLOCKS) {
+            return;
         }
+        tcb.let_go();
+        self.spare.push(tcb);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A connection in the socket table: its `Tcb` and what ties it to the stack.
 
+use crate::hint::rarely;
 use crate::route::PathCache;
 use crate::socket::SocketId;
 use crate::socket::block::Block;
@@ -27,7 +28,7 @@ impl LazyTimer {
     /// Makes sure that the wheel fires, as `token`, no later than `at`.
     #[inline]
     pub(crate) fn arm(&mut self, wheel: &mut Wheel, at: Instant, token: u32) {
-        if at < self.at {
+        if rarely(at < self.at) {
             self.move_to(wheel, at, token);
         }
     }
@@ -41,18 +42,17 @@ impl LazyTimer {
     }
 
     /// The timer of what the owner has become, which fires as `token`.
-    pub(crate) fn renamed(self, wheel: &mut Wheel, token: u32) -> LazyTimer {
+    pub(crate) fn rename(&self, wheel: &mut Wheel, token: u32) {
         if let Some(key) = self.key {
             wheel.rename(key, token);
         }
-        self
     }
 
     /// The same, and it fires at `at`: no entry is made where there is one.
-    pub(crate) fn handed_over(self, wheel: &mut Wheel, at: Instant, token: u32) -> LazyTimer {
-        let mut timer = self.renamed(wheel, token);
-        timer.move_to(wheel, at, token);
-        timer
+    pub(crate) fn handed_over(mut self, wheel: &mut Wheel, at: Instant, token: u32) -> LazyTimer {
+        self.rename(wheel, token);
+        self.move_to(wheel, at, token);
+        self
     }
 
     /// When it fires; never without an entry in the wheel.

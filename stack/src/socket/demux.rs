@@ -9,9 +9,11 @@ use barewire_driver::device::BURST_FRAMES;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use crate::hint::rarely;
+
 /// The 4-tuple of a flow over IPv4, as this host sees it. IPv6 has a table of its own, so that
 /// neither pays for the other's keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct FlowKey {
     /// This host's address.
     pub local: Ipv4Addr,
@@ -34,14 +36,33 @@ impl FlowKey {
         SocketAddr::new(IpAddr::V4(self.remote), self.remote_port)
     }
 
+    /// All of it in two words, in any order.
+    #[inline(always)]
+    fn words(&self) -> (u64, u32) {
+        let [local, remote] =
+            [self.local, self.remote].map(|addr| u64::from(u32::from_ne_bytes(addr.octets())));
+        let ports = u32::from(self.local_port) | u32::from(self.remote_port) << 16;
+        (local | remote << 32, ports)
+    }
+
     /// A hash under `secret` that a peer cannot aim: it spreads the flow table and says which
     /// engine owns the flow.
+    #[inline]
     pub fn hash(&self, secret: (u64, u64)) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(secret.0, secret.1);
         let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
         hasher.write_u64(u64::from(self.local.to_bits()) << 32 | u64::from(self.remote.to_bits()));
         hasher.write_u32(ports);
         hasher.finish()
+    }
+}
+
+impl PartialEq for FlowKey {
+    /// In two comparisons: keys are compared several times a packet.
+    #[inline(always)]
+    fn eq(&self, other: &FlowKey) -> bool {
+        let ((addrs, ports), (other_addrs, other_ports)) = (self.words(), other.words());
+        (addrs ^ other_addrs) | u64::from(ports ^ other_ports) == 0
     }
 }
 
@@ -178,7 +199,7 @@ impl FlowTable {
 
     #[inline(never)]
     fn find_anew(&mut self, key: FlowKey) -> Option<Tag> {
-        let flow = self.hashed(&key);
+        let flow = self.hashed_last(key);
         self.look_up(flow)
     }
 
@@ -211,11 +232,14 @@ impl FlowTable {
     #[inline]
     pub fn hashed(&mut self, key: &FlowKey) -> Hashed {
         let recent = &self.recent[recent_place(key)].flow;
-        if recent.key == *key {
-            return *recent;
-        }
-        if self.last.key != *key {
-            self.last = Hashed { key: *key, hash: key.hash(self.secret) as u32 };
+        if recent.key == *key { *recent } else { self.hashed_last(*key) }
+    }
+
+    /// The same of a flow that is none of the recent ones, unless it was the last that was not.
+    #[inline(always)]
+    fn hashed_last(&mut self, key: FlowKey) -> Hashed {
+        if self.last.key != key {
+            self.last = Hashed { key, hash: key.hash(self.secret) as u32 };
         }
         self.last
     }
@@ -248,11 +272,12 @@ impl FlowTable {
 
     /// As [`FlowTable::set`], for a flow that [`FlowTable::find`] has not found.
     pub fn add(&mut self, key: FlowKey, tag: Tag) {
-        let flow = self.hashed(&key);
+        // Not having been found, it is the last that was looked for.
+        let flow = self.hashed_last(key);
         self.add_hashed(flow, tag);
     }
 
-    #[inline]
+    #[inline(always)]
     fn add_hashed(&mut self, flow: Hashed, tag: Tag) {
         let Hashed { key, hash } = flow;
         debug_assert_eq!(self.get(&key), None, "a flow is in the table once");
@@ -279,9 +304,14 @@ impl FlowTable {
             entry.remove();
         }
         let (len, capacity) = (self.table.len(), self.table.capacity());
-        if capacity > SHRINK_FROM && len < capacity / SHRINK_PART {
-            self.table.shrink_to(2 * len, Entry::place);
+        if rarely(capacity > SHRINK_FROM && len < capacity / SHRINK_PART) {
+            self.shrink();
         }
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
+        self.table.shrink_to(2 * self.table.len(), Entry::place);
     }
 
     /// Flows in the table.

@@ -1,6 +1,10 @@
 //! A table of entries that stay where they are, found by index.
 
+use std::hint::cold_path;
+
 use barewire_driver::mem::prefetch_value;
+
+use crate::hint::{rarely, usually};
 
 /// Entries a chunk, a bit each: growing allocates one chunk and moves nothing.
 const CHUNK_LEN: usize = 64;
@@ -29,11 +33,13 @@ impl<T> Chunk<T> {
         Chunk { slots: Box::default(), used: 0, generation: 0 }
     }
 
+    #[cold]
     fn grow(&mut self) {
         let generation = self.generation;
         self.slots = (0..CHUNK_LEN).map(|_| Slot { generation, value: None }).collect();
     }
 
+    #[cold]
     fn shrink(&mut self) {
         self.generation = self.slots.iter().map(|slot| slot.generation).max().unwrap_or_default();
         self.slots = Box::default();
@@ -91,9 +97,11 @@ impl<T> Slab<T> {
     #[inline(always)]
     pub fn insert_with(&mut self, make: impl FnOnce() -> T) -> Option<(u32, u32)> {
         if self.is_full() {
+            cold_path();
             return None;
         }
         let number = self.roomy.last().copied().unwrap_or_else(|| {
+            cold_path();
             let number = self.chunks.len() as u32;
             self.chunks.push(Chunk::empty());
             self.roomy.push(number);
@@ -101,13 +109,15 @@ impl<T> Slab<T> {
         });
         let chunk = &mut self.chunks[number as usize];
         if chunk.slots.is_empty() {
+            cold_path();
             chunk.grow();
-        } else if chunk.used == 0 {
+        } else if rarely(chunk.used == 0) {
             self.spare -= 1;
         }
         let at = chunk.used.trailing_ones();
         chunk.used |= 1 << at;
         if chunk.used == u64::MAX {
+            cold_path();
             self.roomy.pop();
         }
         let slot = &mut chunk.slots[at as usize];
@@ -130,12 +140,14 @@ impl<T> Slab<T> {
 
     #[inline]
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
-        self.chunks.get(index as usize / CHUNK_LEN)?.slots.get(index as usize % CHUNK_LEN)
+        let chunk = usually(self.chunks.get(index as usize / CHUNK_LEN))?;
+        usually(chunk.slots.get(index as usize % CHUNK_LEN))
     }
 
     #[inline]
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(index as usize / CHUNK_LEN)?.slots.get_mut(index as usize % CHUNK_LEN)
+        let chunk = usually(self.chunks.get_mut(index as usize / CHUNK_LEN))?;
+        usually(chunk.slots.get_mut(index as usize % CHUNK_LEN))
     }
 
     /// Has the memory of the entry at `index` fetched, which is soon asked for.
@@ -148,30 +160,30 @@ impl<T> Slab<T> {
 
     /// The entry at `index`, whatever its generation.
     pub fn get(&self, index: u32) -> Option<&T> {
-        self.slot(index)?.value.as_ref()
+        usually(self.slot(index)?.value.as_ref())
     }
 
     /// The entry at `index`, whatever its generation.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.slot_mut(index)?.value.as_mut()
+        usually(self.slot_mut(index)?.value.as_mut())
     }
 
     /// The entry at `index` with its generation.
     pub fn entry_mut(&mut self, index: u32) -> Option<(u32, &mut T)> {
         let slot = self.slot_mut(index)?;
-        Some((slot.generation, slot.value.as_mut()?))
+        Some((slot.generation, usually(slot.value.as_mut())?))
     }
 
     /// The entry that was given this index and generation, if it is still there.
     pub fn get_held(&self, index: u32, generation: u32) -> Option<&T> {
-        let slot = self.slot(index).filter(|slot| slot.generation == generation)?;
-        slot.value.as_ref()
+        let slot = usually(self.slot(index).filter(|slot| slot.generation == generation))?;
+        usually(slot.value.as_ref())
     }
 
     /// The entry that was given this index and generation, if it is still there.
     pub fn get_held_mut(&mut self, index: u32, generation: u32) -> Option<&mut T> {
-        let slot = self.slot_mut(index).filter(|slot| slot.generation == generation)?;
-        slot.value.as_mut()
+        let slot = usually(self.slot_mut(index).filter(|slot| slot.generation == generation))?;
+        usually(slot.value.as_mut())
     }
 
     /// True if the entry that was given this index and generation is still there.
@@ -229,13 +241,15 @@ impl<T> Slab<T> {
         let number = index / CHUNK_LEN as u32;
         let chunk = &mut self.chunks[number as usize];
         if chunk.used == u64::MAX {
+            cold_path();
             self.roomy.push(number);
         }
         chunk.used &= !(1 << (index % CHUNK_LEN as u32));
-        if chunk.used == 0 {
+        if rarely(chunk.used == 0) {
             if self.spare < SPARE_CHUNKS {
                 self.spare += 1;
             } else {
+                cold_path();
                 chunk.shrink();
             }
         }
@@ -247,7 +261,7 @@ impl<T> Slab<T> {
     pub fn renew(&mut self, index: u32) -> Option<(u32, &mut T)> {
         let slot = self.slot_mut(index)?;
         slot.generation = slot.generation.wrapping_add(1);
-        Some((slot.generation, slot.value.as_mut()?))
+        Some((slot.generation, usually(slot.value.as_mut())?))
     }
 
     /// One more than the largest index ever given out, or somewhat more.

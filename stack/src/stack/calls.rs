@@ -373,6 +373,7 @@ impl Stack {
         Ok(())
     }
 
+    #[inline(never)]
     fn close_unconnected(&mut self, id: SocketId) {
         match self.sockets.remove(id.index) {
             Some(Socket::Fresh(fresh)) => {

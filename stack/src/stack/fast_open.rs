@@ -1,5 +1,6 @@
 //! Connections that open with data in the SYN (RFC 7413): connecting, and accepting by cookie.
 
+use std::hint::cold_path;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -54,11 +55,13 @@ impl Stack {
     ) -> bool {
         let wanted = tcb.config().fast_open_connect.then_some(FastConnect::WithData);
         let Some(how) = how.or(wanted) else { return false };
+        cold_path();
         tcb.open_fast(&self.fast_open, IpAddr::V4(key.remote), how, self.egress.now)
     }
 
     /// What a listener thinks of the fast open option in a SYN: a place in its queue if the SYN's
     /// data may be taken, and the cookie that the SYN-ACK is to carry.
+    #[cold]
     pub(super) fn judge_fast_open(
         &mut self,
         id: SocketId,
@@ -99,6 +102,7 @@ impl Stack {
     }
 
     /// Makes a connection of a SYN with a good cookie: it can be accepted before its handshake ends.
+    #[cold]
     pub(super) fn open_by_cookie(
         &mut self,
         id: SocketId,

@@ -530,6 +530,7 @@ impl Stack {
     }
 
     /// A segment for a flow in TIME-WAIT.
+    #[inline(never)]
     fn handle_time_wait(
         &mut self,
         index: u32,

@@ -1,11 +1,13 @@
 //! Listening: the queue of half-open connections, the queue of completed ones, and SYN cookies.
 
+use std::hint::cold_path;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Socket, Stack};
 use crate::error::SocketError;
+use crate::hint::rarely;
 use crate::socket::SocketId;
 use crate::socket::conn::{Connection, Holder, LazyTimer};
 use crate::socket::demux::{FlowKey, Tag};
@@ -82,7 +84,7 @@ impl Stack {
         };
         let accepted = listener.accept_queue.pop_front().ok_or(SocketError::WouldBlock)?;
         let (more, invites) = (!listener.accept_queue.is_empty(), !listener.turned_away.is_empty());
-        if more {
+        if rarely(more) {
             self.note_event(id);
         }
         let Some(Socket::Connection(connection)) = self.get_mut(accepted) else {
@@ -91,7 +93,7 @@ impl Stack {
         connection.holder = Holder::Application;
         let peer = connection.key.remote_addr();
         self.follow_up(accepted.index);
-        if invites {
+        if rarely(invites) {
             self.invite(id);
         }
         Ok((accepted, peer))
@@ -114,6 +116,7 @@ impl Stack {
     }
 
     /// The accept queue is full: the last ACK of this half-open connection is ignored.
+    #[cold]
     fn turn_away(&mut self, id: SocketId, index: u32) {
         self.egress.counters.accept_overflow += 1;
         let first = match self.half_open.get_mut(index) {
@@ -191,11 +194,12 @@ impl Stack {
         let header = segment.header;
         let (now, mut open) = (self.egress.now, self.open_values(&key));
         if let Some(last) = iss_above {
+            cold_path();
             open.iss = last.wrapping_add(64_000).wrapping_add(open.iss % 64_000);
         }
         let table_is_full = self.half_open.is_full();
         let Some(listener) = self.listener_mut(id) else { return };
-        if listener.accept_queue.len() >= listener.backlog {
+        if rarely(listener.accept_queue.len() >= listener.backlog) {
             self.egress.counters.listen_overflow += 1;
             return;
         }
@@ -203,6 +207,7 @@ impl Stack {
         let config = Rc::clone(&listener.template.config);
         let mut cookie = None;
         if header.options.fast_open.is_some() {
+            cold_path();
             let judged = self.judge_fast_open(id, &key, header.options.fast_open, &config);
             cookie = judged.1;
             if let Some(place) = judged.0 {
@@ -241,7 +246,7 @@ impl Stack {
         let Some(Socket::Listener(listener)) = sockets.get_held_mut(id.index, id.generation) else {
             return false;
         };
-        if listener.is_full_of_half_open() {
+        if rarely(listener.is_full_of_half_open()) {
             return false;
         }
         let placed = half_open.insert_with(|| {
@@ -258,6 +263,7 @@ impl Stack {
         true
     }
 
+    #[inline(never)]
     fn answer_with_cookie(&mut self, id: SocketId, key: FlowKey, header: &TcpHeader, open: Open) {
         let now = self.egress.now;
         let flow = (key.local_addr(), key.remote_addr());
@@ -335,6 +341,7 @@ impl Stack {
         let listener = match self.sockets.get_held(id.index, id.generation) {
             Some(Socket::Listener(listener)) => listener,
             Some(Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_)) | None => {
+                cold_path();
                 // Its listener has closed: nobody would accept it any more (RFC 9293 §3.10.7.1).
                 self.drop_half_open(index);
                 return self.refuse(key, segment.header, segment.payload_len);
@@ -354,7 +361,7 @@ impl Stack {
             }
             HalfOpenOutcome::Establish if full => self.turn_away(id, index),
             HalfOpenOutcome::Establish => {
-                if self.sockets.is_full() {
+                if rarely(self.sockets.is_full()) {
                     self.egress.counters.sockets_full += 1;
                     return;
                 }
@@ -395,17 +402,18 @@ impl Stack {
         let listener = self.listener_mut(id)?;
         let (ttl, tos) = (listener.template.ttl, listener.template.tos);
         let way = (self.egress.path_recent(key.remote), ttl, tos);
-        let make = || Socket::Connection(Connection::new(key, tcb, Holder::Listener(id), way));
+        let make = || {
+            let connection = Connection::new(key, tcb, Holder::Listener(id), way);
+            Socket::Connection(Connection { timer, ..connection })
+        };
         let Some((index, generation)) = self.sockets.insert_with(make) else {
+            cold_path();
             self.egress.counters.sockets_full += 1;
             timer.cancel(&mut self.wheel);
             return None;
         };
         let tag = Tag::Connection(index);
-        let timer = timer.renamed(&mut self.wheel, tag.to_bits());
-        if let Some(connection) = self.connection_mut(index) {
-            connection.timer = timer;
-        }
+        timer.rename(&mut self.wheel, tag.to_bits());
         self.share.open_connection(key.local_port, false);
         self.flows.set(key, tag);
         if let Some(listener) = self.listener_mut(id) {

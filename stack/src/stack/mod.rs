@@ -31,6 +31,7 @@ mod icmp;
 mod input;
 mod listen;
 mod open;
+mod opening;
 mod options;
 mod overload;
 mod pacing;
@@ -45,6 +46,7 @@ mod turning;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -467,10 +469,8 @@ impl Stack {
 fn memory(pool: &Pool) -> Memory {
     let (free, total) = (pool.free_slots(), pool.total_slots());
     if free >= total / GROWTH_RESERVE_PART {
-        Memory::Plenty
-    } else if free >= total / RECV_RESERVE_PART {
-        Memory::Scarce
-    } else {
-        Memory::Exhausted
+        return Memory::Plenty;
     }
+    cold_path();
+    if free >= total / RECV_RESERVE_PART { Memory::Scarce } else { Memory::Exhausted }
 }

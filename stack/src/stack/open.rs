@@ -1,13 +1,15 @@
 //! Making, binding and connecting sockets.
 
+use std::hash::Hasher;
+use std::hint::cold_path;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 
 use super::{Socket, Stack};
 use crate::error::SocketError;
+use crate::hint::rarely;
 use crate::interface::Hop;
 use crate::socket::conn::{Connection, Holder};
 use crate::socket::demux::{FlowKey, Tag};
@@ -205,7 +207,7 @@ impl Stack {
             self.share.ports.release(lease);
         }
         self.flows.add(key, Tag::Connection(id.index));
-        if with_data {
+        if rarely(with_data) {
             self.follow_up(id.index);
         } else {
             self.tx_list.push_back(id.index);
@@ -241,7 +243,10 @@ impl Stack {
         let hop = self.egress.hop_recent(remote).ok_or(SocketError::NetworkUnreachable)?;
         let source = match hop {
             Hop::Broadcast { .. } => return Err(SocketError::NetworkUnreachable),
-            Hop::Local { .. } => Some(remote),
+            Hop::Local { .. } => {
+                cold_path();
+                Some(remote)
+            }
             Hop::Link { .. } => self.egress.source_for(hop),
         };
         let source = source.ok_or(SocketError::AddrNotAvailable)?;
@@ -262,6 +267,7 @@ impl Stack {
     ) -> Result<FlowKey, SocketError> {
         let key_with = |local_port| FlowKey { local, remote, local_port, remote_port };
         if let Some(port) = given {
+            cold_path();
             let key = key_with(port);
             if self.flows.find(&key).is_some() {
                 return Err(SocketError::AddrNotAvailable);
@@ -309,9 +315,14 @@ impl Stack {
     }
 
     /// The engine that a flow belongs to: every engine computes the same.
+    #[inline]
     pub(crate) fn owner(&self, key: &FlowKey) -> u16 {
+        if self.share.engines == 1 { 0 } else { self.owner_among(key) }
+    }
+
+    #[inline(never)]
+    fn owner_among(&self, key: &FlowKey) -> u16 {
         match (self.share.engines, &self.share.steering) {
-            (1, _) => 0,
             (engines, Some(steering)) => {
                 let remote = SocketAddrV4::new(key.remote, key.remote_port);
                 let local = SocketAddrV4::new(key.local, key.local_port);

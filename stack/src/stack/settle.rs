@@ -1,8 +1,11 @@
 //! What follows every change of a connection: send, arm the timer, tell the application, let go.
 
+use std::hint::cold_path;
+
 use super::pacing::PacingQueue;
 use super::{Socket, Stack};
 use crate::error::SocketError;
+use crate::hint::{rarely, usually};
 use crate::interface::{Hop, INLINE_PAYLOAD_BYTES, IfaceId, Resolution, TcpPath};
 use crate::socket::SocketId;
 use crate::socket::block::Block;
@@ -25,7 +28,10 @@ impl Stack {
         match outcome {
             Outcome::Continue | Outcome::TimeWait => {}
             Outcome::Reset(header) => self.refuse_segment(index, header),
-            Outcome::Closed => self.unlink(index),
+            Outcome::Closed => {
+                cold_path();
+                self.unlink(index);
+            }
         }
         self.follow_up(index);
     }
@@ -40,6 +46,7 @@ impl Stack {
     pub(super) fn follow_up(&mut self, index: u32) {
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return;
         };
         let id = SocketId { index, generation };
@@ -148,7 +155,7 @@ impl Stack {
     /// Takes the flow of a connection that is in CLOSED out of the table and gives its port back.
     fn unlink(&mut self, index: u32) {
         let Some(connection) = self.connection_mut(index) else { return };
-        if !std::mem::replace(&mut connection.linked, false) {
+        if rarely(!std::mem::replace(&mut connection.linked, false)) {
             return;
         }
         let key = connection.key;
@@ -158,8 +165,11 @@ impl Stack {
 
     /// Frees the entry of a connection that is over and that nobody holds.
     #[inline(never)]
-    fn release(&mut self, index: u32) {
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+    pub(super) fn release(&mut self, index: u32) {
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
+            return;
+        };
         if connection.linked
             && let Some(state) = connection.tcb.whole().and_then(|tcb| tcb.time_wait())
         {
@@ -182,6 +192,7 @@ impl Stack {
             state,
             timer: LazyTimer::default(),
         }) else {
+            cold_path();
             self.egress.counters.time_wait_full += 1;
             timer.cancel(&mut self.wheel);
             return self.unlink(index);
@@ -216,22 +227,24 @@ impl Stack {
         // The generation moves on with the handle, not with the connection's end. What waits under
         // the old one will not find the connection any more.
         let Some((generation, Socket::Connection(connection))) = self.sockets.renew(index) else {
+            cold_path();
             return;
         };
         connection.in_pacing = false;
-        if connection.holder == Holder::Nobody {
+        if rarely(connection.holder == Holder::Nobody) {
             return;
         }
         connection.holder = Holder::Nobody;
         self.orphans += 1;
         let tcb = connection.tcb.wake();
         let outcome = if self.orphans > self.limits.orphans {
+            cold_path();
             self.egress.counters.orphans_aborted += 1;
             tcb.abort()
         } else {
             tcb.close(self.egress.now)
         };
-        if outcome != Outcome::Continue {
+        if rarely(outcome != Outcome::Continue) {
             return self.settle(index, outcome);
         }
         // It goes on: there is something to send, or to wait for.
@@ -282,11 +295,13 @@ impl Stack {
     #[inline(always)]
     pub(super) fn transmit_small(&mut self, index: u32, only: IfaceId) -> bool {
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
             return false;
         };
-        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(tcb) = usually(connection.tcb.whole_calm()) else { return false };
         let now = self.egress.now;
-        let Some((state, offload, burst)) = self.egress.way_state(only) else { return false };
+        let way = usually(self.egress.way_state(only));
+        let Some((state, offload, burst)) = way else { return false };
         if !tcb.front.is_current(&state) {
             return self.transmit_small_anew(index, only);
         }
@@ -322,9 +337,10 @@ impl Stack {
     fn transmit_bare(&mut self, index: u32, only: IfaceId, offload: bool) -> bool {
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return false;
         };
-        let Some(tcb) = connection.tcb.whole_calm() else { return false };
+        let Some(tcb) = usually(connection.tcb.whole_calm()) else { return false };
         let Some(header) = tcb.poll_control(self.egress.now) else { return false };
         self.egress.push_bare(only, &tcb.front, &header, offload);
         connection.in_tx_list = false;
@@ -339,11 +355,16 @@ impl Stack {
     /// if it belongs to another interface and was kept.
     #[inline(never)]
     pub(super) fn transmit_one(&mut self, index: u32, only: IfaceId) -> bool {
+        if self.transmit_syn(index, only) {
+            return true;
+        }
         let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
             return true;
         };
         let (key, ttl, tos) = (connection.key, connection.ttl, connection.tos);
         let Some(hop) = self.egress.route_cached(key.remote, &mut connection.path) else {
+            cold_path();
             return self.transmit_nowhere(index);
         };
         if hop.iface() != only {
@@ -352,18 +373,20 @@ impl Stack {
         }
         let place = connection.path.neighbor;
         let resolution = self.egress.resolve_at(hop, &mut connection.path.neighbor);
-        if connection.path.neighbor != place {
+        if rarely(connection.path.neighbor != place) {
             self.egress.note_place(key.remote, connection.path.neighbor);
         }
         let mac = match (hop, resolution) {
             (Hop::Local { .. }, _) => None,
             (_, Resolution::Ready(mac)) => Some(mac),
             (Hop::Link { iface, next_hop }, Resolution::Pending) => {
-                // It stays "in the list", so that it is queued in one place only.
-                self.egress.waiting.entry((iface, next_hop)).or_default().push(index);
+                self.egress.wait_for_neighbor((iface, next_hop), index);
                 return true;
             }
-            (_, Resolution::Pending | Resolution::Failed) => return self.transmit_nowhere(index),
+            (_, Resolution::Pending | Resolution::Failed) => {
+                cold_path();
+                return self.transmit_nowhere(index);
+            }
         };
         let path = TcpPath { key, ttl, tos: Ecn::NotEct.in_tos(tos), hop, mac };
         self.transmit_segment(index, &path);
@@ -373,6 +396,7 @@ impl Stack {
     /// There is no way to the peer now. A connection that is being opened fails; what an
     /// established one sends is lost as on a wire, and its timers decide how long it goes on
     /// (RFC 1122 §4.2.3.9).
+    #[cold]
     fn transmit_nowhere(&mut self, index: u32) -> bool {
         let limits = TxLimits { max_bytes: u32::MAX, max_pieces: u16::MAX, cut: Cut::Device };
         let now = self.egress.now;
@@ -393,6 +417,7 @@ impl Stack {
         let now = self.egress.now;
         let Some((generation, Socket::Connection(connection))) = self.sockets.entry_mut(index)
         else {
+            cold_path();
             return;
         };
         connection.in_tx_list = false;
@@ -467,7 +492,7 @@ pub(super) fn follow_up_held(
 /// What follows when a connection has sent something. True if it is over, and to be released:
 /// sending makes nobody readier, but an orphan may have sent its last.
 #[inline(always)]
-fn follow_up_sent(
+pub(super) fn follow_up_sent(
     list: &mut Line<u32>,
     wheel: &mut Wheel,
     pacing: &mut PacingQueue,

@@ -10,12 +10,14 @@
 //! address, it would lie in memory for every frame, not in registers. As there, nothing is counted,
 //! moved or answered before the last check has passed: a frame that comes back is the long way's.
 
+use std::hint::cold_path;
 use std::net::Ipv4Addr;
 
 use barewire_driver::{PacketSlice, RxChecksum};
 
 use super::expected::{Found, Plain};
 use super::{Socket, Stack};
+use crate::hint::{rarely, usually};
 use crate::interface::IfaceId;
 use crate::tcp::Text;
 use crate::wire::ipv4::Ecn;
@@ -41,14 +43,15 @@ impl Stack {
         let bytes = &piece[TCP_AT..end];
         let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len: bytes.len() };
         let packet = Plain { ip, bytes, others: &[], checksum };
-        if self.sheds(packet.bytes) {
+        if rarely(self.sheds(packet.bytes)) {
             return Ok(());
         }
         // By reference: the header is large enough for its copies to be seen in profiles.
         let mut header = TcpHeader::default();
         let found = self.find_other(iface, &packet, &mut header);
-        let Some((key, header_len)) = found else { return Err(piece) };
-        let Some(text) = self.admit(&packet, header_len, 0) else { return Err(piece) };
+        let Some((key, header_len)) = usually(found) else { return Err(piece) };
+        let text = usually(self.admit(&packet, header_len, 0));
+        let Some(text) = text else { return Err(piece) };
         self.deliver_other(key, &header, &text, text_in(piece, text.len, end));
         Ok(())
     }
@@ -64,7 +67,7 @@ impl Stack {
         piece: PacketSlice,
         end: usize,
     ) -> Result<(), PacketSlice> {
-        let Some(text) = self.admit_right(len, 1, ecn) else { return Err(piece) };
+        let Some(text) = usually(self.admit_right(len, 1, ecn)) else { return Err(piece) };
         let pieces = text_in(piece, len, end);
         match to {
             Found::Connection(index) => self.take_unexpected(index, &header, &text, pieces),
@@ -83,7 +86,10 @@ impl Stack {
         pieces: impl Iterator<Item = PacketSlice>,
     ) {
         let now = self.egress.now;
-        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else { return };
+        let Some(Socket::Connection(connection)) = self.sockets.get_mut(index) else {
+            cold_path();
+            return;
+        };
         let tcb = connection.tcb.wake_calm();
         if let Some(outcome) = tcb.take_ending(now, header, text) {
             return self.settle(index, outcome);
@@ -95,6 +101,7 @@ impl Stack {
         let header = TcpHeader::from(*header);
         let outcome = tcb.handle_unexpected(now, text.segment(&header, &mut self.scratch));
         if let Some(reason) = tcb.take_drop() {
+            cold_path();
             self.egress.counters.tcp_dropped(reason, text.wire_segments);
         }
         self.scratch.clear();
@@ -108,7 +115,10 @@ fn text_in(
     len: u32,
     end: usize,
 ) -> impl Iterator<Item = PacketSlice> + use<> {
-    piece.truncate(end);
-    piece.advance(end - len as usize);
-    std::iter::once(piece)
+    // When it is asked for: what opens or ends a connection has none.
+    std::iter::once_with(move || {
+        piece.truncate(end);
+        piece.advance(end - len as usize);
+        piece
+    })
 }

@@ -12,6 +12,7 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, forget, ts_clock};
 use super::timers::Timer;
 use super::{DropReason, Outcome, reset_with_seq};
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{TcpFlags, TcpHeader};
 
@@ -173,14 +174,16 @@ impl Tcb {
     #[inline(always)]
     pub(super) fn move_una(&mut self, now: Instant, ack: SeqNum) -> (u32, bool) {
         let mut bytes = ack.since(self.snd.una);
-        if !self.status.contains(Status::SYN_ACKED) {
+        if rarely(!self.status.contains(Status::SYN_ACKED)) {
             self.status |= Status::SYN_ACKED;
             forget(&mut self.fast_open);
             bytes -= 1;
         }
         let fin = self.status.contains(Status::FIN_SENT) && ack == self.snd.nxt;
         bytes -= u32::from(fin && bytes > 0);
-        self.sendq.ack_bytes(bytes);
+        if bytes > 0 {
+            self.sendq.ack_bytes(bytes);
+        }
         let una = std::mem::replace(&mut self.snd.una, ack);
         self.path_acked(now, una, bytes);
         // What was about to be sent again has arrived.
@@ -286,7 +289,7 @@ impl Tcb {
     /// any before counts, too, although its sequence number is an older one's (a retransmission that
     /// later segments have overtaken): the right edge is counted from snd.una, and would move
     /// further than the peer has offered if snd.una moved alone.
-    #[inline]
+    #[inline(always)]
     pub(super) fn update_window(&mut self, seq: SeqNum, ack: SeqNum, field: u16) {
         let wl1 = self.snd.wl1;
         let acks_more = self.snd.wl2.before(ack);
@@ -302,7 +305,7 @@ impl Tcb {
         self.snd.max_wnd = self.snd.max_wnd.max(window);
         (self.snd.wl1, self.snd.wl2) = (seq, ack);
         let refused = || before == 0 && self.snd.una != self.snd.nxt;
-        if before < window && (self.timers.is_set(Timer::Persist) || refused()) {
+        if before < window && rarely(self.timers.is_set(Timer::Persist) || refused()) {
             self.window_opened();
         }
     }

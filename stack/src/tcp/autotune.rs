@@ -10,6 +10,7 @@ use super::TcpConfig;
 use super::congestion::CongestionControl;
 use super::seq::SeqNum;
 use super::tcb::{Status, Tcb};
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 
 /// What an autotuned buffer starts with, if its limit is not lower.
@@ -102,7 +103,7 @@ impl Tcb {
     #[inline]
     pub(super) fn tune_send(&mut self) {
         let wanted = self.controller.cwnd().saturating_mul(2);
-        if wanted > self.snd.buffer
+        if rarely(wanted > self.snd.buffer)
             && self.config.send_autotune
             && !self.status.contains(Status::MEMORY_SCARCE)
         {

@@ -11,6 +11,7 @@ use super::tcb::{Pending, Status, Tcb, forget};
 use super::timers::Timer;
 use super::{Linger, Outcome, Readiness};
 use crate::SocketError;
+use crate::hint::rarely;
 use crate::time::Instant;
 use crate::wire::tcp::TcpHeader;
 
@@ -64,7 +65,7 @@ impl Tcb {
     /// crumbs.
     #[inline(always)]
     pub(super) fn is_roomy(&self) -> bool {
-        if self.sendq.len() == 0 { self.snd.buffer > 0 } else { self.is_third_free() }
+        if rarely(self.sendq.len() > 0) { self.is_third_free() } else { self.snd.buffer > 0 }
     }
 
     #[inline(never)]
@@ -387,13 +388,13 @@ impl Tcb {
             | State::LastAck => {}
         }
         // RFC 2525 §2.17: the peer must learn that what it sent was not read.
-        if !self.recvq.is_empty() || self.config.linger == Linger::Abort {
+        if rarely(!self.recvq.is_empty() || self.config.linger == Linger::Abort) {
             return self.abort();
         }
         if !self.status.contains(Status::FIN_QUEUED) {
             self.queue_fin();
         }
-        if self.state == State::FinWait2 {
+        if rarely(self.state == State::FinWait2) {
             self.timers.set(Timer::Lifetime, now + self.config.fin_wait_2);
         } else if let Linger::For(patience) = self.config.linger {
             self.timers.set(Timer::Lifetime, now + patience);

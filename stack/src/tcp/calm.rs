@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use barewire_driver::{PacketSlice, Pool, TxBurst};
 
-use super::congestion::CongestionControl;
+use super::congestion::{CongestionControl, Noted};
 use super::delivery::SentAt;
 use super::recovery::Advance;
 use super::recvq;
@@ -239,7 +239,9 @@ impl Tcb {
             self.note_rack(now, SentAt { at: sent_at, end: self.snd.nxt });
         }
         let limited = self.status.contains(Status::CWND_LIMITED);
-        if limited || self.controller.heeds(now, una, bytes, piped) {
+        let srtt_ns = self.rtt.srtt_ns();
+        let ack = Noted { now, una, in_flight: bytes, piped, srtt_ns };
+        if limited || !self.controller.notes(&ack) {
             self.grow_calmly(now, bytes, piped, rtt_ns);
         }
         self.sendq.records.rate.count(now, bytes, sent_at, rtt_ns);

@@ -79,6 +79,7 @@ impl Tcb {
 
     /// The peer's SYN or SYN-ACK in SYN-SENT. A SYN-ACK with both flags is an echo of ours by a host
     /// that knows neither (§6.1.1).
+    #[inline]
     pub(super) fn ecn_negotiate(&mut self, flags: TcpFlags) {
         let lost = self.status.contains(Status::SYN_LOST);
         let agreed = if flags.contains(TcpFlags::ACK) {

@@ -16,6 +16,7 @@ use super::tcb::{Pending, Status, Tcb};
 use super::timers::Timer;
 use super::window::Growth;
 use super::{Outcome, Text, input};
+use crate::hint::{rarely, usually};
 use crate::time::Instant;
 use crate::wire::tcp::{PlainTcp, TcpFlags, TcpHeader};
 
@@ -35,10 +36,10 @@ impl Tcb {
     /// it is none of these. The ACK lies in (snd.una, snd.max] and comes without SACK blocks, and
     /// recovery is quiet. `echo`: it echoes a congestion mark.
     pub(super) fn take_plain_ack(&mut self, now: Instant, ack: SeqNum, echo: bool) -> bool {
-        if self.controller.models_path() || self.fast_open.is_some() {
+        if rarely(self.controller.models_path() || self.fast_open.is_some()) {
             return false;
         }
-        let Some(record) = self.sendq.records.ack_first(ack) else { return false };
+        let Some(record) = usually(self.sendq.records.ack_first(ack)) else { return false };
         let in_flight = self.snd.nxt.since(self.snd.una);
         let (bytes, fin) = self.move_una(now, ack);
         if fin {
@@ -53,7 +54,7 @@ impl Tcb {
         let rtt = now - record.last_sent;
         // RFC 7323 §4.2, as for every sample.
         let two = 2 * self.mss();
-        let samples = if in_flight <= two { 1 } else { in_flight.div_ceil(two) };
+        let samples = if rarely(in_flight > two) { in_flight.div_ceil(two) } else { 1 };
         self.rtt.sample(rtt, samples);
         let piped = self.sendq.records.rate.piped_since(&record.stamp, record.len);
         let advance = Advance { bytes, in_flight, piped, rtt: Some(rtt), moved: true, echo };
@@ -69,7 +70,7 @@ impl Tcb {
             self.restart_retransmit(now);
             self.schedule_probe(now);
         }
-        if self.status.contains(Status::USER_TIMEOUT) {
+        if rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
         self.note_activity(now);
@@ -137,7 +138,7 @@ impl Tcb {
             && self.recovery.is_quiet()
             && self.sendq.records.sacked() == 0
             && self.assembler.is_none();
-        if !plain {
+        if rarely(!plain) {
             return None;
         }
         self.stir();
@@ -146,7 +147,7 @@ impl Tcb {
         if let Some(ts) = h.timestamps {
             self.take_timestamp(now, seq, ts);
         }
-        if ack != una && !self.take_plain_ack(now, ack, false) {
+        if ack != una && rarely(!self.take_plain_ack(now, ack, false)) {
             let news = self.no_news();
             self.take_new_ack(now, ack, &TcpHeader::from(*h), news);
         }
@@ -205,7 +206,7 @@ impl Tcb {
     /// The next transmission, if it is FIN or an ACK, without data. It counts as sent then.
     #[inline(always)]
     pub(crate) fn poll_control(&mut self, now: Instant) -> Option<PlainTcp> {
-        if self.sendq.unsent() > 0 || !self.sends_plainly() {
+        if self.sendq.unsent() > 0 || rarely(!self.sends_plainly()) {
             return None;
         }
         self.poll_bare(now)

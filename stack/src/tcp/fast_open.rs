@@ -297,6 +297,20 @@ impl Tcb {
         first: bool,
         payload: &mut Vec<PacketSlice>,
     ) -> u32 {
+        if self.fast_open.is_none() {
+            return 0;
+        }
+        self.fill_fast_syn(now, header, first, payload)
+    }
+
+    #[cold]
+    fn fill_fast_syn(
+        &mut self,
+        now: Instant,
+        header: &mut TcpHeader,
+        first: bool,
+        payload: &mut Vec<PacketSlice>,
+    ) -> u32 {
         let our_mss = self.rcv.our_mss;
         let Some(FastOpen::Client { cache, server, option, mss, sent }) =
             self.fast_open.as_deref_mut()
@@ -334,7 +348,15 @@ impl Tcb {
     }
 
     /// A client keeps the cookie that a SYN-ACK brings.
+    #[inline]
     pub(super) fn learn_cookie(&mut self, header: &TcpHeader) {
+        if self.fast_open.is_some() {
+            self.learn_cookie_of(header);
+        }
+    }
+
+    #[cold]
+    fn learn_cookie_of(&mut self, header: &TcpHeader) {
         let Some(FastOpen::Client { cache, server, .. }) = self.fast_open.as_deref() else {
             return;
         };

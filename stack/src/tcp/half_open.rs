@@ -7,6 +7,8 @@
 //!
 //! It holds numbers only: no queue, no timer, no packet memory. That is what a flood of SYNs costs.
 
+use std::hint::cold_path;
+
 use std::rc::Rc;
 
 use super::input::older;
@@ -195,8 +197,11 @@ impl HalfOpen {
         payload_len: u32,
         config: &TcpConfig,
     ) -> HalfOpenOutcome {
-        let (syn, rst) = (h.flags.contains(TcpFlags::SYN), h.flags.contains(TcpFlags::RST));
         let (seq, nxt) = (SeqNum::new(h.seq), SeqNum::new(self.irs) + 1);
+        if self.is_completed_by(h, payload_len) && config.defer_accept.is_zero() {
+            return HalfOpenOutcome::Establish;
+        }
+        let (syn, rst) = (h.flags.contains(TcpFlags::SYN), h.flags.contains(TcpFlags::RST));
         if syn && !rst && h.seq == self.irs && !h.flags.contains(TcpFlags::ACK) {
             // The SYN again: the SYN-ACK was lost, or is on its way. RFC 3168 §6.1.1.1: one that
             // no longer asks is the last word.
@@ -237,6 +242,20 @@ impl HalfOpen {
             return HalfOpenOutcome::Deferred;
         }
         HalfOpenOutcome::Establish
+    }
+
+    /// Whether this is the ACK of our SYN-ACK and nothing else: one that passes every check below.
+    #[inline(always)]
+    fn is_completed_by(&self, h: &TcpHeader, payload_len: u32) -> bool {
+        let in_order = match h.options.timestamps {
+            Some(ts) => !self.timestamps || !older(ts.val, self.ts_recent),
+            None => !self.timestamps,
+        };
+        h.flags == TcpFlags::ACK
+            && payload_len == 0
+            && h.seq == self.irs.wrapping_add(1)
+            && h.ack == self.iss.wrapping_add(1)
+            && in_order
     }
 
     /// RFC 9293 §3.4 for the window that the SYN-ACK offered.
@@ -332,6 +351,7 @@ impl HalfOpen {
             tcb.open_plainly(now, h, u32::from(self.window), self.sent_at);
             return Outcome::Continue;
         }
+        cold_path();
         self.complete(tcb, now);
         tcb.handle_unexpected(now, segment)
     }

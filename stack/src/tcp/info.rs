@@ -8,6 +8,7 @@ use super::output::Blocked;
 use super::state::State;
 use super::tcb::{Status, Tcb};
 use super::timers::Timer;
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 
 /// The kernel's value of `tcpi_snd_ssthresh` before a loss: no threshold.
@@ -274,14 +275,13 @@ impl Tally {
     fn turn_to(&mut self, now: Instant, activity: Activity) {
         if activity != self.activity {
             let span = now.nanos_since(self.since);
-            match self.activity {
-                Activity::Idle => {}
-                Activity::Busy => self.busy_ns += span,
-                Activity::WindowLimited => {
-                    self.busy_ns += span;
-                    self.window_limited_ns += span;
-                }
-            }
+            let (busy, limited) = match self.activity {
+                Activity::Idle => (0, 0),
+                Activity::Busy => (span, 0),
+                Activity::WindowLimited => (span, span),
+            };
+            self.busy_ns += busy;
+            self.window_limited_ns += limited;
             (self.activity, self.since) = (activity, now);
         }
     }
@@ -292,7 +292,7 @@ impl Tcb {
     #[inline]
     pub(super) fn note_activity(&mut self, now: Instant) {
         let unsent = self.sendq.unsent();
-        let activity = if unsent > 0 && self.peer_room() < unsent.min(self.mss()) {
+        let activity = if unsent > 0 && rarely(self.peer_room() < unsent.min(self.mss())) {
             Activity::WindowLimited
         } else if unsent > 0 || self.snd.una != self.snd.nxt {
             Activity::Busy

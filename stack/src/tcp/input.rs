@@ -13,6 +13,8 @@
 //! data is data in band (RFC 6093 §4): the URG bit changes nothing. The fifth step is in `ack`, text
 //! and FIN are in `receive`.
 
+use std::hint::cold_path;
+
 use super::seq::SeqNum;
 use super::state::State;
 use super::tcb::{Pending, Status, Tcb};
@@ -58,6 +60,7 @@ impl Tcb {
         self.tally.received(now, segment.payload_len, segment.wire_segments);
         match self.state {
             State::Closed | State::Listen => {
+                cold_path();
                 self.dropped = Some(DropReason::Closed);
                 match reset_for(segment.header, segment.payload_len) {
                     Some(rst) => Outcome::Reset(rst),
@@ -86,6 +89,7 @@ impl Tcb {
         // First, check the ACK bit.
         let ack_good = has_ack && ack.after(self.snd.una) && ack.before_eq(self.snd_max());
         if has_ack && !ack_good {
+            cold_path();
             self.dropped = Some(DropReason::BadAck);
             return match reset_for(h, segment.payload_len) {
                 Some(rst) => Outcome::Reset(rst),
@@ -94,6 +98,7 @@ impl Tcb {
         }
         // Second, check the RST bit. RFC 5961 §3.2: only one that acknowledges our SYN counts.
         if h.flags.contains(TcpFlags::RST) {
+            cold_path();
             if ack_good {
                 return self.fail(SocketError::ConnectionRefused);
             }
@@ -102,6 +107,7 @@ impl Tcb {
         }
         // Fourth, check the SYN bit; fifth, without SYN or RST drop the segment.
         if !h.flags.contains(TcpFlags::SYN) {
+            cold_path();
             self.dropped = Some(DropReason::NoAck);
             return Outcome::Continue;
         }
@@ -110,6 +116,7 @@ impl Tcb {
         self.ecn_negotiate(h.flags);
         self.last_heard = now;
         if !ack_good {
+            cold_path();
             // A simultaneous open. What the SYN carries besides is left for the peer to send again.
             self.state = State::SynReceived;
             self.retries = 0;
@@ -119,6 +126,7 @@ impl Tcb {
         }
         self.learn_cookie(h);
         if !self.take_plain_ack(now, ack, self.ecn_is_echo(h.flags)) {
+            cold_path();
             let news = self.no_news();
             self.take_new_ack(now, ack, h, news);
         }
@@ -133,6 +141,7 @@ impl Tcb {
     // --- TIME-WAIT -------------------------------------------------------------------------------
 
     /// The socket layer normally gives the 4-tuple to the compact form; this serves until then.
+    #[cold]
     fn in_time_wait(&mut self, now: Instant, segment: &Segment<'_>) -> Outcome {
         let Some(mut compact) = self.time_wait() else { return self.finish() };
         let outcome = compact.handle_segment(now, segment.header, segment.payload_len);
@@ -159,6 +168,7 @@ impl Tcb {
     // --- all other states ------------------------------------------------------------------------
 
     /// RFC 9293 §3.10.7.4.
+    #[inline(never)]
     fn in_synchronized(&mut self, now: Instant, segment: Segment<'_>) -> Outcome {
         let h = segment.header;
         let mut seq = SeqNum::new(h.seq);

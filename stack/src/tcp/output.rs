@@ -9,6 +9,8 @@
 //! ACK. Data leaves as super-segments: as much as the windows, the device's limits and the number
 //! of pieces allow, cut into wire segments where the burst is written.
 
+use std::hint::cold_path;
+
 use barewire_driver::PacketSlice;
 
 use super::congestion::CongestionControl;
@@ -17,7 +19,8 @@ use super::state::State;
 use super::tcb::{Pending, Status, Tcb, ts_clock};
 use super::timers::Timer;
 use super::window::Growth;
-use super::{RST_ACK, Transmit, TxLimits};
+use super::{RST_ACK, TcpConfig, Transmit, TxLimits};
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 use crate::wire::ipv4::Ecn;
 use crate::wire::tcp::{SackBlocks, TcpFlags, TcpHeader, TcpOptions, Timestamps};
@@ -82,6 +85,7 @@ impl Tcb {
         payload: &mut Vec<PacketSlice>,
     ) -> Option<Transmit> {
         if self.pending.contains(Pending::RST) {
+            cold_path();
             self.pending = Pending::empty();
             return Some(self.bare(self.rst(now)));
         }
@@ -335,17 +339,21 @@ impl Tcb {
     /// the last round trip may it grow. If it is the application instead, rates seen from here on are its own,
     /// which only controllers that look at rates ask about. An application that the send buffer
     /// has no room for is not what limits them.
+    #[inline]
     pub(super) fn note_what_limits(&mut self) {
         let unsent = self.sendq.unsent();
-        if unsent > 0 && self.cwnd_room() < self.mss() {
+        if rarely(unsent > 0) && self.cwnd_room() < self.mss() {
             self.status |= Status::CWND_LIMITED;
             self.snd.full_at = self.snd.nxt;
         } else if self.snd.una.after_eq(self.snd.full_at) {
             self.status -= Status::CWND_LIMITED;
         }
-        let asked = self.controller.models_path();
+        if !self.controller.models_path() {
+            return;
+        }
+        cold_path();
         let dry = unsent < self.mss() && self.sendq.records.lost() == 0 && self.is_roomy();
-        if asked && dry && self.cwnd_room() > 0 {
+        if dry && self.cwnd_room() > 0 {
             let pipe = self.pipe();
             self.sendq.records.rate.mark_app_limited(pipe);
         }
@@ -416,7 +424,7 @@ impl Tcb {
         let first = self.sendq.records.is_empty();
         self.sendq.records.sent(seq, len, self.mss(), now);
         self.recovery.on_sent(len);
-        if first && self.status.contains(Status::USER_TIMEOUT) {
+        if first && rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
         self.last_sent = now;
@@ -488,6 +496,28 @@ impl Tcb {
         }
     }
 
+    /// True if a SYN with all of the usual options and nothing else is to be sent: what
+    /// [`Tcb::poll_transmit`] would give out next.
+    #[inline(always)]
+    pub(crate) fn sends_usual_syn(&self) -> bool {
+        let TcpConfig { window_scale, sack, timestamps, .. } = *self.config;
+        self.state == State::SynSent
+            && self.pending.contains(Pending::SYN)
+            && !self.pending.contains(Pending::RST)
+            && self.fast_open.is_none()
+            && window_scale
+            && sack
+            && timestamps
+    }
+
+    /// As [`Tcb::poll_transmit`], of [such a SYN](Tcb::sends_usual_syn).
+    #[inline]
+    pub(crate) fn poll_syn(&mut self, now: Instant) -> TcpHeader {
+        self.pending -= Pending::SYN;
+        self.emit_syn(now, &mut Vec::new()).header
+    }
+
+    #[inline]
     fn emit_syn(&mut self, now: Instant, payload: &mut Vec<PacketSlice>) -> Transmit {
         let seq = self.snd.una;
         let first = self.snd.nxt == seq;
@@ -497,15 +527,16 @@ impl Tcb {
             // Most handshakes end long before: the first data's deadline comes next.
             self.timers.foresee(now + self.config.rto_min);
         } else {
+            cold_path();
             self.sendq.records.resent(seq, 1, now, false);
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         self.last_sent = now;
-        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-        if self.status.contains(Status::USER_TIMEOUT) {
+        self.timers.set(Timer::Retransmit, self.rtt.deadline(now));
+        if rarely(self.status.contains(Status::USER_TIMEOUT)) {
             self.arm_user_timeout();
         }
-        let active = self.state == State::SynSent;
+        let active = !rarely(self.state != State::SynSent);
         let answering = |status| active || self.status.contains(status);
         // What came with the peer's SYN (RFC 7413) may still wait to be read.
         let offered = if active { self.rcv.buffer } else { self.rcv.edge.since(self.rcv.nxt) };
@@ -598,7 +629,7 @@ impl Tcb {
     /// There is something for SACK blocks to tell.
     #[inline]
     pub(super) fn has_reports(&self) -> bool {
-        (self.assembler.is_some() || self.rcv.dsack.is_some()) && self.has_sack()
+        rarely(self.assembler.is_some() || self.rcv.dsack.is_some()) && self.has_sack()
     }
 
     /// A segment with the newest ACK and `payload_len` bytes leaves.

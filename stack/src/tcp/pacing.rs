@@ -11,6 +11,8 @@
 //! much as the driver is late. What leaves at once is worth at most a millisecond, and a
 //! super-segment.
 
+use std::hint::cold_path;
+
 use super::TxLimits;
 use super::congestion::CongestionControl;
 use super::tcb::{Status, Tcb};
@@ -67,6 +69,7 @@ impl Tcb {
         if !self.status.contains(Status::PACED) {
             return None;
         }
+        cold_path();
         let c = &self.controller;
         c.pacing_rate().or_else(|| rate_of_window(c.cwnd(), c.ssthresh(), self.rtt.srtt()))
     }

@@ -14,6 +14,7 @@
 //! rate that no link has (§3.2.1 of the draft). A sample is *application limited* if there was a time
 //! between the two when nothing waited to be sent: it shows what was written, not what would fit.
 
+use crate::hint::rarely;
 use crate::time::{Duration, Instant, nanos};
 
 /// What is remembered with each transmission (§3.1.2).
@@ -210,7 +211,7 @@ impl RateEstimator {
         self.min_rtt_ns = self.min_rtt_ns.min(rtt_ns);
         self.delivered += u64::from(newly);
         self.delivered_at = now;
-        if self.app_limited_until != 0 && self.delivered > self.app_limited_until {
+        if rarely(self.app_limited_until != 0) && self.delivered > self.app_limited_until {
             self.app_limited_until = 0;
         }
         self.first_sent_at = sent_at;

@@ -27,6 +27,7 @@ use super::ranges::RangeSet;
 use super::rate::{RateEstimator, Stamp};
 use super::sendq::empty;
 use super::seq::SeqNum;
+use super::tcb::forget;
 use crate::time::{Duration, Instant};
 
 /// Records from which on transmissions share the last one, which then gives no round-trip sample. A
@@ -156,7 +157,7 @@ impl Records {
         let Records { records, board, sacked, lost, lost_ever: _, lost_from, judged_to, rate: _ } =
             self;
         empty(records);
-        *board = None;
+        forget(board);
         (*sacked, *lost) = (0, 0);
         (*lost_from, *judged_to) = (SeqNum::default(), SeqNum::default());
     }

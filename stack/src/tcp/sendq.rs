@@ -20,6 +20,7 @@ use barewire_driver::{PacketBuf, PacketSlice, Pool};
 use super::Cut;
 use super::records::Records;
 use super::slices::Slices;
+use crate::hint::rarely;
 use crate::time::Instant;
 use crate::wire::front::{Front, SMALL_AT};
 use crate::wire::headroom;
@@ -474,7 +475,9 @@ impl SendQueue {
         }
         if self.len == 0 {
             // The rest of the open slot would pin 2 KiB for each connection that waits.
-            self.open = None;
+            if rarely(self.open.is_some()) {
+                self.open = None;
+            }
         }
     }
 
@@ -482,16 +485,23 @@ impl SendQueue {
     pub(crate) fn clear(&mut self) {
         let SendQueue { chunks, open, cursor, len, sent, records, again } = self;
         chunks.clear();
-        *open = None;
+        if rarely(open.is_some()) {
+            *open = None;
+        }
         (*cursor, *again) = (Cursor::default(), Again::default());
         (*len, *sent) = (0, 0);
         records.clear();
     }
 
+    /// True if nothing is in it, nor is anything remembered of what was sent.
+    #[inline]
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.len == 0 && self.open.is_none() && self.records.is_empty()
+    }
+
     /// Nothing is in it, not even memory for what was.
     pub(crate) fn is_spotless(&self) -> bool {
-        let empty = self.len == 0 && self.open.is_none() && self.records.is_empty();
-        empty && !self.has_slack()
+        self.is_cleared() && !self.has_slack()
     }
 
     /// True if [`SendQueue::trim`] would free memory.
@@ -513,9 +523,9 @@ impl SendQueue {
 /// Drops what is in a deque, and its memory if that is much.
 #[inline]
 pub(super) fn empty<T>(deque: &mut VecDeque<T>) {
-    if deque.capacity() > KEPT_ENTRIES {
+    if rarely(deque.capacity() > KEPT_ENTRIES) {
         *deque = VecDeque::new();
-    } else if !deque.is_empty() {
+    } else if rarely(!deque.is_empty()) {
         deque.clear();
     }
 }

@@ -9,6 +9,8 @@
 //! After any of the first and third kind ask [`Tcb::wants_transmit`]; after [`Outcome::Closed`] and
 //! [`Outcome::TimeWait`], too: a last RST or ACK may be waiting.
 
+use std::hint::cold_path;
+
 use std::rc::Rc;
 
 use bitflags::bitflags;
@@ -32,6 +34,7 @@ use super::time_wait::TimeWait;
 use super::timers::{Timer, Timers};
 use super::{Cut, DropReason, Figures, Open, Outcome, TcpConfig};
 use crate::SocketError;
+use crate::hint::rarely;
 use crate::time::{Duration, Instant, nanos};
 use crate::wire::front::Front;
 use crate::wire::tcp::{TcpOptions, Timestamps};
@@ -314,7 +317,7 @@ pub(super) fn announced_mss(our_mss: u16, config: &TcpConfig) -> u16 {
 /// nothing is a call as well.
 #[inline(always)]
 pub(super) fn forget<T>(rare: &mut Option<Box<T>>) {
-    if rare.is_some() {
+    if rarely(rare.is_some()) {
         *rare = None;
     }
 }
@@ -357,6 +360,7 @@ impl Tcb {
             self.status |= Status::SCALING;
             self.snd.scale = WindowScale::from_option(shift);
         } else {
+            cold_path();
             self.rcv.scale = WindowScale::NONE;
         }
         if let Some(ts) = options.timestamps
@@ -393,7 +397,7 @@ impl Tcb {
     pub(super) fn initial_window(&self) -> u32 {
         let mss = u32::from(self.snd.mss);
         // RFC 5681 §3.1: one segment if the SYN or SYN-ACK was lost.
-        if self.status.contains(Status::SYN_LOST) {
+        if rarely(self.status.contains(Status::SYN_LOST)) {
             return mss;
         }
         let segments = u32::from(self.config.initial_window_segments.max(1));
@@ -404,11 +408,11 @@ impl Tcb {
     /// meanwhile is in FIN-WAIT-1 already, and the connection needs all the rest like any other.
     pub(super) fn establish(&mut self, now: Instant) {
         if self.state.is_opening() {
-            let closed = self.status.contains(Status::FIN_QUEUED);
+            let closed = rarely(self.status.contains(Status::FIN_QUEUED));
             let open = State::Established;
             self.state = if closed { open.on_close() } else { open };
         }
-        if self.status.contains(Status::SYN_LOST) {
+        if rarely(self.status.contains(Status::SYN_LOST)) {
             self.rtt.after_lost_syn();
             self.controller = Controller::new(self.config.congestion, self.initial_window());
         }
@@ -465,6 +469,7 @@ impl Tcb {
     pub(super) fn arm_keepalive(&mut self) {
         match self.config.keepalive {
             Some(k) if self.state.is_live() => {
+                cold_path();
                 self.timers.set(Timer::Keepalive, self.last_heard + k.idle);
             }
             _ => self.timers.clear(Timer::Keepalive),
@@ -501,7 +506,8 @@ impl Tcb {
     /// When paced data may leave that is held back now; a matter of microseconds.
     #[inline]
     pub fn paced_until(&self) -> Option<Instant> {
-        self.timers.is_set(Timer::Pacing).then(|| self.timers.get(Timer::Pacing))
+        let paced = rarely(self.timers.is_set(Timer::Pacing));
+        if paced { Some(self.timers.get(Timer::Pacing)) } else { None }
     }
 
     /// Why a segment was dropped, once, if the last one was.
@@ -577,7 +583,7 @@ impl Tcb {
     /// The highest acknowledgment number that makes sense: a zero-window probe's byte and the data
     /// of a SYN included.
     pub(super) fn snd_max(&self) -> SeqNum {
-        let beyond = self.status.contains(Status::PROBED);
+        let beyond = rarely(self.status.contains(Status::PROBED));
         self.snd.nxt + if beyond { self.sent_beyond() } else { 0 }
     }
 
@@ -588,7 +594,9 @@ impl Tcb {
     /// Nothing more will be sent. The memory of the queue is of use to the next connection, if no
     /// application keeps this one.
     fn drop_unsent(&mut self) {
-        self.sendq.clear();
+        if !self.sendq.is_cleared() {
+            self.sendq.clear();
+        }
         if !self.status.contains(Status::APP_CLOSED) {
             self.sendq.trim();
         }

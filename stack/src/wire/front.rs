@@ -18,7 +18,7 @@ use barewire_driver::{MacAddr, TxFrame};
 use super::ethernet::{self, EthernetHeader, ethertype};
 use super::ipv4::Ecn;
 use super::plain::PlainIpv4;
-use super::tcp::{self, PADDED_TIMESTAMPS_LEN, PlainTcp};
+use super::tcp::{self, PADDED_TIMESTAMPS_LEN, PlainTcp, SYN_LEN, TcpHeader};
 use super::udp::{self, UdpHeader};
 use super::{protocol, put_u16, put_u32};
 
@@ -28,6 +28,9 @@ const PORTS_LEN: usize = 4;
 
 /// Where the message lies in its cell: behind room for all headers.
 pub(crate) const SMALL_AT: usize = 72;
+
+/// Bytes of the frame of a SYN with the usual options.
+pub(crate) const SYN_FRAME_LEN: usize = ethernet::LEN + PlainIpv4::LEN + SYN_LEN;
 
 /// A whole cell.
 pub(crate) type SmallCell = [u8; CELL_LEN];
@@ -248,6 +251,51 @@ impl Pattern {
         self.next_hop == next_hop && self.front.stamped == stamped && self.front.is_for(key)
     }
 
+    /// A checksum that is left to the device.
+    pub(crate) const PARTIAL_SUM: TxChecksum = PARTIAL_TCP;
+
+    /// Writes the frame of a SYN between these ends with the usual options; false, and whatever is
+    /// written means nothing, if it has others. The pattern is one with timestamps. With `offload` the
+    /// device completes the checksum.
+    #[inline(always)]
+    pub(crate) fn write_syn(
+        &self,
+        frame: &mut [u8; SYN_FRAME_LEN],
+        (src, dst): (Ipv4Addr, Ipv4Addr),
+        ports: (u16, u16),
+        header: &TcpHeader,
+        offload: bool,
+    ) -> bool {
+        debug_assert!(self.front.stamped, "the headers lie elsewhere without timestamps");
+        const BEGIN: usize = tcp_at(true) - PlainIpv4::LEN - ethernet::LEN;
+        let (below, above) = frame.split_at_mut(ethernet::LEN + PlainIpv4::LEN);
+        below.copy_from_slice(&self.front.bytes[BEGIN..tcp_at(true)]);
+        let ip: &mut [u8; PlainIpv4::LEN] =
+            below.last_chunk_mut().expect("the IPv4 header is the last");
+        let total_len = (PlainIpv4::LEN + SYN_LEN) as u16;
+        let (src, dst) = (src.to_bits(), dst.to_bits());
+        let mut addresses = Checksum::new();
+        addresses.add_u32(src);
+        addresses.add_u32(dst);
+        let mut ip_sum = addresses;
+        ip_sum.add_u16(self.front.ip_sum);
+        ip_sum.add_u16(total_len);
+        put_u16(ip, IP_TOTAL_LEN, total_len);
+        put_u16(ip, IP_CHECKSUM, ip_sum.finish());
+        put_u32(ip, PlainIpv4::LEN - ADDRESSES_LEN, src);
+        put_u32(ip, PlainIpv4::LEN - ADDRESSES_LEN / 2, dst);
+        let mut pseudo = addresses;
+        pseudo.add_u16(self.front.pseudo_sum);
+        pseudo.add_u16(SYN_LEN as u16);
+        let mut sum = pseudo;
+        if header.emit_usual_syn(ports, above, &mut sum).is_none() {
+            return false;
+        }
+        let sum = if offload { pseudo.partial() } else { sum.finish() };
+        put_u16(above, tcp::CHECKSUM_OFFSET, sum);
+        true
+    }
+
     /// Makes it for `key`, with timestamps if `stamped`, from and to these link addresses.
     #[inline(never)]
     pub(crate) fn make(
@@ -400,7 +448,7 @@ const fn tcp_at(stamped: bool) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::tcp::{TcpFlags, Timestamps};
+    use crate::wire::tcp::{TcpFlags, TcpOptions, Timestamps};
     use proptest::prelude::*;
 
     proptest! {
@@ -460,6 +508,53 @@ mod tests {
             put_u16(&mut anew, at + tcp::CHECKSUM_OFFSET, sum);
             anew.extend(&message);
             prop_assert_eq!(written, &anew[..]);
+        }
+
+        #[test]
+        fn a_syn_by_the_pattern_is_the_one_that_would_be_written(
+            (src, dst, src_port, dst_port) in any::<(u32, u32, u16, u16)>(),
+            (ttl, tos, seq, ack, window) in any::<(u8, u8, u32, u32, u16)>(),
+            (mss, shift, val, ecr) in any::<(u16, u8, u32, u32)>(),
+            (acks, echoes, sack_permitted, offload) in any::<(bool, bool, bool, bool)>(),
+        ) {
+            let mut flags = TcpFlags::SYN;
+            flags.set(TcpFlags::ACK, acks);
+            flags.set(TcpFlags::ECE, echoes);
+            let options = TcpOptions {
+                timestamps: Some(Timestamps { val, ecr }),
+                mss: Some(mss),
+                window_scale: Some(shift),
+                sack_permitted,
+                ..TcpOptions::default()
+            };
+            let header =
+                TcpHeader { src_port, dst_port, seq, ack, flags, window, urgent: 0, options };
+            let (src, dst) = (Ipv4Addr::from_bits(src), Ipv4Addr::from_bits(dst));
+            let (src_mac, dst_mac) = (MacAddr::local(1), MacAddr::local(2));
+            let mut pattern = Pattern::default();
+            let key = FrontKey { routing: 1, neighbors: 2, iface: 3, ttl, tos };
+            pattern.make(key, dst, (src_mac, dst_mac), true);
+            let mut frame = [0xaa; SYN_FRAME_LEN];
+            let ports = (src_port, dst_port);
+            let written = pattern.write_syn(&mut frame, (src, dst), ports, &header, offload);
+            prop_assert_eq!((written, header.is_usual_syn()), (sack_permitted, sack_permitted));
+            prop_assume!(written);
+
+            let mut anew = [0; SYN_FRAME_LEN];
+            let link = EthernetHeader { dst: dst_mac, src: src_mac, ethertype: ethertype::IPV4 };
+            link.emit(&mut anew);
+            let at = ethernet::LEN + PlainIpv4::LEN;
+            let payload_len = header.emit(&mut anew[at..]);
+            let tos = Ecn::NotEct.in_tos(tos);
+            let ip = PlainIpv4 { src, dst, protocol: protocol::TCP, tos, payload_len };
+            ip.emit(ttl, true, &mut anew[ethernet::LEN..]);
+            let mut sum = Checksum::new();
+            ip.add_pseudo_header(&mut sum);
+            let pseudo = sum.partial();
+            sum.add(&anew[at..]);
+            let sum = if offload { pseudo } else { sum.finish() };
+            put_u16(&mut anew, at + tcp::CHECKSUM_OFFSET, sum);
+            prop_assert_eq!(frame, anew);
         }
 
         #[test]

@@ -10,6 +10,7 @@ mod plain;
 pub(crate) use options::PADDED_TIMESTAMPS_LEN;
 pub use options::{FastOpenCookie, SackBlocks, TcpOptions, Timestamps};
 pub use plain::PlainTcp;
+pub(super) use plain::SYN_LEN;
 pub(crate) use plain::{InPlace, Plain};
 
 /// Bytes of a header without options.

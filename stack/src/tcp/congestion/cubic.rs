@@ -19,9 +19,9 @@
 //! integers for the same reason.
 
 use super::hystart::{Growth, HyStart};
-use super::{AckSample, CWND_MAX, CongestionControl, Validation, reduced};
-use crate::tcp::seq::SeqNum;
-use crate::time::Instant;
+use super::{AckSample, CWND_MAX, CongestionControl, Noted, Validation, reduced};
+use crate::hint::rarely;
+use crate::time::{Instant, nanos};
 
 /// §4.6: tenths that a reduction leaves.
 const BETA_TENTHS: u32 = 7;
@@ -119,6 +119,7 @@ impl Cubic {
         }
     }
 
+    #[inline(never)]
     fn slow_start(&mut self, ack: &AckSample) {
         match self.start.on_ack(ack) {
             Growth::By(n) => self.now.cwnd += f64::from(n),
@@ -130,15 +131,17 @@ impl Cubic {
         self.now.cwnd = self.now.cwnd.min(f64::from(CWND_MAX));
     }
 
-    /// Whether an ACK of all that was in flight, which did not fill the window, means anything: in
-    /// congestion avoidance it moves the epoch, in slow start more than half of the window grows; and
-    /// its validation may take note.
-    #[inline(always)]
-    pub(super) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+    /// Takes an ACK that cannot make the window grow, which was not full: in slow start, while no more
+    /// than half of it is used. False, and nothing is done, if it is another.
+    #[inline]
+    pub(super) fn notes(&mut self, ack: &Noted) -> bool {
         let cwnd = self.now.cwnd;
-        cwnd >= f64::from(self.now.ssthresh)
-            || cwnd < f64::from(self.validation.peak(una, in_flight).saturating_mul(2))
-            || self.validation.heeds(now, piped)
+        let peak = self.validation.peak(ack.una, ack.in_flight);
+        let idle = cwnd < f64::from(self.now.ssthresh) && cwnd >= f64::from(peak.saturating_mul(2));
+        if idle && self.validation.on_ack(ack.now, ack.srtt_ns, ack.piped, cwnd as u32) {
+            self.give_back();
+        }
+        idle
     }
 
     /// Sending begins again after a short time with nothing in flight.
@@ -150,6 +153,7 @@ impl Cubic {
         self.last_ack = now;
     }
 
+    #[inline(never)]
     fn congestion_avoidance(&mut self, ack: &AckSample) {
         let (mss, acked) = (f64::from(ack.mss), f64::from(ack.acked));
         let used = ack.window_limited && self.validation.is_validated(self.cwnd());
@@ -182,6 +186,7 @@ impl Cubic {
 
     /// RFC 7661 §4.4.3: nobody knows any more whether the path takes so much. The curve goes on from
     /// what is left.
+    #[cold]
     fn give_back(&mut self) {
         let (cwnd, ssthresh) = self.validation.reduced(self.cwnd(), self.now.ssthresh);
         self.now.ssthresh = ssthresh;
@@ -234,7 +239,7 @@ impl CongestionControl for Cubic {
 
     fn on_ack(&mut self, ack: &AckSample) {
         let cwnd = self.cwnd();
-        if self.validation.on_ack(ack, cwnd) {
+        if rarely(self.validation.on_ack(ack.now, nanos(ack.srtt), ack.piped, cwnd)) {
             self.give_back();
         }
         if cwnd >= self.now.ssthresh {

@@ -66,6 +66,19 @@ pub(crate) struct AckSample {
     pub(crate) after_timeout: bool,
 }
 
+/// An ACK that may leave the window as it is: of an [`AckSample`] what counts then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    pub(crate) now: Instant,
+    /// `snd.una` before it.
+    pub(crate) una: SeqNum,
+    /// As in [`AckSample`].
+    pub(crate) in_flight: u32,
+    pub(crate) piped: u32,
+    /// The smoothed round trip, or zero.
+    pub(crate) srtt_ns: u64,
+}
+
 /// What a congestion controller is.
 ///
 /// All sizes are bytes. A method that a controller has no use for does nothing.
@@ -219,13 +232,13 @@ impl Controller {
         }
     }
 
-    /// False if the ACK of the `in_flight` bytes behind `una`, which are all that was in flight,
-    /// leaves the window as it is and nothing to be remembered: it is not used enough to grow.
+    /// As [`CongestionControl::on_ack`] of an ACK outside of recovery, while the window was not what
+    /// held sending back, if it is not used enough to grow: true then, otherwise nothing is done.
     #[inline]
-    pub(crate) fn heeds(&self, now: Instant, una: SeqNum, in_flight: u32, piped: u32) -> bool {
+    pub(crate) fn notes(&mut self, ack: &Noted) -> bool {
         match self {
-            Controller::Cubic(c) => c.heeds(now, una, in_flight, piped),
-            Controller::NewReno(_) | Controller::Bbr(_) => true,
+            Controller::Cubic(c) => c.notes(ack),
+            Controller::NewReno(_) | Controller::Bbr(_) => false,
         }
     }
 

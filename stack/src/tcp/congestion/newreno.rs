@@ -10,7 +10,7 @@ use super::{
     ABC_LIMIT_SEGMENTS, AckSample, CWND_MAX, CongestionControl, ControllerAtRest, Validation,
     reduced,
 };
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 
 /// RFC 5681 equation 4: tenths that a reduction leaves.
 const BETA_TENTHS: u32 = 5;
@@ -62,7 +62,7 @@ impl CongestionControl for NewReno {
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
-        if self.validation.on_ack(ack, self.cwnd) {
+        if self.validation.on_ack(ack.now, nanos(ack.srtt), ack.piped, self.cwnd) {
             (self.cwnd, self.ssthresh) = self.validation.reduced(self.cwnd, self.ssthresh);
         }
         if self.cwnd < self.ssthresh {

@@ -103,27 +103,39 @@ fn the_reduction_of_a_window_that_models_the_path_is_not_spread() {
 }
 
 #[test]
-fn an_ack_that_is_not_heeded_would_change_nothing() {
-    let now = Instant::from_millis(1000);
+fn an_ack_that_leaves_the_window_as_it_is_is_noted_as_any_other() {
+    let first = Instant::from_millis(1000);
     for mut c in loss_based() {
         // What the window takes is known.
-        c.on_ack(&AckSample { now, ..ack(0, 10 * MSS) });
+        c.on_ack(&AckSample { now: first, ..ack(0, 10 * MSS) });
         for lost in [false, true] {
             if lost {
-                c.on_loss(now, 10 * MSS, MSS);
+                c.on_loss(first, 10 * MSS, MSS);
             }
-            for bytes in [1, MSS, 2 * MSS, 4 * MSS, 5 * MSS, 10 * MSS] {
-                for piped in [bytes, 11 * MSS] {
-                    let mut after = c.clone();
-                    let sample =
-                        AckSample { now, piped, window_limited: false, ..ack(bytes, bytes) };
-                    after.on_ack(&sample);
-                    let same = format!("{after:?}") == format!("{c:?}");
-                    let heeded = c.heeds(now, SeqNum::default() - bytes, bytes, piped);
-                    assert!(same || heeded, "{bytes} of {piped}: {c:?}");
-                    let needless = heeded && same && matches!(c, Controller::Cubic(_));
-                    assert!(lost || !needless, "{bytes} of {piped}: {c:?}");
-                }
+            let samples = [1, MSS, 2 * MSS, 4 * MSS, 5 * MSS, 10 * MSS].map(|in_flight| {
+                // At once, after a sampling period, and after a non-validated one.
+                let times = [0, 1500, 400_000].map(|ms| first + Duration::from_millis(ms));
+                let piped = [in_flight, 11 * MSS];
+                let acked = [0, 1, in_flight];
+                times
+                    .map(|now| piped.map(|piped| acked.map(|acked| (now, piped, acked, in_flight))))
+            });
+            for (now, piped, acked, in_flight) in samples.into_iter().flatten().flatten().flatten()
+            {
+                let (window_limited, srtt) = (false, Duration::from_millis(600));
+                let sample =
+                    AckSample { now, piped, window_limited, srtt, ..ack(acked, in_flight) };
+                let mut after = c.clone();
+                after.on_ack(&sample);
+                let (una, srtt_ns) = (SeqNum::default() - acked, 600_000_000);
+                let mut noted = c.clone();
+                let done = noted.notes(&Noted { now, una, in_flight, piped, srtt_ns });
+                let expected = if done { &after } else { &c };
+                assert_eq!(format!("{noted:?}"), format!("{expected:?}"), "{sample:?}");
+                // The long way is taken where the window grows, before a loss.
+                let usual = matches!(c, Controller::Cubic(_)) && !lost && acked > 0;
+                let grows = after.cwnd() > c.cwnd();
+                assert!(!usual || now > first || done != grows, "{sample:?}: {c:?}");
             }
         }
     }

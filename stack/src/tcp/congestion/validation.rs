@@ -80,21 +80,15 @@ impl Validation {
     /// An ACK outside recovery, with a window of `cwnd`. True if the window has to be
     /// [reduced](Validation::reduced), for it was not validated for too long.
     #[inline]
-    pub(super) fn on_ack(&mut self, ack: &AckSample, cwnd: u32) -> bool {
-        let over = ack.now >= self.until && self.next_period(ack.now, ack.srtt, cwnd);
-        self.current = self.current.max(ack.piped);
+    pub(super) fn on_ack(&mut self, now: Instant, srtt_ns: u64, piped: u32, cwnd: u32) -> bool {
+        let over = now >= self.until && self.next_period(now, srtt_ns, cwnd);
+        self.current = self.current.max(piped);
         over
     }
 
-    /// False if [`Validation::on_ack`] would do nothing at an ACK that tells of `piped`.
-    #[inline]
-    pub(super) fn heeds(&self, now: Instant, piped: u32) -> bool {
-        now >= self.until || piped > self.current
-    }
-
     #[cold]
-    fn next_period(&mut self, now: Instant, srtt: Duration, cwnd: u32) -> bool {
-        let period = SAMPLING_PERIOD_MIN.max(3 * srtt);
+    fn next_period(&mut self, now: Instant, srtt_ns: u64, cwnd: u32) -> bool {
+        let period = SAMPLING_PERIOD_MIN.max(3 * Duration::from_nanos(srtt_ns));
         if self.until != Instant::ZERO {
             let recent = now < self.until + period;
             self.previous = if recent { self.current } else { 0 };
@@ -136,10 +130,13 @@ impl Validation {
         let una = ack.una - ack.acked;
         let peak = self.peak(una, ack.in_flight);
         let used = peak.saturating_mul(2) > cwnd;
+        if !used && !ack.window_limited {
+            return false;
+        }
         if used && peak == ack.in_flight {
             (self.peak, self.peak_until) = (peak, ack.nxt);
         }
-        (used || ack.window_limited) && self.is_validated(cwnd)
+        self.is_validated(cwnd)
     }
 
     /// §4.3: the path has taken half of the window lately, or nobody knows.
@@ -245,16 +242,16 @@ mod tests {
     #[test]
     fn what_is_measured_is_forgotten_after_two_periods() {
         let mut v = Validation::new(10 * MSS, Instant::ZERO);
-        let mut tell = |ms: u64, piped| v.on_ack(&AckSample { now: at(ms), piped, ..ack(1, 1) }, 1);
+        let mut tell = |ms: u64, piped| v.on_ack(at(ms), 0, piped, 1);
         tell(1, 30 * MSS);
         tell(1002, MSS);
         tell(2001, MSS);
         assert!(v.is_validated(60 * MSS) && !v.is_validated(60 * MSS + 1));
-        let mut tell = |ms: u64, piped| v.on_ack(&AckSample { now: at(ms), piped, ..ack(1, 1) }, 1);
+        let mut tell = |ms: u64, piped| v.on_ack(at(ms), 0, piped, 1);
         tell(2003, MSS);
         assert!(!v.is_validated(3 * MSS));
         // Nor does what was measured long before a pause count after it.
-        let mut tell = |ms: u64, piped| v.on_ack(&AckSample { now: at(ms), piped, ..ack(1, 1) }, 1);
+        let mut tell = |ms: u64, piped| v.on_ack(at(ms), 0, piped, 1);
         tell(2500, 30 * MSS);
         tell(9000, MSS);
         assert!(!v.is_validated(3 * MSS));

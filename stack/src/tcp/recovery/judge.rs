@@ -1,7 +1,7 @@
 //! What an ACK means where the peer reports gaps: which of its blocks to believe, what is lost,
 //! and whether what was taken for lost had only been late.
 
-use super::super::congestion::{AckSample, CongestionControl};
+use super::super::congestion::{AckSample, CongestionControl, Noted};
 use super::super::delivery::{Delivery, SentAt};
 use super::super::ranges::Range;
 use super::super::seq::SeqNum;
@@ -159,7 +159,7 @@ impl Tcb {
 
     /// What [`Tcb::judge`] comes to if snd.una has moved over one transmission that was sent once,
     /// while nothing was or is missing.
-    #[inline]
+    #[inline(always)]
     pub(in crate::tcp) fn judge_plain(&mut self, now: Instant, sent: SentAt, advance: &Advance) {
         if self.has_sack() {
             self.recovery.rack.on_original(now, sent);
@@ -167,7 +167,13 @@ impl Tcb {
                 self.timers.clear(Timer::Reorder);
             }
         }
-        self.grow(now, advance, false);
+        let &Advance { bytes, in_flight, piped, echo, .. } = advance;
+        let limited = echo || self.status.contains(Status::CWND_LIMITED);
+        let (una, srtt_ns) = (self.snd.una - bytes, self.rtt.srtt_ns());
+        let ack = Noted { now, una, in_flight, piped, srtt_ns };
+        if limited || !self.controller.notes(&ack) {
+            self.grow(now, advance, false);
+        }
     }
 
     /// The same without SACK.
@@ -484,7 +490,7 @@ impl Tcb {
             self.timers.clear(Timer::Probe);
             return;
         }
-        let at = (now + self.probe_timeout()).min(self.timers.get(Timer::Retransmit));
+        let at = self.probe_at(now).min(self.timers.get(Timer::Retransmit));
         self.timers.set(Timer::Probe, at);
     }
 
@@ -505,7 +511,7 @@ impl Tcb {
     /// has it in every phase. It is one segment, until something arrives again.
     #[cold]
     fn schedule_repair_probe(&mut self, now: Instant) {
-        let pto = self.probe_timeout();
+        let pto = Duration::from_nanos(self.probe_timeout_ns());
         let wanted = self.has_rack()
             && self.recovery.probe.is_none_or(|probe| probe.answered)
             && self.snd.una != self.snd.nxt
@@ -517,15 +523,22 @@ impl Tcb {
         }
     }
 
-    fn probe_timeout(&self) -> Duration {
+    /// When the probe is due for what is sent now.
+    fn probe_at(&self, now: Instant) -> Instant {
+        now.after_nanos(self.probe_timeout_ns())
+    }
+
+    fn probe_timeout_ns(&self) -> u64 {
         // Only every second full segment is owed an ACK at once (RFC 9293 §3.8.6.3), and one that
         // fills a gap (RFC 5681 §4.2).
         let delayed =
             self.sendq.records.sacked() == 0 && self.snd.nxt.since(self.snd.una) < 2 * self.mss();
-        match self.rtt.srtt() {
-            None => PTO_UNMEASURED,
-            Some(srtt) if delayed => 2 * srtt + MAX_ACK_DELAY,
-            Some(srtt) => (2 * srtt).max(PTO_MIN),
+        let ns = |span: Duration| span.as_nanos() as u64;
+        match self.rtt.srtt_ns() {
+            // None was measured.
+            0 => ns(PTO_UNMEASURED),
+            srtt if delayed => 2 * srtt + ns(MAX_ACK_DELAY),
+            srtt => (2 * srtt).max(ns(PTO_MIN)),
         }
     }
 

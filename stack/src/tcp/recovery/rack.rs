@@ -9,6 +9,7 @@
 
 use super::super::delivery::{Delivery, SentAt};
 use super::super::seq::SeqNum;
+use crate::hint::rarely;
 use crate::time::{Duration, Instant};
 
 /// RFC 8985 §6.2, step 4: recoveries without DSACK after which the window is small again.
@@ -121,7 +122,7 @@ impl Rack {
     #[inline(always)]
     pub(super) fn on_original(&mut self, now: Instant, sent: SentAt) {
         let rtt = now.nanos_since(sent.at);
-        if now.nanos_since(self.min_rtt_since) > MIN_RTT_WINDOW_NS {
+        if rarely(now.nanos_since(self.min_rtt_since) > MIN_RTT_WINDOW_NS) {
             self.min_rtt = [u64::MAX, self.min_rtt[0]];
             self.min_rtt_since = now;
         }

@@ -224,6 +224,7 @@ impl TcpOptions {
     }
 
     /// Takes the options one after the other.
+    #[inline(never)]
     fn read_each(&mut self, mut rest: &[u8], syn: bool) {
         while let [kind, tail @ ..] = rest {
             match *kind {

@@ -233,7 +233,7 @@ impl PlainTcp {
 }
 
 /// Bytes of the header of a SYN with the usual options.
-const SYN_LEN: usize = LEN + 20;
+pub(in crate::wire) const SYN_LEN: usize = LEN + 20;
 
 /// What stands in front of their values: the MSS; SACK permitted and timestamps; a NOP and the window
 /// scale.
@@ -242,6 +242,16 @@ const SYN_CLOCK: u32 = 0x0402_080a;
 const SYN_SCALE: u32 = 0x0103_0300;
 
 impl TcpHeader {
+    /// True if [`TcpHeader::emit_usual_syn`] writes it.
+    #[inline(always)]
+    pub fn is_usual_syn(&self) -> bool {
+        let &TcpOptions { timestamps, mss, window_scale, sack_permitted, fast_open, .. } =
+            &self.options;
+        let all = timestamps.is_some() && mss.is_some() && window_scale.is_some() && sack_permitted;
+        let more = fast_open.is_some() || !self.options.sack.is_empty();
+        self.flags.contains(TcpFlags::SYN) && all && !more
+    }
+
     /// As [`PlainTcp::emit_summed`], with these ports, for a SYN that has the four options that nearly
     /// every one has: the same as [`TcpHeader::emit`] writes. `None`, and nothing written, for others.
     ///
