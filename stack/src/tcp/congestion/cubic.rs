@@ -133,7 +133,7 @@ impl Cubic {
 
     /// Takes an ACK that cannot make the window grow, which was not full: in slow start, while no more
     /// than half of it is used. False, and nothing is done, if it is another.
-    #[inline]
+    #[inline(always)]
     pub(super) fn notes(&mut self, ack: &Noted) -> bool {
         let cwnd = self.now.cwnd;
         let peak = self.validation.peak(ack.una, ack.in_flight);

@@ -234,7 +234,7 @@ impl Controller {
 
     /// As [`CongestionControl::on_ack`] of an ACK outside of recovery, while the window was not what
     /// held sending back, if it is not used enough to grow: true then, otherwise nothing is done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn notes(&mut self, ack: &Noted) -> bool {
         match self {
             Controller::Cubic(c) => c.notes(ack),
