@@ -1,4 +1,4 @@
-//! What is checked on the wire: windows, FIN, segment sizes, and the digest of a run.
+//! What is checked on the wire: windows, FIN, segment sizes, checksums, and the digest of a run.
 //!
 //! For every connection the check keeps the right edge of the window that its host has been
 //! *delivered*, not the one that the peer has sent: a sender may know no more than what arrived.
@@ -10,6 +10,7 @@ use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 
+use barewire_driver::device::TxChecksum;
 use barewire_driver::{PacketSlice, RxFrame, TxFrame};
 use siphasher::sip::SipHasher13;
 
@@ -275,6 +276,10 @@ impl Watch for WireCheck {
         self.frames_sent += 1;
         self.absorb(now, host, 0, pieces);
         if let Some(segment) = parse(pieces, false) {
+            if frame.checksum == TxChecksum::Complete && parse(pieces, true).is_none() {
+                let flow = (host, segment.src, segment.dst);
+                self.complain(now, flow, "sent with a wrong checksum", &segment);
+            }
             self.sent_segment(now, host, frame.tso_mss, &segment);
         }
     }

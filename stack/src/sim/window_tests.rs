@@ -57,3 +57,31 @@ fn the_answer_to_a_syn_is_bound_by_what_that_syn_said() {
         assert_eq!(check.violations().len(), 1);
     }
 }
+
+#[test]
+fn a_segment_may_leave_without_a_right_checksum_only_where_a_card_makes_it() {
+    let pool = barewire_driver::Pool::new(barewire_driver::PoolConfig::default()).unwrap();
+    let tcp_at = EthernetHeader::LEN + Ipv4Header::LEN;
+    let addr = |host| Ipv4Addr::new(10, 0, 0, host);
+    let header = TcpHeader { flags: TcpFlags::ACK, ..TcpHeader::default() };
+    let mut bytes = [0; EthernetHeader::LEN + Ipv4Header::LEN + 20 + 4];
+    let len = bytes.len();
+    bytes[12..14].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+    let ip = Ipv4Header::new(addr(1), addr(2), protocol::TCP, len - tcp_at);
+    ip.emit(&mut bytes[EthernetHeader::LEN..]);
+    header.emit(&mut bytes[tcp_at..]);
+    let mut sum = wire::pseudo_header(addr(1).into(), addr(2).into(), protocol::TCP, 24);
+    sum.add(&bytes[tcp_at..]);
+    wire::put_u16(&mut bytes, tcp_at + 16, sum.finish());
+    let complaints = |bytes: &[u8], checksum| {
+        let mut check = WireCheck::default();
+        let frame = TxFrame { checksum, ..TxFrame::default() };
+        check.sent(Instant::ZERO, 0, &frame, &[pool.copy_from(bytes).unwrap().freeze()]);
+        check.violations().len()
+    };
+    let card = TxChecksum::Partial { start: tcp_at as u16, offset: 16 };
+    assert_eq!(complaints(&bytes, TxChecksum::Complete), 0);
+    bytes[len - 1] ^= 1;
+    assert_eq!(complaints(&bytes, TxChecksum::Complete), 1);
+    assert_eq!(complaints(&bytes, card), 0);
+}
