@@ -164,7 +164,7 @@ impl Egress {
         let iface = path.hop.iface();
         let whole = payload.next_whole(len).and_then(|piece| {
             piece.with_headers(|room| {
-                let noted = headroom::sum(room);
+                let noted = headroom::sum(room, piece.len());
                 pattern.write(room, seq, || noted.unwrap_or_else(|| sum_of([piece])))
             })
         });

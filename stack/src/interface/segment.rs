@@ -44,8 +44,8 @@ pub(crate) struct TcpPath {
 
 impl Egress {
     /// What one transmission towards `hop` may be, of a connection that sends `alone` or beside
-    /// others.
-    pub(crate) fn tcp_limits(&self, hop: Hop, alone: bool) -> TxLimits {
+    /// others, in segments of up to `mss` bytes.
+    pub(crate) fn tcp_limits(&self, hop: Hop, alone: bool, mss: u32) -> TxLimits {
         let most = if alone { SOFTWARE_TSO_ALONE_BYTES } else { SOFTWARE_TSO_BYTES };
         let Some(iface) = self.iface(hop.iface()) else {
             return TxLimits { max_bytes: most, max_pieces: MAX_PIECES, cut: Cut::Software };
@@ -58,11 +58,11 @@ impl Egress {
                 cut: Cut::Device,
             };
         }
-        // No more than fills the burst, so that devices need not cut that. A segment may have less
-        // payload than this, never more.
+        // No more than fills the burst: a peer that asks for small segments would have all header
+        // cells of one connection otherwise.
         let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
         let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
-        let max_bytes = most.min(room * payload);
+        let max_bytes = most.min(room * mss.min(payload));
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);
         let cut = if offload { Cut::Software } else { Cut::SoftwareSums };
         TxLimits { max_bytes, max_pieces: MAX_PIECES, cut }

@@ -428,7 +428,8 @@ impl Stack {
             self.egress.emit_small_tcp(path, mac, header, payload);
         } else {
             let alone = self.tx_list.is_empty();
-            let (limits, pieces) = (self.egress.tcp_limits(path.hop, alone), &mut self.scratch);
+            let limits = self.egress.tcp_limits(path.hop, alone, tcb.mss());
+            let pieces = &mut self.scratch;
             if let Some(segment) = tcb.poll_transmit(now, &limits, pieces) {
                 self.egress.emit_tcp(path, &segment, pieces);
             }

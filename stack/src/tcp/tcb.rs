@@ -571,7 +571,7 @@ impl Tcb {
         if self.status.contains(Status::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 }
     }
 
-    pub(super) fn mss(&self) -> u32 {
+    pub(crate) fn mss(&self) -> u32 {
         u32::from(self.snd.mss)
     }
 

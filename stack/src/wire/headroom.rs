@@ -1,19 +1,20 @@
 //! What waits in the headroom before a segment's payload until its headers are written there.
 //!
 //! ```text
-//!   slot   │ sum │ it counts │ ┄┄┄┄ headers, when it leaves │ payload of one segment │
-//!          0     2                                          HEADROOM
+//!   slot   │ sum │ of bytes │ ┄┄┄┄ headers, when it leaves │ payload of one segment │
+//!          0     2                                         HEADROOM
 //! ```
 //!
 //! The payload is summed while it is copied in, if software completes checksums: to read it again for
-//! that costs as much as the copy.
+//! that costs as much as the copy. What leaves may be the front of it only, if segments have become
+//! smaller since: hence how many bytes the sum is of.
 
 use barewire_driver::mem::{Checksum, HEADROOM};
 
 use super::{get_u16, put_u16};
 
-/// Where the byte lies that says whether the sum counts.
-const COUNTS_AT: usize = 2;
+/// Where the number of bytes lies that the sum is of; 0 if it does not count.
+const LEN_AT: usize = 2;
 
 /// Copies `data` behind the `filled` bytes of payload that a slot has, and adds it to their sum if
 /// `summed`.
@@ -24,7 +25,7 @@ const COUNTS_AT: usize = 2;
 pub(crate) fn append(slot: &mut [u8], filled: usize, data: &[u8], summed: bool) {
     let (room, payload) = slot.split_at_mut(HEADROOM);
     let payload = &mut payload[filled..];
-    let counts = summed && (filled == 0 || room[COUNTS_AT] == 1);
+    let counts = summed && (filled == 0 || usize::from(get_u16(room, LEN_AT)) == filled);
     if counts {
         let mut sum = Checksum::new();
         if filled > 0 {
@@ -39,13 +40,13 @@ pub(crate) fn append(slot: &mut [u8], filled: usize, data: &[u8], summed: bool) 
     } else {
         payload[..data.len()].copy_from_slice(data);
     }
-    room[COUNTS_AT] = u8::from(counts);
+    put_u16(room, LEN_AT, if counts { (filled + data.len()) as u16 } else { 0 });
 }
 
-/// The sum of the payload behind this headroom, if that was taken.
+/// The sum of the first `len` bytes of payload behind this headroom, if that was taken.
 #[inline]
-pub(crate) fn sum(room: &[u8; HEADROOM]) -> Option<u16> {
-    (room[COUNTS_AT] == 1).then(|| get_u16(room, 0))
+pub(crate) fn sum(room: &[u8; HEADROOM], len: usize) -> Option<u16> {
+    (len > 0 && usize::from(get_u16(room, LEN_AT)) == len).then(|| get_u16(room, 0))
 }
 
 #[cfg(test)]
@@ -73,7 +74,11 @@ mod tests {
             let mut expected = Checksum::new();
             expected.add(&whole);
             let expected = counts.then(|| expected.partial());
-            prop_assert_eq!(sum(slot.first_chunk().unwrap()), expected);
+            let room = slot.first_chunk().unwrap();
+            prop_assert_eq!(sum(room, whole.len()), expected);
+            for other in [0, whole.len() - 1, whole.len() + 1] {
+                prop_assert_eq!(sum(room, other), None, "of {} bytes", other);
+            }
         }
     }
 }

@@ -142,7 +142,7 @@ fn what_software_cuts_lies_a_segment_to_a_slot_behind_headroom() {
         for piece in &sent {
             let mut sum = None;
             let write = |room: &mut [u8; HEADROOM]| {
-                sum = headroom::sum(room);
+                sum = headroom::sum(room, piece.len());
                 0
             };
             assert!(piece.with_headers(write).is_some());
