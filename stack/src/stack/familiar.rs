@@ -48,7 +48,7 @@ pub(super) struct Familiar {
 
 impl Default for Familiar {
     fn default() -> Familiar {
-        let (envelope, socket) = (Envelope::default(), SocketId { index: 0, generation: 0 });
+        let (envelope, socket) = (Envelope::NOBODYS, SocketId { index: u32::MAX, generation: 0 });
         let nobody = Flow { envelope, iface: IfaceId(0), changes: 0, socket };
         Familiar { flows: Box::new([nobody; envelope::PLACES]), changes: 0 }
     }

@@ -40,7 +40,7 @@ const WITHOUT_TOS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 pub(crate) const PLACES: usize = 256;
 
 /// What is the same in all frames of a flow. Words as they lie in memory: they are only compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     /// Most of the link addresses,
     front: u64,
@@ -55,6 +55,10 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
+    /// What no frame has: in it stands what is never looked at.
+    pub(crate) const NOBODYS: Envelope =
+        Envelope { front: 0, kind: !WITHOUT_TOS, plain: 0, ports: 0, addresses: 0, sum: 0 };
+
     /// That of a frame.
     pub(crate) fn of(head: &Head) -> Envelope {
         let halves = [at::FRAGMENT, at::FRAGMENT + 2, at::ADDRESSES, at::ADDRESSES + 2]
@@ -155,6 +159,16 @@ mod tests {
     /// Whether the full reader finds nothing wrong.
     fn is_right(head: &Head) -> bool {
         PlainIpv4::parse(&head[at::VERSION..], 65_535).is_some()
+    }
+
+    #[test]
+    fn no_frame_is_nobodys() {
+        for byte in 0..=u8::MAX {
+            assert!(!Envelope::NOBODYS.is_of(&[byte; HEAD_LEN]));
+        }
+        let mut head = [0; HEAD_LEN];
+        head[at::TOS] = 0xff;
+        assert!(!Envelope::NOBODYS.is_of(&head));
     }
 
     proptest! {
