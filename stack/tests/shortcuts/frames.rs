@@ -8,8 +8,10 @@ use barewire_driver::mem::Checksum;
 use barewire_stack::wire::arp::{ArpPacket, Operation};
 use barewire_stack::wire::ethernet::{EthernetHeader, ethertype};
 use barewire_stack::wire::ipv4::{Ecn, Ipv4Header};
-use barewire_stack::wire::tcp::TcpHeader;
+use barewire_stack::wire::tcp::{TcpFlags, TcpHeader};
 use barewire_stack::wire::{protocol, pseudo_header};
+
+use crate::talk::mac;
 
 /// Where the transport's header begins.
 const TRANSPORT_AT: usize = EthernetHeader::LEN + Ipv4Header::LEN;
@@ -58,6 +60,19 @@ fn segment(src: Ipv4Addr, dst: Ipv4Addr, header: &TcpHeader, text: &[u8]) -> Vec
     sum.add(&bytes);
     bytes[TCP_CHECKSUM].copy_from_slice(&sum.finish().to_be_bytes());
     bytes
+}
+
+/// A SYN of host 0.
+pub(crate) fn syn(src_port: u16, dst_port: u16) -> Vec<u8> {
+    let header = TcpHeader { src_port, dst_port, flags: TcpFlags::SYN, ..TcpHeader::default() };
+    let [src, dst] = ADDRESSES;
+    let segment = segment(src, dst, &header, &[]);
+    let mut frame = vec![0; TRANSPORT_AT];
+    EthernetHeader { dst: mac(1), src: mac(0), ethertype: ethertype::IPV4 }.emit(&mut frame);
+    let ip = Ipv4Header::new(src, dst, protocol::TCP, segment.len());
+    ip.emit(&mut frame[EthernetHeader::LEN..]);
+    frame.extend(segment);
+    frame
 }
 
 /// A segment in a frame whose link addresses, type, IP version, protocol, addresses and ports are

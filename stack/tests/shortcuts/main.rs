@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 
 use barewire_driver::MacAddr;
 use barewire_stack::wire::ethernet::ethertype;
-use barewire_stack::{Family, SocketError, SocketId, SocketKind, SocketOption, StackCounters};
+use barewire_stack::{
+    Family, Share, SocketError, SocketId, SocketKind, SocketOption, StackCounters,
+};
 
-use frames::{moved, nobodys, segment_of};
+use frames::{moved, nobodys, segment_of, syn};
 use talk::{Talk, Way, addr, assert_same};
 
 impl Talk {
@@ -184,5 +186,48 @@ fn a_frame_of_zeros_is_nobodys() {
         assert_eq!(read, Err(SocketError::WouldBlock), "{way:?}");
         assert_eq!(after.tcp_segments_received, before.tcp_segments_received, "{way:?}");
         assert_eq!(after.rx_other_host, before.rx_other_host + 1, "{way:?}");
+    }
+}
+
+/// SYNs of a turn, and turns.
+const SYNS: u16 = 20;
+const TURNS: u16 = 4;
+
+/// What host 1 has made of all SYNs.
+#[derive(Debug, PartialEq)]
+struct Opened {
+    half_open: usize,
+    counters: StackCounters,
+}
+
+/// Sends SYNs to a host that is behind by as much as sheds a half of them. It has so many engines, of
+/// which the first gets all frames, and so many slots of its memory are taken.
+fn behind(way: Way, engines: u16, taken: usize) -> Opened {
+    let mut talk = Talk::with(way, |config| config.share = Share::group(1, engines).remove(0));
+    talk.listen(80, 128);
+    let pool = talk.stack(1).pool().clone();
+    let _taken: Vec<_> = (0..taken).map(|_| pool.alloc().unwrap()).collect();
+    for turn in 0..TURNS {
+        talk.stack(1).note_turn(112, 256);
+        for src_port in (2000 + turn * SYNS..).take(SYNS.into()) {
+            talk.deliver(1, &syn(src_port, 80));
+        }
+    }
+    Opened { half_open: talk.stack(1).half_open(), counters: talk.counters()[1] }
+}
+
+#[test]
+fn a_syn_is_drawn_once() {
+    // With 200 of 256 slots taken, the short way leaves everything to the long one, as it leaves to
+    // it what is another engine's.
+    for (engines, taken) in [(1, 0), (1, 200), (2, 0), (2, 200)] {
+        let [short, long] = [Way::Short, Way::Long].map(|way| behind(way, engines, taken));
+        for Opened { half_open, counters } in [&short, &long] {
+            // Two turns have to be behind, and in the second SYNs are counted: the last two shed.
+            assert_eq!(counters.listen_shed, 20, "{engines} engines, {taken} slots are taken");
+            assert_eq!(*half_open as u64 + counters.forwarded, 60);
+            assert_eq!(counters.forwarded > 0, engines > 1);
+        }
+        assert_eq!(short, long, "{engines} engines, {taken} slots are taken");
     }
 }

@@ -88,7 +88,8 @@ fn settings(rng: &mut Rng) -> TcpConfig {
 impl Chat {
     fn run(way: Way, seed: u64) -> Seen {
         let mut rng = Rng::new(seed.into());
-        let mut talk = Talk::with(way, &settings(&mut rng));
+        let tcp = settings(&mut rng);
+        let mut talk = Talk::with(way, |config| config.tcp = tcp.clone());
         let (client, server) = talk.connected();
         let udp = talk.udp_sockets(UDP_PORT);
         let connections = vec![[client, server]];

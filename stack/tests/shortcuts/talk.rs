@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use barewire_driver::device::{RxBurst, RxFrame};
 use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
-use barewire_stack::tcp::TcpConfig;
 use barewire_stack::{
     Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind, Stack,
     StackConfig, StackCounters,
@@ -53,15 +52,16 @@ pub(crate) fn assert_same<T: PartialEq + Debug>(what: &str, short: &[T], long: &
 
 impl Talk {
     pub(crate) fn new(way: Way) -> Talk {
-        Talk::with(way, &TcpConfig { nodelay: true, ..TcpConfig::default() })
+        Talk::with(way, |_| {})
     }
 
-    /// Hosts with these settings.
-    pub(crate) fn with(way: Way, tcp: &TcpConfig) -> Talk {
+    /// Hosts with settings of their own.
+    pub(crate) fn with(way: Way, change: impl Fn(&mut StackConfig)) -> Talk {
         let hosts = [0, 1].map(|host| {
             let pool = PoolConfig { slots: 256, slot_len: 2048, cells: 256, try_huge: false };
             let mut config = StackConfig::new(1 + host as u128);
-            config.tcp = tcp.clone();
+            config.tcp.nodelay = true;
+            change(&mut config);
             let mut stack = Stack::new(config, Pool::new(pool).unwrap());
             let cidr = format!("{}/24", addr(host, 0).ip()).parse().unwrap();
             let iface = stack.add_interface(InterfaceConfig::ethernet(mac(host), cidr)).unwrap();
