@@ -15,6 +15,8 @@ use barewire_driver::{
     Arm, Capabilities, Device, DeviceError, Features, LinkState, MacAddr, Pool, Queue,
     QueueCounters, QueueError, QueueId, QueueSeed, RxBurst, TxBurst,
 };
+use barewire_stack::engine::{EngineConfig, Engines, Turn};
+use barewire_stack::{Cidr, SocketError};
 use common::{CLIENT, LONG, Pattern, SERVER, at, pair, pair_of, stop_both, within};
 
 /// What one wake-up may cost: some microseconds of spinning. Any periodic tick, and any loop that
@@ -344,4 +346,29 @@ fn an_engine_that_dies_fails_whoever_waits_and_says_why() {
         drop(stream);
         client.stop().check().unwrap();
     }
+}
+
+#[test]
+fn who_waits_for_an_engine_that_has_lost_its_device_is_told_though_its_thread_keeps_it() {
+    let (near, _far) = cable::pair(CableConfig::new("kept")).unwrap();
+    let how = Arc::default();
+    let fragile = Fragile { inner: Arc::new(near), how: Arc::clone(&how) };
+    let config = EngineConfig {
+        addresses: vec![Cidr::new(at(SERVER, 0).ip(), 24).unwrap()],
+        ..EngineConfig::default()
+    };
+    let queues = vec![fragile.queue(QueueId(0)).unwrap()];
+    let (engines, mut seeds) = Engines::prepare(&config, fragile.mac(), queues).unwrap();
+    let mut engine = seeds.remove(0).open().unwrap();
+    assert_ne!(engine.turn(), Turn::Over);
+    let engines = Arc::new(engines);
+    let theirs = Arc::clone(&engines);
+    let waits = thread::spawn(move || theirs.run_on(0, |_| {}));
+    *how.lock().unwrap() = Some(Breakage::Unplugged);
+    assert_eq!(engine.turn(), Turn::Over);
+    let answer = within(LONG, move || waits.join().unwrap());
+    assert_eq!(answer, Err(SocketError::EngineStopped));
+    assert!(engines.is_stopped());
+    assert_eq!(engine.turn(), Turn::Over);
+    assert!(engine.run().failure.is_some_and(|failure| failure.contains("the device is gone")));
 }

@@ -534,7 +534,7 @@ impl TxBurst {
     }
 
     /// As [`TxBurst::move_to`], of the only frame, if it is one segment, to be sent as it is, of a
-    /// length in `fits`; gives that. No frame has been begun in `to`.
+    /// length in `fits`, and none has been begun in `to`; gives its length.
     #[inline(always)]
     pub(crate) fn move_only(
         &mut self,
@@ -543,10 +543,9 @@ impl TxBurst {
     ) -> Option<u32> {
         let [TxFrame { len, .. }] = self.frames[..] else { return None };
         let only = self.simple_frames == 1 && self.taken_frames == 0 && self.segments.len() == 1;
-        if !only || !fits.contains(&len) || !to.frames.is_empty() {
+        if !only || !fits.contains(&len) || !to.frames.is_empty() || !to.segments.is_empty() {
             return None;
         }
-        debug_assert!(to.segments.is_empty(), "a frame has been begun");
         std::mem::swap(&mut self.segments, &mut to.segments);
         to.frames.push(RxFrame { count: 1, len, ..RxFrame::default() });
         to.whole_segments = 1;

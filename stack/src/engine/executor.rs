@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A task is one `Arc` with a flag for each list that says whether it is there, so both are bounded by
-//! the number of tasks. The way of a wake on the engine's own thread, which nearly all are, has no
+//! the tasks alive, those that have ended in the turn, and wakers that outlive theirs. The way of a wake on the engine's own thread, which nearly all are, has no
 //! atomic operation but loads and stores. A task that panics is dropped and counted; the others go on.
 
 use std::cell::{Cell, RefCell};
@@ -227,11 +227,13 @@ impl Executor {
     }
 
     /// Polls tasks that were woken, and those that have been started meanwhile: what a handler is for
-    /// has often arrived with what it was started for. At most `budget`; returns how many.
+    /// has often arrived with what it was started for. At most `budget`, of which up to half is kept for
+    /// those that earlier turns have started and left; returns how many.
     pub(crate) fn run(&self, budget: usize) -> usize {
         self.collect_remote();
+        let kept = self.fresh.borrow().len().min(budget / 2);
         // What wakes itself again waits for the next turn.
-        let ready = self.local.woken.borrow().len().min(budget);
+        let ready = self.local.woken.borrow().len().min(budget - kept);
         for _ in 0..ready {
             let Some(name) = self.local.pop() else { break };
             self.poll_task(name);

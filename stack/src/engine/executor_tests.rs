@@ -244,3 +244,28 @@ fn no_wake_from_another_thread_is_lost() {
     sender.join().unwrap();
     assert_eq!(got.load(Ordering::Acquire) as u64, ROUNDS);
 }
+
+#[test]
+fn new_tasks_begin_although_as_many_are_always_ready_as_a_turn_polls() {
+    const BUDGET: usize = 4;
+    let executor = executor(100);
+    let _entered = executor.enter();
+    for _ in 0..2 * BUDGET {
+        executor.spawn(std::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+    }
+    for _ in 0..4 {
+        executor.run(BUDGET);
+    }
+    let began = Rc::new(Cell::new(0));
+    for _ in 0..BUDGET {
+        let began = began.clone();
+        executor.spawn(async move { began.set(began.get() + 1) });
+    }
+    for turn in 1..=2 {
+        assert_eq!(executor.run(BUDGET), BUDGET);
+        assert_eq!(began.get(), turn * BUDGET / 2, "after {turn} turns");
+    }
+}

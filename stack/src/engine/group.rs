@@ -182,7 +182,8 @@ impl Engines {
 
     /// Engines for threads that are there already, one for each queue: a seed goes to the thread that
     /// is to drive the engine, and is opened there. A thread may drive several. Calls to an engine wait
-    /// until its seed has been opened and its turns are made.
+    /// until its seed has been opened and its turns are made. Who drops what this gives beside the seeds
+    /// stops the engines, whoever drives them.
     ///
     /// # Errors
     /// [`EngineError::Queues`] and [`EngineError::Os`]; the other reasons come when a seed is opened.
@@ -381,7 +382,8 @@ impl Engines {
     /// Stops all engines in order: nothing more is accepted, calls of other threads fail, tasks
     /// end or are dropped, connections close, the queue stops, and every buffer is counted. Waits
     /// until that is done. Called again, it gives the same. On an engine's own thread, which it
-    /// cannot wait for, it only begins the end and gives no reports.
+    /// cannot wait for, and of engines that were [prepared](Engines::prepare), whose threads are not its
+    /// own, it only begins the end and gives no reports: [`Engine::run`](super::Engine::run) gives those.
     pub fn stop(&self) -> Vec<EngineReport> {
         self.mailboxes.iter().for_each(|mailbox| mailbox.stop());
         if on_engine_thread() {

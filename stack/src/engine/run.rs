@@ -179,7 +179,12 @@ impl Engine {
         let _entered = core.executor().enter();
         let turn = self.step();
         self.advance_phase();
-        if self.phase == Phase::Over { Turn::Over } else { turn }
+        if self.phase == Phase::Over {
+            // Who waits for it elsewhere is told now: its thread may keep it for its figures.
+            self.let_go();
+            return Turn::Over;
+        }
+        turn
     }
 
     /// Makes turns until the engine is stopped or its device fails, idling as it was configured to.

@@ -23,7 +23,7 @@ const SOFTWARE_TSO_BYTES: u32 = 32 << 10;
 const SOFTWARE_TSO_ALONE_BYTES: u32 = 64 << 10;
 
 /// Headers of IPv4 and TCP with the options of usual data segments, and more than that of others.
-const MOST_HEADERS: u32 = 60;
+const USUAL_HEADERS: u32 = 60;
 
 /// Most payload pieces of a super-segment.
 const MAX_PIECES: u16 = 64;
@@ -61,7 +61,7 @@ impl Egress {
         // No more than fills the burst: a peer that asks for small segments would have all header
         // cells of one connection otherwise.
         let room = BURST_FRAMES.saturating_sub(iface.burst.len()).max(1) as u32;
-        let payload = u32::from(iface.config.mtu).saturating_sub(MOST_HEADERS).max(1);
+        let payload = u32::from(iface.config.mtu).saturating_sub(USUAL_HEADERS).max(1);
         let max_bytes = most.min(room * mss.min(payload));
         let offload = iface.config.features.contains(Features::TX_CHECKSUM);
         let cut = if offload { Cut::Software } else { Cut::SoftwareSums };

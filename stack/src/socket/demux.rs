@@ -1,7 +1,7 @@
 //! From a packet's addresses and ports to the connection that it belongs to.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
@@ -63,6 +63,12 @@ impl PartialEq for FlowKey {
     fn eq(&self, other: &FlowKey) -> bool {
         let ((addrs, ports), (other_addrs, other_ports)) = (self.words(), other.words());
         (addrs ^ other_addrs) | u64::from(ports ^ other_ports) == 0
+    }
+}
+
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words().hash(state);
     }
 }
 

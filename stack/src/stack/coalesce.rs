@@ -14,7 +14,7 @@ use barewire_driver::device::Segments;
 use barewire_driver::{PacketSlice, RxBurst, RxFrame};
 
 use super::Stack;
-use super::expected::{Found, Pieces, Plain};
+use super::expected::{Found, Pieces, Plain, take_text};
 use crate::interface::IfaceId;
 use crate::tcp::Text;
 use crate::wire::plain::PlainIpv4;
@@ -127,7 +127,7 @@ impl Stack {
         let series = Series::of(pieces.as_slice().first()?, link_len, headers_len, next)?;
         let text = self.admit(&packet, header_len, 0)?;
         let (text_at, end) = (tcp_at + header_len, tcp_at + ip.payload_len);
-        pieces.take_into(text_at..end, &mut self.run_pieces);
+        take_text(pieces, text_at..end, &mut self.run_pieces);
         Some(Run { index, series, ip, header, text, tcp_at, text_at, end })
     }
 
@@ -147,22 +147,14 @@ impl Stack {
             [] => first.len() >= run.end,
             _ => frame.len as usize == run.end && first.len() >= run.text_at,
         };
-        let bytes = &first[run.tcp_at..first.len().min(run.end)];
+        let end = first.len().min(run.end);
+        let bytes = &first[run.tcp_at..end];
         let packet = Plain { ip: run.ip, bytes, others, checksum: frame.checksum };
         let room = run.text.len + (run.end - run.text_at) as u32 <= RUN_MAX_BYTES;
         if !whole || !room || frame.gso_bytes != 0 || !packet.is_right() {
             return Joined::No;
         }
-        if let Some(mut first) = segments.next()
-            && first.len() > run.text_at
-        {
-            first.truncate(run.end);
-            first.advance(run.text_at);
-            self.run_pieces.push(first);
-        }
-        for piece in segments {
-            self.run_pieces.push(piece);
-        }
+        take_text(segments, run.text_at..end, &mut self.run_pieces);
         run.grow(pushed);
         if pushed { Joined::Last } else { Joined::Open }
     }

@@ -546,21 +546,21 @@ impl Pieces<'_, '_> {
     }
 }
 
-impl Pieces<'_, '_> {
-    /// Moves bytes `range` of the first piece, and the others, to the end of `out`.
-    #[inline]
-    pub(super) fn take_into(&mut self, range: Range<usize>, out: &mut Vec<PacketSlice>) {
-        if let Some(mut first) = self.next()
-            && !range.is_empty()
-        {
-            first.truncate(range.end);
-            first.advance(range.start);
+/// Moves bytes `range` of a frame's first piece, unless there are none, and its others, to the end of `out`.
+#[inline]
+pub(super) fn take_text(
+    pieces: &mut impl Iterator<Item = PacketSlice>,
+    range: Range<usize>,
+    out: &mut Vec<PacketSlice>,
+) {
+    if let Some(mut first) = pieces.next() {
+        first.truncate(range.end);
+        first.advance(range.start);
+        if !first.is_empty() {
             out.push(first);
         }
-        if let Pieces::Many(segments) = self {
-            out.extend(segments);
-        }
     }
+    out.extend(pieces);
 }
 
 impl Iterator for Pieces<'_, '_> {

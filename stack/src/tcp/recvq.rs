@@ -215,6 +215,15 @@ mod tests {
         assert_eq!(&queue.take(100).unwrap()[..], b"another");
         assert_eq!((queue.len(), queue.pinned()), (0, 0));
         assert!(queue.take(1).is_none());
+        for part in ["and", "all", "others"] {
+            queue.push(slice(&pool, part.as_bytes()));
+        }
+        let mut out = VecDeque::from([slice(&pool, b"before")]);
+        queue.take_all(&mut out);
+        assert_eq!((queue.len(), queue.pinned()), (0, 0));
+        let bytes: Vec<u8> = out.iter().flat_map(|slice| slice.to_vec()).collect();
+        assert_eq!(bytes, b"beforeandallothers");
+        assert!(queue.take(1).is_none());
     }
 
     #[test]

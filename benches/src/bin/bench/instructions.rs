@@ -46,6 +46,15 @@ impl Counted {
         stacks.chain(Load::ALL.map(Counted::Engines)).collect()
     }
 
+    /// Those that there are of one side: smoltcp has no engines.
+    pub(crate) fn of(side: Side) -> Vec<Counted> {
+        let has = |counted: &Counted| match counted {
+            Counted::Stacks(_) => true,
+            Counted::Engines(_) => side == Side::Ours,
+        };
+        Counted::all().into_iter().filter(has).collect()
+    }
+
     /// Its name on the command line and in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -106,7 +106,7 @@ fn what_there_is() -> String {
 }
 
 /// A side that lives in this process alone.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Side {
     Ours,
     Smoltcp,
@@ -180,7 +180,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> anyhow::Result<()> {
     if let (Some(operations), Some(side)) = (options.operations, options.side) {
-        let counted = select(&Counted::all(), |counted| counted.name(), &options.names)?;
+        let counted = select(&Counted::of(side), |counted| counted.name(), &options.names)?;
         return counted.into_iter().try_for_each(|counted| counted.run(side, operations));
     }
     if options.instructions {
