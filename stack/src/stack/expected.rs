@@ -220,7 +220,7 @@ impl Stack {
                             self.deliver_half_open(index, &header, &text, pieces);
                         }
                     }
-                } else if !self.sheds(packet.bytes) {
+                } else {
                     // By reference: the header is large enough for its copies to be seen in
                     // profiles.
                     let mut header = TcpHeader::default();

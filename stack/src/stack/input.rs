@@ -12,6 +12,7 @@ use barewire_driver::{PacketSlice, RxChecksum, RxFrame};
 
 use super::Stack;
 use crate::error::SocketError;
+use crate::hint::rarely;
 use crate::interface::{IfaceId, Medium};
 use crate::socket::demux::{FlowKey, Tag};
 use crate::tcp::{Memory, Segment, Tcb, TimeWaitOutcome};
@@ -372,9 +373,14 @@ impl Stack {
         self.scratch = pieces;
     }
 
+    /// True if the packet has to be forwarded to its owner.
+    fn is_anothers(&self, transport: &Transport<'_>, owner: u16) -> bool {
+        self.share.engines > 1 && !transport.forwarded && owner != self.share.engine
+    }
+
     /// True if the packet is another engine's; it is on its way there then.
     pub(super) fn belongs_elsewhere(&mut self, transport: &Transport<'_>, owner: u16) -> bool {
-        if self.share.engines == 1 || transport.forwarded || owner == self.share.engine {
+        if !self.is_anothers(transport, owner) {
             return false;
         }
         let Some(mut cell) = self.egress.pool.alloc_cell() else {
@@ -397,9 +403,6 @@ impl Stack {
     fn input_tcp(&mut self, mut transport: Transport<'_>) {
         self.egress.counters.tcp_segments_received += 1;
         let front = transport.pieces.first().map_or(&[][..], |piece| piece);
-        if self.sheds(front) {
-            return;
-        }
         let parsed = TcpHeader::parse(front, transport.len);
         // By reference: the header is large enough for its copies to be seen in profiles.
         let Ok((header, header_len)) = &parsed else {
@@ -418,6 +421,10 @@ impl Stack {
             return;
         }
         let owner = self.owner(&key);
+        // An engine that is behind spares itself the forwarding, too.
+        if self.is_anothers(&transport, owner) && self.sheds(header) {
+            return;
+        }
         if self.belongs_elsewhere(&transport, owner) {
             return;
         }
@@ -435,7 +442,12 @@ impl Stack {
         self.deliver_tcp(key, segment);
     }
 
+    /// Gives a segment that is right to whatever there is of its flow. All ways in meet here, so that
+    /// one draw decides whether a SYN is shed.
     pub(super) fn deliver_tcp(&mut self, key: FlowKey, segment: Segment<'_>) {
+        if rarely(self.sheds(segment.header)) {
+            return;
+        }
         let mut iss_above = None;
         match self.flows.find(&key) {
             Some(Tag::Connection(index))

@@ -4,8 +4,8 @@
 //! connection on which much has been spent, an ACK, an operator's knock. Dropped at random, all of
 //! them have to be sent again, and what was begun for them is in vain. So whoever drives a stack tells
 //! it how many frames wait for it, and it sheds what has cost nothing yet: new connections. A SYN is
-//! dropped after one look at it, its client tries again by itself after a second (RFC 6298 §2.1), and
-//! connections that are open keep what they need.
+//! dropped as soon as it is known to be right, its client tries again by itself after a second (RFC 6298
+//! §2.1), and connections that are open keep what they need.
 //!
 //! ```text
 //!   SYNs shed
@@ -26,7 +26,7 @@
 
 use super::{Socket, Stack};
 use crate::socket::{OPERATOR_PRIORITY, SocketId};
-use crate::wire::tcp::TcpFlags;
+use crate::wire::tcp::{TcpFlags, TcpHeader};
 
 /// The whole that parts of SYNs are counted in.
 const ALL: u32 = 256;
@@ -89,27 +89,27 @@ impl Stack {
     }
 
     /// True, and counted, for a SYN that is to be shed, to a port where nobody but ordinary listeners
-    /// are. Nothing more is looked at, not even its checksum: a lost SYN is sent again.
+    /// are. To be asked once of a SYN: each answer counts towards the next. Its flow is not looked for:
+    /// a lost SYN is sent again.
     #[inline]
-    pub(super) fn sheds(&mut self, segment: &[u8]) -> bool {
+    pub(super) fn sheds(&mut self, header: &TcpHeader) -> bool {
         let sheds =
-            self.shedding.counts && self.opens_ordinary(segment) && self.shedding.takes_next();
+            self.shedding.counts && self.opens_ordinary(header) && self.shedding.takes_next();
         self.egress.counters.listen_shed += u64::from(sheds);
         sheds
     }
 
     #[cold]
-    fn opens_ordinary(&self, segment: &[u8]) -> bool {
-        let Some(&[_, _, high, low, .., flags]) = segment.first_chunk::<14>() else { return false };
+    fn opens_ordinary(&self, header: &TcpHeader) -> bool {
         let opening = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST;
-        if TcpFlags::from_bits_truncate(flags) & opening != TcpFlags::SYN {
+        if header.flags & opening != TcpFlags::SYN {
             return false;
         }
         let ordinary = |id: &SocketId| match self.get(*id) {
             Some(Socket::Listener(listener)) => listener.template.priority < OPERATOR_PRIORITY,
             Some(Socket::Fresh(_) | Socket::Connection(_) | Socket::Datagram(_)) | None => false,
         };
-        let listeners = self.listeners.get(&u16::from_be_bytes([high, low]));
+        let listeners = self.listeners.get(&header.dst_port);
         listeners.is_some_and(|ids| !ids.is_empty() && ids.iter().all(ordinary))
     }
 }

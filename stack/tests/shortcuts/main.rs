@@ -1,133 +1,22 @@
 //! The short way in does what the long way does: the same conversation, once with bursts, which
 //! take it, and once frame by frame, which do not.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod frames;
+mod random;
+mod talk;
 
-use barewire_driver::device::{RxBurst, RxFrame};
-use barewire_driver::{MacAddr, PacketSlice, Pool, PoolConfig};
-use barewire_stack::wire::arp::{ArpPacket, Operation};
-use barewire_stack::wire::ethernet::{EthernetHeader, ethertype};
+use std::net::SocketAddr;
+
+use barewire_driver::MacAddr;
+use barewire_stack::wire::ethernet::ethertype;
 use barewire_stack::{
-    Family, IfaceId, Instant, InterfaceConfig, SocketError, SocketId, SocketKind, SocketOption,
-    Stack, StackConfig, StackCounters,
+    Family, Share, SocketError, SocketId, SocketKind, SocketOption, StackCounters,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Short,
-    Long,
-}
-
-/// Two hosts, every frame between them kept.
-struct Talk {
-    way: Way,
-    now: Instant,
-    hosts: [(Stack, IfaceId); 2],
-    sent: Vec<(usize, Vec<u8>)>,
-}
-
-fn addr(host: usize, port: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1 + host as u8], port))
-}
+use frames::{moved, nobodys, segment_of, syn};
+use talk::{Talk, Way, addr, assert_same};
 
 impl Talk {
-    fn new(way: Way) -> Talk {
-        let hosts = [0, 1].map(|host| {
-            let pool = PoolConfig { slots: 256, slot_len: 2048, cells: 256, try_huge: false };
-            let mut config = StackConfig::new(1 + host as u128);
-            config.tcp.nodelay = true;
-            let mut stack = Stack::new(config, Pool::new(pool).unwrap());
-            let cidr = format!("{}/24", addr(host, 0).ip()).parse().unwrap();
-            let mac = MacAddr::local(1 + host as u64);
-            let iface = stack.add_interface(InterfaceConfig::ethernet(mac, cidr)).unwrap();
-            (stack, iface)
-        });
-        Talk { way, now: Instant::from_millis(1), hosts, sent: Vec::new() }
-    }
-
-    fn stack(&mut self, host: usize) -> &mut Stack {
-        &mut self.hosts[host].0
-    }
-
-    /// Carries frames until none is left, each padded as Ethernet pads it.
-    fn settle(&mut self) {
-        for turn in 0.. {
-            assert!(turn < 1000, "the hosts talk for ever");
-            self.now += std::time::Duration::from_micros(100);
-            let moved: Vec<bool> = [0, 1].map(|host| self.carry(host)).into();
-            if !moved.contains(&true) {
-                return;
-            }
-        }
-    }
-
-    fn carry(&mut self, host: usize) -> bool {
-        let (stack, iface) = &mut self.hosts[host];
-        stack.handle_timeout(self.now);
-        let burst = stack.poll_transmit(*iface);
-        let frames: Vec<Vec<u8>> = burst
-            .iter()
-            .map(|(_, pieces)| pieces.iter().flat_map(|p| p.to_vec()).collect())
-            .collect();
-        burst.clear();
-        for frame in &frames {
-            self.sent.push((host, frame.clone()));
-            self.deliver(1 - host, frame);
-        }
-        !frames.is_empty()
-    }
-
-    fn deliver(&mut self, host: usize, frame: &[u8]) {
-        let (stack, iface) = &mut self.hosts[host];
-        let mut bytes = frame.to_vec();
-        bytes.resize(bytes.len().max(60), 0);
-        let piece = stack.pool().copy_from(&bytes).unwrap().freeze();
-        match self.way {
-            Way::Long => {
-                let pieces: [PacketSlice; 1] = [piece];
-                stack.handle_frame(self.now, *iface, &pieces, &RxFrame::default());
-            }
-            Way::Short => {
-                let mut burst = RxBurst::new();
-                burst.push_segment(piece);
-                burst.finish_frame(RxFrame::default());
-                stack.handle_burst(self.now, *iface, &mut burst);
-                assert!(burst.is_empty());
-            }
-        }
-    }
-
-    fn wait(&mut self, ms: u64) {
-        self.now += std::time::Duration::from_millis(ms);
-        self.settle();
-    }
-
-    /// Sends `bytes` and reads them at the other end.
-    fn send(&mut self, (from, socket): (usize, SocketId), to: SocketId, bytes: &[u8]) {
-        assert_eq!(self.stack(from).write(socket, bytes), Ok(bytes.len()));
-        self.settle();
-        let mut read = vec![0; bytes.len()];
-        let mut at = 0;
-        while at < read.len() {
-            at += self.stack(1 - from).read(to, &mut read[at..]).unwrap();
-        }
-        assert_eq!(read, bytes);
-        self.settle();
-    }
-
-    /// The ends of a new connection.
-    fn connected(&mut self) -> (SocketId, SocketId) {
-        let listener = self.stack(1).socket(SocketKind::Tcp, Family::V4).unwrap();
-        self.stack(1).bind(listener, addr(1, 80)).unwrap();
-        self.stack(1).listen(listener, 4).unwrap();
-        let client = self.stack(0).socket(SocketKind::Tcp, Family::V4).unwrap();
-        let opening = self.stack(0).connect(client, addr(1, 80));
-        assert_eq!(opening, Err(SocketError::InProgress));
-        self.settle();
-        let (server, _) = self.stack(1).accept(listener).unwrap();
-        (client, server)
-    }
-
     fn streams(&mut self) {
         let (client, server) = self.connected();
         for len in [1, 64, 128, 129, 1448, 5000, 20_000] {
@@ -149,11 +38,7 @@ impl Talk {
     }
 
     fn datagrams(&mut self) {
-        let sockets = [0, 1].map(|host| {
-            let socket = self.stack(host).socket(SocketKind::Udp, Family::V4).unwrap();
-            self.stack(host).bind(socket, addr(host, 7)).unwrap();
-            socket
-        });
+        let sockets = self.udp_sockets(7);
         for len in [0, 1, 64, 128, 129, 1472, 4000] {
             let (bytes, mut read) = (vec![len as u8; len], vec![0; len + 1]);
             for from in [0, 1] {
@@ -226,7 +111,7 @@ impl Talk {
 }
 
 /// The whole conversation: what was sent, and what both hosts have counted.
-fn conversation(way: Way) -> (Vec<(usize, Vec<u8>)>, Vec<StackCounters>) {
+fn conversation(way: Way) -> (Vec<(usize, Vec<u8>)>, [StackCounters; 2]) {
     let mut talk = Talk::new(way);
     talk.streams();
     talk.datagrams();
@@ -235,7 +120,7 @@ fn conversation(way: Way) -> (Vec<(usize, Vec<u8>)>, Vec<StackCounters>) {
         let held = stack.pool().audit().held;
         assert_eq!(held, 0, "packet memory is held after the conversation");
     }
-    let counters = talk.hosts.iter().map(|(stack, _)| *stack.counters()).collect();
+    let counters = talk.counters();
     (talk.sent, counters)
 }
 
@@ -244,27 +129,8 @@ fn both_ways_in_lead_to_the_same_conversation() {
     let (short, short_counters) = conversation(Way::Short);
     let (long, long_counters) = conversation(Way::Long);
     assert!(short.len() > 50);
-    assert_eq!(short.len(), long.len());
-    for (at, (short, long)) in short.iter().zip(&long).enumerate() {
-        assert_eq!(short, long, "frame {at}");
-    }
+    assert_same("frame", &short, &long);
     assert_eq!(short_counters, long_counters);
-}
-
-/// What host 1 says of itself: that it has another link address now.
-fn moved(to: MacAddr) -> Vec<u8> {
-    let mut frame = vec![0; 60];
-    EthernetHeader { dst: MacAddr::BROADCAST, src: to, ethertype: ethertype::ARP }.emit(&mut frame);
-    let (ours, theirs) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-    let arp = ArpPacket {
-        operation: Operation::Request,
-        sender_mac: to,
-        sender_ip: theirs,
-        target_mac: MacAddr::default(),
-        target_ip: ours,
-    };
-    arp.emit(&mut frame[EthernetHeader::LEN..]);
-    frame
 }
 
 #[test]
@@ -300,4 +166,68 @@ fn headers_that_are_kept_follow_what_they_are_made_of() {
     assert_eq!(talk.stack(1).read(server, &mut read), Ok(6 * 9));
     talk.deliver(0, &moved(MacAddr::local(77)));
     say(&mut talk, 0, 64, MacAddr::local(77));
+}
+
+#[test]
+fn a_frame_of_zeros_is_nobodys() {
+    for way in [Way::Short, Way::Long] {
+        let mut talk = Talk::new(way);
+        let (client, server) = talk.connected();
+        talk.send((1, server), client, b"hello");
+        talk.send((0, client), server, b"world");
+        let (_, last) = talk.sent.iter().rev().find(|(host, _)| *host == 1).unwrap();
+        let (mut next, text) = segment_of(last);
+        next.seq = next.seq.wrapping_add(text.len() as u32);
+        let forged = nobodys(&next, b"forged");
+        let before = talk.counters()[0];
+        talk.deliver(0, &forged);
+        let after = talk.counters()[0];
+        let read = talk.stack(0).read(client, &mut [0; 16]);
+        assert_eq!(read, Err(SocketError::WouldBlock), "{way:?}");
+        assert_eq!(after.tcp_segments_received, before.tcp_segments_received, "{way:?}");
+        assert_eq!(after.rx_other_host, before.rx_other_host + 1, "{way:?}");
+    }
+}
+
+/// SYNs of a turn, and turns.
+const SYNS: u16 = 20;
+const TURNS: u16 = 4;
+
+/// What host 1 has made of all SYNs.
+#[derive(Debug, PartialEq)]
+struct Opened {
+    half_open: usize,
+    counters: StackCounters,
+}
+
+/// Sends SYNs to a host that is behind by as much as sheds a half of them. It has so many engines, of
+/// which the first gets all frames, and so many slots of its memory are taken.
+fn behind(way: Way, engines: u16, taken: usize) -> Opened {
+    let mut talk = Talk::with(way, |config| config.share = Share::group(1, engines).remove(0));
+    talk.listen(80, 128);
+    let pool = talk.stack(1).pool().clone();
+    let _taken: Vec<_> = (0..taken).map(|_| pool.alloc().unwrap()).collect();
+    for turn in 0..TURNS {
+        talk.stack(1).note_turn(112, 256);
+        for src_port in (2000 + turn * SYNS..).take(SYNS.into()) {
+            talk.deliver(1, &syn(src_port, 80));
+        }
+    }
+    Opened { half_open: talk.stack(1).half_open(), counters: talk.counters()[1] }
+}
+
+#[test]
+fn a_syn_is_drawn_once() {
+    // With 200 of 256 slots taken, the short way leaves everything to the long one, as it leaves to
+    // it what is another engine's.
+    for (engines, taken) in [(1, 0), (1, 200), (2, 0), (2, 200)] {
+        let [short, long] = [Way::Short, Way::Long].map(|way| behind(way, engines, taken));
+        for Opened { half_open, counters } in [&short, &long] {
+            // Two turns have to be behind, and in the second SYNs are counted: the last two shed.
+            assert_eq!(counters.listen_shed, 20, "{engines} engines, {taken} slots are taken");
+            assert_eq!(*half_open as u64 + counters.forwarded, 60);
+            assert_eq!(counters.forwarded > 0, engines > 1);
+        }
+        assert_eq!(short, long, "{engines} engines, {taken} slots are taken");
+    }
 }
