@@ -14,6 +14,7 @@ use barewire_benches::latency::{Figures, HEAVY, LIGHT, measure};
 use barewire_driver::sys;
 use clap::Parser;
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 
 #[derive(Parser)]
 #[command(
@@ -43,20 +44,19 @@ fn at(latencies: &Histogram<u64>, quantile: f64) -> Option<u64> {
     (above >= ABOVE_MIN).then(|| latencies.value_at_quantile(quantile))
 }
 
-fn json(part: f64, figures: &Figures) -> String {
-    let quantiles = QUANTILES.map(|(name, quantile)| {
-        let told = at(&figures.latencies, quantile).map_or("null".to_owned(), |ns| ns.to_string());
-        format!("\"{name}_ns\": {told}")
+fn json(part: f64, figures: &Figures) -> Value {
+    let mut row = json!({
+        "workload": "latency",
+        "load": part,
+        "per_second": figures.per_second.round(),
+        "samples": figures.latencies.len(),
+        "max_ns": figures.latencies.max(),
+        "share": (figures.share * 1e3).round() / 1e3,
     });
-    format!(
-        "  {{\"workload\": \"latency\", \"load\": {part}, \"per_second\": {:.0}, \
-         \"samples\": {}, {}, \"max_ns\": {}, \"share\": {:.3}}}",
-        figures.per_second,
-        figures.latencies.len(),
-        quantiles.join(", "),
-        figures.latencies.max(),
-        figures.share,
-    )
+    for (name, quantile) in QUANTILES {
+        row[format!("{name}_ns")] = json!(at(&figures.latencies, quantile));
+    }
+    row
 }
 
 fn main() -> anyhow::Result<()> {
@@ -95,8 +95,8 @@ fn main() -> anyhow::Result<()> {
         println!("-: fewer than {ABOVE_MIN} samples would be above it; give more --seconds");
     }
     if let Some(mut file) = json_file {
-        let rows = loads.map(|(part, figures)| json(part, figures)).join(",\n");
-        file.write_all(format!("[\n{rows}\n]\n").as_bytes()).context("--json")?;
+        let rows = loads.map(|(part, figures)| json(part, figures));
+        writeln!(file, "{:#}", Value::from(rows.to_vec())).context("--json")?;
     }
     Ok(())
 }
