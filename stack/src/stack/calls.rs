@@ -62,6 +62,15 @@ impl Stack {
 
     #[inline(never)]
     fn read_any(&mut self, id: SocketId, out: &mut [u8]) -> Result<usize, SocketError> {
+        // Whoever is to wait has tried in vain before.
+        if !out.is_empty()
+            && let Some(Socket::Connection(connection)) =
+                self.sockets.get_held_mut(id.index, id.generation)
+            && connection.tcb.whole_calm().is_some_and(|tcb| tcb.has_nothing_to_read())
+        {
+            connection.told -= Readiness::READABLE;
+            return Err(SocketError::WouldBlock);
+        }
         let read = self.on_stream(id, |tcb, _| tcb.read(out))?;
         if let Ok(bytes) = read {
             self.egress.pool.count_copied(bytes);

@@ -287,6 +287,13 @@ impl Tcb {
         Some(len)
     }
 
+    /// True if [`Tcb::read`] would block, and nothing else would come of it: the connection was calm the
+    /// last time.
+    #[inline(always)]
+    pub(crate) fn has_nothing_to_read(&self) -> bool {
+        self.calm && self.recvq.is_empty()
+    }
+
     /// Whether every segment has timestamps, once that is agreed on.
     #[inline(always)]
     pub(crate) fn is_stamped(&self) -> Option<bool> {
