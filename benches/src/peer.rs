@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long it keeps an ACK back: as long as we do.
-pub(crate) const ACK_DELAY: Duration = Duration::from_millis(40);
+const ACK_DELAY: Duration = Duration::from_millis(40);
 
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const SERVER: IpAddress = IpAddress::v4(10, 0, 0, 2);
