@@ -123,11 +123,12 @@ fn requests(client: Client) {
         assert_eq!(number(&result, "connected"), connections, "{mode}");
         assert_eq!(number(&result, "sent_bytes"), exchanges * number(&result, "size"));
         assert_eq!(number(&result, "received_bytes"), exchanges * number(&result, "answer"));
+        assert_eq!(result["seconds"], 1.0, "{mode}: the time that was asked for");
         let latency = &result["latency_ns"];
         let order = ["min", "p50", "p75", "p90", "p99", "p99_9", "p99_99"];
         let times: Vec<_> = order.iter().map(|name| number(latency, name)).collect();
         assert!(times[0] > 0 && times.is_sorted(), "{mode}: {latency}");
-        served += exchanges;
+        served += exchanges + number(&result, "open_at_end");
     }
     let summary = pair.stop().replace(',', "");
     assert!(summary.contains(&format!("served 206 connections: {served} requests")), "{summary}");
@@ -177,9 +178,13 @@ fn short_connections(client: Client) {
     let result = pair.run("conn --connections 4");
     let exchanges = number(&result, "exchanges");
     assert!(exchanges > 50, "{result}");
-    assert_eq!(number(&result, "connected"), exchanges);
+    assert_eq!((&result["seconds"], number(&result, "errors")), (&1.0.into(), 0));
+    let open = number(&result, "open_at_end");
+    assert!(open <= 4, "{result}");
+    let all = exchanges + open;
+    assert_eq!(number(&result, "connected"), all);
     let summary = pair.stop().replace(',', "");
-    let both = format!("served {exchanges} connections: {exchanges} requests");
+    let both = format!("served {all} connections: {all} requests");
     assert!(summary.contains(&both), "{summary}");
 }
 
@@ -272,6 +277,45 @@ fn what_a_server_never_answers_is_counted_with_the_time_it_waited() {
         let text = String::from_utf8_lossy(&output.stdout).replace(',', "");
         assert!(text.contains(&format!("{unanswered} sent never answered")), "{text}");
         pair.server.stop();
+    });
+}
+
+/// A connection that hangs beyond the time costs the others nothing of their rate.
+fn hanging(client: Client) {
+    let pair = Pair::start(client);
+    let pid = pair.server.pid().to_string();
+    let mut command = pair.command("conn --connections 3 --seconds 1");
+    let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
+    let output = client.wait_with_output().unwrap();
+    let result = pair.result();
+    assert_eq!(number(&result, "open_at_end"), 3, "{result} {output:?}");
+    let exchanges = number(&result, "exchanges");
+    assert!(exchanges > 50, "{result}");
+    assert_eq!(
+        (&result["seconds"], &result["exchanges_per_s"]),
+        (&1.0.into(), &(exchanges as f64).into())
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("3 open at the end, in no rate"), "{text}");
+    // They are timed all the same.
+    let max = Duration::from_nanos(number(&result["latency_ns"], "max"));
+    assert!(max > Duration::from_secs(2), "{result}");
+    pair.server.stop();
+}
+
+#[test]
+fn connections_of_ours_that_hang_are_told_apart() {
+    in_namespace("connections_of_ours_that_hang_are_told_apart", || hanging(Client::Ours));
+}
+
+#[test]
+fn connections_of_the_kernels_that_hang_are_told_apart() {
+    in_namespace("connections_of_the_kernels_that_hang_are_told_apart", || {
+        hanging(Client::Kernels);
     });
 }
 
