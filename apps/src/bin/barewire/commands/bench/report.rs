@@ -304,7 +304,7 @@ mod tests {
             let (mut tally, plan) = (tally(), plan(mode, Pace::Closed { pipeline: 1 }));
             let begin = Instant::now();
             tally.ran(begin, begin + Duration::from_secs(12));
-            tally.answered_late(Duration::from_secs(11));
+            tally.late(Duration::from_secs(11));
             tally.fail(Failure::TimedOut);
             let server = "10.77.0.1:7777".parse().unwrap();
             let run = Run { side: "kernel", server, plan: &plan, tally: &tally, cut: false };

@@ -115,9 +115,9 @@ impl Tally {
         self.waited(latency);
     }
 
-    /// Counts an answer that came once the time was over to a request that was sent `latency` ago.
-    /// It belongs to no rate, and to the latencies all the same: those that are late are slow.
-    pub(super) fn answered_late(&mut self, latency: Duration) {
+    /// Counts an exchange that was open when the time was over and has ended now, or is given up. It
+    /// belongs to no rate, and to the latencies all the same: those that are late are slow.
+    pub(super) fn late(&mut self, latency: Duration) {
         self.open_at_end += 1;
         self.waited(latency);
     }
@@ -134,8 +134,7 @@ impl Tally {
         self.waited(waited);
     }
 
-    /// Times what belongs to no count of its own.
-    pub(super) fn waited(&mut self, time: Duration) {
+    fn waited(&mut self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(ns.max(1));
     }
@@ -214,7 +213,7 @@ mod tests {
         {
             let mut first = recorders[0].lock();
             first.answered(Duration::from_micros(10));
-            first.answered_late(Duration::from_micros(20));
+            first.late(Duration::from_micros(20));
             first.ran(later(5), later(100));
             first.fail(Failure::Ended);
             let mut second = recorders[1].lock();

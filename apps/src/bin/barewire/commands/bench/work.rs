@@ -198,7 +198,7 @@ impl Plan {
             if now <= under_way.until {
                 self.exchanged(&mut tally, now - begin);
             } else {
-                tally.answered_late(now - begin);
+                tally.late(now - begin);
             }
         }
         Ok(())
@@ -224,7 +224,7 @@ impl Plan {
             if began >= until {
                 break;
             }
-            let mut open = Open { ended_in_time: false, to };
+            let mut open = Open { began, ended_in_time: false, to };
             let outcome = self.once(dialer, &message, &mut answer).await;
             let ended = Instant::now();
             open.ended_in_time = ended <= until;
@@ -234,8 +234,6 @@ impl Plan {
                     tally.connections += 1;
                     if open.ended_in_time {
                         self.exchanged(&mut tally, ended - began);
-                    } else {
-                        tally.waited(ended - began);
                     }
                 }
                 Err(failure) => {
@@ -289,6 +287,7 @@ impl Drop for Span<'_> {
 /// A connection of those that follow each other. One that has not ended in time, and one that is
 /// given up on the way, was open at the end.
 struct Open<'a> {
+    began: Instant,
     ended_in_time: bool,
     to: &'a Recorder,
 }
@@ -296,7 +295,7 @@ struct Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         if !self.ended_in_time {
-            self.to.lock().open_at_end += 1;
+            self.to.lock().late(self.began.elapsed());
         }
     }
 }
