@@ -161,3 +161,36 @@ fn the_kernels_packet_sockets_are_measured_as_devices_are() {
         }
     });
 }
+
+#[test]
+fn what_a_packet_socket_has_no_room_for_is_counted() {
+    in_namespace("what_a_packet_socket_has_no_room_for_is_counted", || {
+        // More than the buffer of a socket holds, unless it was made far larger than by default.
+        const FRAMES: u64 = 20_000;
+        let folder = Folder::new("packet-drops");
+        veth("a0", "a1", "10.77.0.1/24");
+        let json = folder.path().join("result.json");
+        let mut command = barewire("bench rxdrop --kernel --device a1 --seconds 4 --json");
+        let mut receiver = command.arg(&json).stdout(Stdio::piped()).spawn().unwrap();
+        let pid = receiver.id().to_string();
+        let kill = |signal: &str| {
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        };
+        let send = datagrams("a0", "10.77.0.9");
+        // By then it has begun to receive.
+        std::thread::sleep(Duration::from_secs(1));
+        kill("-STOP");
+        let before = kernel_received("a1");
+        (0..FRAMES).for_each(|_| send());
+        let arrived = kernel_received("a1") - before;
+        kill("-CONT");
+        assert!(receiver.wait().unwrap().success());
+        let result: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+        let [received, dropped] = ["frames_received", "dropped"].map(|name| number(&result, name));
+        assert!(arrived >= FRAMES / 2 && dropped > 1000, "{arrived} arrived: {result}");
+        // Some frame may be the kernel's own, before it was stopped.
+        assert!((arrived..arrived + 10).contains(&(received + dropped)), "{arrived}: {result}");
+        // They came together, in a part of the four seconds.
+        assert!(result["active_seconds"].as_f64().unwrap() < 2.0, "{result}");
+    });
+}
