@@ -17,6 +17,9 @@ use crate::{
     MAX_IDLE_TURNS, MESSAGE_BYTES, PATTERN_BYTES, Setup, WIRE_FRAMES, check_pattern, message,
 };
 
+/// How long it keeps an ACK back: as long as we do.
+pub(crate) const ACK_DELAY: Duration = Duration::from_millis(40);
+
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const SERVER: IpAddress = IpAddress::v4(10, 0, 0, 2);
 const PORT: u16 = 80;
@@ -138,8 +141,7 @@ impl Host {
         socket.set_nagle_enabled(false);
         // Its default depends on what else is compiled in.
         socket.set_congestion_control(tcp::CongestionControl::None);
-        // As our own delayed ACK.
-        socket.set_ack_delay(Some(Duration::from_millis(40)));
+        socket.set_ack_delay(Some(ACK_DELAY));
         self.sockets.add(socket)
     }
 

@@ -3,13 +3,11 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
 
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use barewire_benches::arguments::number;
+use barewire_benches::arguments::{FiguresFile, number};
 use barewire_benches::latency::{Figures, HEAVY, LIGHT, measure};
 use barewire_driver::sys;
 use clap::Parser;
@@ -64,11 +62,7 @@ fn main() -> anyhow::Result<()> {
     let allowed = sys::allowed_cores().context("cannot ask which processors may be used")?;
     let processors =
         *allowed.last_chunk().context("two processors are needed, and one may be used")?;
-    // Before anything is measured that could not be written.
-    let json_file = match &options.json {
-        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
-        None => None,
-    };
+    let json_file = options.json.as_deref().map(FiguresFile::open).transpose()?;
     let time = Duration::from_secs_f64(options.seconds);
     let latency = measure(processors, time);
     println!("at most {:.0} requests a second", latency.most);
@@ -94,9 +88,9 @@ fn main() -> anyhow::Result<()> {
     if loads.iter().any(|(_, figures)| at(&figures.latencies, 0.9999).is_none()) {
         println!("-: fewer than {ABOVE_MIN} samples would be above it; give more --seconds");
     }
-    if let Some(mut file) = json_file {
+    if let Some(file) = json_file {
         let rows = loads.map(|(part, figures)| json(part, figures));
-        writeln!(file, "{:#}", Value::from(rows.to_vec())).context("--json")?;
+        file.write(&format!("{:#}\n", Value::from(rows.to_vec())))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use smoltcp::socket::tcp::{self, CongestionControl};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use super::{End, Path, Role};
+use crate::peer::ACK_DELAY;
 
 const PORT: u16 = 80;
 const EPHEMERAL_PORT: u16 = 49_152;
@@ -106,6 +107,7 @@ impl Peer {
         iface.update_ip_addrs(|addrs| addrs.push(IpCidr::new(addr, 24)).expect("room for one"));
         let buffer = || tcp::SocketBuffer::new(vec![0; path.buffer_bytes]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_ack_delay(Some(ACK_DELAY));
         socket.set_congestion_control(match control {
             Control::Off => CongestionControl::None,
             Control::Reno => CongestionControl::Reno,

@@ -91,10 +91,14 @@ impl Tcb {
         if has_ack && !ack_good {
             cold_path();
             self.dropped = Some(DropReason::BadAck);
-            return match reset_for(h, segment.payload_len) {
-                Some(rst) => Outcome::Reset(rst),
-                None => Outcome::Continue,
-            };
+            let Some(rst) = reset_for(h, segment.payload_len) else { return Outcome::Continue };
+            if self.retries == 0 {
+                // An earlier connection from these ports has answered, from TIME-WAIT as a rule, and
+                // most let it go for the RST. The SYN follows that at once, but one time only.
+                self.retries = 1;
+                self.pending |= Pending::SYN;
+            }
+            return Outcome::Reset(rst);
         }
         // Second, check the RST bit. RFC 5961 §3.2: only one that acknowledges our SYN counts.
         if h.flags.contains(TcpFlags::RST) {

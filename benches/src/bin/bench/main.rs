@@ -16,15 +16,13 @@ mod instructions;
 mod memory;
 mod report;
 
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use barewire_benches::arguments::number;
+use barewire_benches::arguments::{FiguresFile, number};
 use barewire_benches::{Pair, ours, peer};
 use barewire_driver::sys;
 use cases::{CASES, Case, Effort};
@@ -212,11 +210,7 @@ fn table(options: &Options) -> anyhow::Result<()> {
         },
     };
     let cases = select(&CASES, Case::name, &options.names)?;
-    // Before anything is measured that could not be written.
-    let json = match &options.json {
-        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
-        None => None,
-    };
+    let json = options.json.as_deref().map(FiguresFile::open).transpose()?;
     let (cases, left_out): (Vec<Case>, Vec<Case>) =
         cases.into_iter().partition(|case| case.missing(&effort).is_none());
     println!("{}", report::heading());
@@ -239,8 +233,8 @@ fn table(options: &Options) -> anyhow::Result<()> {
     for (case, missing) in left_out.iter().filter_map(|case| Some((case, case.missing(&effort)?))) {
         eprintln!("left out: {} against {}, for want of {missing}", case.name(), case.peer.name());
     }
-    if let Some(mut file) = json {
-        file.write_all(report::json(&rows).as_bytes()).context("--json")?;
+    if let Some(file) = json {
+        file.write(&report::json(&rows))?;
     }
     Ok(())
 }

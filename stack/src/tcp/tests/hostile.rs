@@ -83,6 +83,10 @@ fn a_bad_ack_in_syn_sent_is_answered_by_rst() {
     t.tx("S 0");
     let Outcome::Reset(rst) = t.rx_outcome("SA 0 ack 7") else { panic!("no RST") };
     assert_eq!((rst.seq, rst.flags), (ISS + 7, TcpFlags::RST));
+    // Whoever answered is gone then; but nobody makes us send SYNs one by one.
+    t.tx("S 0");
+    let Outcome::Reset(_) = t.rx_outcome("A 0 ack 7") else { panic!("no RST") };
+    t.quiet();
     t.rx("R 0");
     assert_eq!(t.tcb.take_drop(), Some(DropReason::BadReset));
     t.rx("RA 0 ack 7");
