@@ -7,10 +7,8 @@
 mod interop;
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -123,11 +121,12 @@ fn requests(client: Client) {
         assert_eq!(number(&result, "connected"), connections, "{mode}");
         assert_eq!(number(&result, "sent_bytes"), exchanges * number(&result, "size"));
         assert_eq!(number(&result, "received_bytes"), exchanges * number(&result, "answer"));
+        assert_eq!(result["seconds"], 1.0, "{mode}: the time that was asked for");
         let latency = &result["latency_ns"];
         let order = ["min", "p50", "p75", "p90", "p99", "p99_9", "p99_99"];
         let times: Vec<_> = order.iter().map(|name| number(latency, name)).collect();
         assert!(times[0] > 0 && times.is_sorted(), "{mode}: {latency}");
-        served += exchanges;
+        served += exchanges + number(&result, "open_at_end");
     }
     let summary = pair.stop().replace(',', "");
     assert!(summary.contains(&format!("served 206 connections: {served} requests")), "{summary}");
@@ -177,9 +176,13 @@ fn short_connections(client: Client) {
     let result = pair.run("conn --connections 4");
     let exchanges = number(&result, "exchanges");
     assert!(exchanges > 50, "{result}");
-    assert_eq!(number(&result, "connected"), exchanges);
+    assert_eq!((&result["seconds"], number(&result, "errors")), (&1.0.into(), 0));
+    let open = number(&result, "open_at_end");
+    assert!(open <= 4, "{result}");
+    let all = exchanges + open;
+    assert_eq!(number(&result, "connected"), all);
     let summary = pair.stop().replace(',', "");
-    let both = format!("served {exchanges} connections: {exchanges} requests");
+    let both = format!("served {all} connections: {all} requests");
     assert!(summary.contains(&both), "{summary}");
 }
 
@@ -192,6 +195,32 @@ fn our_client_opens_and_closes_connections() {
 fn the_kernels_client_opens_and_closes_connections() {
     in_namespace("the_kernels_client_opens_and_closes_connections", || {
         short_connections(Client::Kernels);
+    });
+}
+
+#[test]
+fn the_next_client_process_finds_ports_that_the_one_before_has_used() {
+    in_namespace("the_next_client_process_finds_ports_that_the_one_before_has_used", || {
+        let folder = Folder::new("bench-again");
+        ip("link add br0 type bridge");
+        for tap in ["bw0", "bw1"] {
+            ip(&format!("tuntap add dev {tap} mode tap"));
+            ip(&format!("link set {tap} master br0 up"));
+        }
+        ip("link set br0 up");
+        let server = Program::start(&folder, "bench server", &[]);
+        // Each process of ours has sequence numbers and timestamps of its own.
+        let [first, second] = ["first", "second"].map(|name| {
+            let json = folder.path().join(name);
+            let line = "conn --connections 16 --device tap:bw1 --address 10.77.0.9/24 --seconds 3";
+            let mut client = barewire(&format!("bench client {line} {OURS} --json"));
+            let output = client.arg(&json).output().unwrap();
+            assert!(output.status.success(), "{name}: {output:?}");
+            let result = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+            number(&result, "exchanges")
+        });
+        assert!(first > 100 && second > first / 5, "{first}, and then {second}");
+        server.stop();
     });
 }
 
@@ -272,6 +301,45 @@ fn what_a_server_never_answers_is_counted_with_the_time_it_waited() {
         let text = String::from_utf8_lossy(&output.stdout).replace(',', "");
         assert!(text.contains(&format!("{unanswered} sent never answered")), "{text}");
         pair.server.stop();
+    });
+}
+
+/// A connection that hangs beyond the time costs the others nothing of their rate.
+fn hanging(client: Client) {
+    let pair = Pair::start(client);
+    let pid = pair.server.pid().to_string();
+    let mut command = pair.command("conn --connections 3 --seconds 1");
+    let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
+    let output = client.wait_with_output().unwrap();
+    let result = pair.result();
+    assert_eq!(number(&result, "open_at_end"), 3, "{result} {output:?}");
+    let exchanges = number(&result, "exchanges");
+    assert!(exchanges > 50, "{result}");
+    assert_eq!(
+        (&result["seconds"], &result["exchanges_per_s"]),
+        (&1.0.into(), &(exchanges as f64).into())
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("3 open at the end, in no rate"), "{text}");
+    // They are timed all the same.
+    let max = Duration::from_nanos(number(&result["latency_ns"], "max"));
+    assert!(max > Duration::from_secs(2), "{result}");
+    pair.server.stop();
+}
+
+#[test]
+fn connections_of_ours_that_hang_are_told_apart() {
+    in_namespace("connections_of_ours_that_hang_are_told_apart", || hanging(Client::Ours));
+}
+
+#[test]
+fn connections_of_the_kernels_that_hang_are_told_apart() {
+    in_namespace("connections_of_the_kernels_that_hang_are_told_apart", || {
+        hanging(Client::Kernels);
     });
 }
 
@@ -421,135 +489,5 @@ fn a_client_that_says_nothing_is_let_go_in_time() {
             let summary = server.stop();
             assert!(summary.contains("1 errors, first: a connection did not come"), "{summary}");
         }
-    });
-}
-
-/// A tap that stays when its program ends, with an address on the kernel's side.
-fn lasting_tap(name: &str, address: &str) {
-    ip(&format!("tuntap add dev {name} mode tap"));
-    // Nothing but what the test sends is to be counted.
-    fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap_or_default();
-    ip(&format!("addr add {address} dev {name}"));
-    ip(&format!("link set {name} up"));
-}
-
-/// Frames that the kernel has received from a tap.
-fn kernel_received(name: &str) -> u64 {
-    // This thread's namespace, which is not the process's.
-    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    let prefix = format!("{name}:");
-    let line = table.lines().find_map(|line| line.trim().strip_prefix(&prefix)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Runs a mode without a stack for a second while `meanwhile` goes on; gives its JSON.
-fn packets(folder: &Folder, line: &str, meanwhile: impl Fn() + Send + 'static) -> Value {
-    static OVER: AtomicBool = AtomicBool::new(false);
-    OVER.store(false, Ordering::Relaxed);
-    let json: PathBuf = folder.path().join("result.json");
-    let traffic = start(move || {
-        while !OVER.load(Ordering::Relaxed) {
-            meanwhile();
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-    let mut command = barewire(&format!("bench {line} --seconds 1 --json"));
-    let output = command.arg(&json).output().unwrap();
-    OVER.store(true, Ordering::Relaxed);
-    join(traffic);
-    assert!(output.status.success(), "{line}: {output:?}");
-    serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap()
-}
-
-#[test]
-fn generated_frames_all_reach_the_kernel() {
-    in_namespace("generated_frames_all_reach_the_kernel", || {
-        let folder = Folder::new("pktgen");
-        lasting_tap("bw0", "10.77.0.1/24");
-        let line = "pktgen --device tap:bw0 --to 02:00:00:00:00:01 --size 100";
-        let result = packets(&folder, line, || {});
-        let sent = number(&result, "frames_sent");
-        assert!(sent > 1000, "{result}");
-        assert_eq!(number(&result, "bytes"), sent * 100);
-        assert_eq!(kernel_received("bw0"), sent);
-    });
-}
-
-/// Sends datagrams to a host on the network of `device` that is only there by its address.
-fn datagrams(device: &str, host: &'static str) -> impl Fn() + Send + 'static {
-    ip(&format!("neigh replace {host} lladdr 02:00:00:00:00:09 dev {device}"));
-    move || {
-        // While nobody has the tap open, it has no carrier.
-        let _ = UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&[0; 100], (host, 9));
-    }
-}
-
-#[test]
-fn received_frames_are_counted_and_dropped() {
-    in_namespace("received_frames_are_counted_and_dropped", || {
-        let folder = Folder::new("rxdrop");
-        lasting_tap("bw0", "10.77.0.1/24");
-        let result = packets(&folder, "rxdrop --device tap:bw0", datagrams("bw0", "10.77.0.9"));
-        let received = number(&result, "frames_received");
-        assert!(received > 20, "{result}");
-        // 100 bytes behind 42 of headers; some frame may be the kernel's own.
-        assert!(number(&result, "bytes") >= received * 100, "{result}");
-        assert_eq!((number(&result, "frames_sent"), number(&result, "dropped")), (0, 0));
-    });
-}
-
-#[test]
-fn frames_are_passed_from_one_device_to_the_other() {
-    in_namespace("frames_are_passed_from_one_device_to_the_other", || {
-        let folder = Folder::new("forward");
-        lasting_tap("bw0", "10.77.0.1/24");
-        lasting_tap("bw1", "10.78.0.1/24");
-        let line = "forward --device tap:bw0 --to tap:bw1";
-        let result = packets(&folder, line, datagrams("bw0", "10.77.0.9"));
-        assert_eq!((&result["side"], &result["to"]), (&"tap:bw0".into(), &"tap:bw1".into()));
-        let sent = number(&result, "frames_sent");
-        assert!(sent > 20, "{result}");
-        assert_eq!(kernel_received("bw0") + kernel_received("bw1"), sent, "{result}");
-        assert!(kernel_received("bw1") > 20, "{result}");
-    });
-}
-
-/// A veth pair with an address on the first end.
-fn veth(near: &str, far: &str, address: &str) {
-    ip(&format!("link add {near} type veth peer name {far}"));
-    for end in [near, far] {
-        // Nothing but what the test sends is to be counted.
-        fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap_or_default();
-        ip(&format!("link set {end} up"));
-    }
-    ip(&format!("addr add {address} dev {near}"));
-}
-
-#[test]
-fn the_kernels_packet_sockets_are_measured_as_devices_are() {
-    in_namespace("the_kernels_packet_sockets_are_measured_as_devices_are", || {
-        let folder = Folder::new("packet-sockets");
-        veth("a0", "a1", "10.77.0.1/24");
-        veth("b0", "b1", "10.78.0.1/24");
-        let line = "pktgen --kernel --device a1 --to 02:00:00:00:00:01 --size 100";
-        let result = packets(&folder, line, || {});
-        let sent = number(&result, "frames_sent");
-        assert!(sent > 1000, "{result}");
-        assert_eq!((number(&result, "bytes"), kernel_received("a0")), (sent * 100, sent));
-        assert_eq!((&result["side"], &result["device"]), (&"kernel".into(), &"a1".into()));
-
-        let traffic = datagrams("a0", "10.77.0.9");
-        let result = packets(&folder, "rxdrop --kernel --device a1", traffic);
-        let received = number(&result, "frames_received");
-        assert!(received > 20 && number(&result, "bytes") >= received * 100, "{result}");
-
-        let (before, traffic) = (kernel_received("b0"), datagrams("a0", "10.77.0.9"));
-        let result = packets(&folder, "forward --kernel --device a1 --to b1", traffic);
-        let (sent, dropped) = (number(&result, "frames_sent"), number(&result, "dropped"));
-        assert!(sent > 20 && dropped == 0, "{result}");
-        assert_eq!((kernel_received("b0") - before, &result["to"]), (sent, &"b1".into()));
-
-        let output = barewire("bench rxdrop --kernel --device tap:bw0").output().unwrap();
-        refused(&output, 1, &["tap:bw0 gives the kernel no packet socket", "next: with --kernel"]);
     });
 }

@@ -92,6 +92,29 @@ impl PacketSocket {
             Err(error) => Err(error),
         }
     }
+
+    /// Frames that have arrived and found no room in the socket's buffer since this was last asked;
+    /// the kernel counts to 2^32.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` answers.
+    pub fn take_dropped(&self) -> io::Result<u32> {
+        let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut len = size_of_val(&counts) as libc::socklen_t;
+        // SAFETY: the kernel writes `len` bytes at most, which is the size of `counts`, and the length
+        // that it has written; any bytes are valid for two integers.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut counts).cast(),
+                &raw mut len,
+            )
+        };
+        // Reading them sets them to zero (packet(7)).
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(counts.tp_drops) }
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,10 @@ macro_rules! usage {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Answer the clients of `barewire bench client`, whatever mode they ask for.
+    ///
+    /// On a device its TIME-WAIT lasts a second, not a minute: the server of `conn` ends each
+    /// connection first, and the next client process would find its ports taken. With --kernel it
+    /// lasts as long as the kernel's, which cannot be set.
     #[command(override_usage = usage!("server", ""))]
     Server(ServerArgs),
     /// Load a server and measure.

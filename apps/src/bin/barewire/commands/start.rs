@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use barewire::{Barewire, DeviceSpec};
+use barewire::{Barewire, DeviceSpec, TcpConfig};
 use barewire_driver::sys::allowed_cores;
 use barewire_driver::vfio::NOIOMMU_WARNING;
 
@@ -30,6 +30,11 @@ const DRAIN_STEP: Duration = Duration::from_millis(10);
 
 /// Starts the engines on the device that `args` name.
 pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
+    start_with(args, TcpConfig::default())
+}
+
+/// The same, with other settings for its connections.
+pub(super) fn start_with(args: &DeviceArgs, tcp: TcpConfig) -> anyhow::Result<Barewire> {
     let device = args.device.parse().context("--device")?;
     match device {
         DeviceSpec::PciNoIommu(_) => tracing::warn!("{NOIOMMU_WARNING}"),
@@ -43,12 +48,12 @@ pub(super) fn start(args: &DeviceArgs) -> anyhow::Result<Barewire> {
         tracing::warn!("{cores} engines share {processors} processor{s}: that makes none faster");
     }
     let address = args.address.to_string().parse().context("--address")?;
-    let mut builder = Barewire::builder().device(device).address(address).cores(args.cores).idle(
-        match args.idle {
-            Idle::Busy => barewire::Idle::Busy,
-            Idle::Adaptive => barewire::Idle::default(),
-        },
-    );
+    let idle = match args.idle {
+        Idle::Busy => barewire::Idle::Busy,
+        Idle::Adaptive => barewire::Idle::default(),
+    };
+    let builder = Barewire::builder().device(device).address(address).cores(args.cores);
+    let mut builder = builder.idle(idle).tcp(tcp);
     if let Some(gateway) = args.gateway {
         builder = builder.gateway(gateway);
     }

@@ -34,6 +34,11 @@ impl Gate {
         }
     }
 
+    /// When the run begins for connections that wait for nobody: with the first of them.
+    pub(super) fn begin(&self) -> Instant {
+        *self.begin.get_or_init(Instant::now)
+    }
+
     /// Waits until the run begins; gives when that was.
     pub(super) async fn pass<L: Link>(&self, link: &L) -> Instant {
         let give_up = Instant::now() + WAIT;

@@ -11,7 +11,7 @@ use barewire_driver::MacAddr;
 use barewire_driver::device::BURST_FRAMES;
 use barewire_driver::sys::{InterfaceControl, PacketSocket};
 
-use super::packets::{Counts, Run, frame, measure};
+use super::packets::{Counts, Run, frame, measure, measure_with};
 use crate::cli::PktgenArgs;
 use crate::output::Advice;
 
@@ -30,41 +30,45 @@ pub(super) fn generate(run: Run<'_>, args: &PktgenArgs) -> anyhow::Result<ExitCo
         }
         counts.sent += sent as u64;
         counts.bytes += (sent * frame.len()) as u64;
-        io::Result::Ok(sent > 0)
+        io::Result::Ok(())
     })
 }
 
 pub(super) fn drop_received(run: Run<'_>) -> anyhow::Result<ExitCode> {
     let socket = open(&run.args.device, true)?;
     let mut buffer = vec![0; FRAME_MAX];
-    measure(run, |counts| {
+    measure_with(run, lost(&[&socket]), |counts| {
         let before = counts.received;
         while counts.received - before < BURST_FRAMES as u64 {
             let Some(len) = socket.receive(&mut buffer)? else { break };
             counts.received += 1;
             counts.bytes += len as u64;
         }
-        io::Result::Ok(counts.received > before)
+        io::Result::Ok(())
     })
 }
 
 pub(super) fn forward(run: Run<'_>, to: &str) -> anyhow::Result<ExitCode> {
     let (one, other) = (open(&run.args.device, true)?, open(to, true)?);
     let mut buffer = vec![0; FRAME_MAX];
-    measure(run, |counts| {
-        let there = pass(&one, &other, &mut buffer, counts)?;
-        let back = pass(&other, &one, &mut buffer, counts)?;
-        io::Result::Ok(there || back)
+    measure_with(run, lost(&[&one, &other]), |counts| {
+        pass(&one, &other, &mut buffer, counts)?;
+        pass(&other, &one, &mut buffer, counts)
     })
 }
 
-/// Passes a burst on; true if there was anything.
+/// Asks what has arrived for `sockets` and found no room there.
+fn lost(sockets: &[&PacketSocket]) -> impl FnMut() -> io::Result<u64> {
+    move || sockets.iter().map(|socket| socket.take_dropped().map(u64::from)).sum()
+}
+
+/// Passes a burst on.
 fn pass(
     from: &PacketSocket,
     to: &PacketSocket,
     buffer: &mut [u8],
     counts: &mut Counts,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     let before = counts.received;
     while counts.received - before < BURST_FRAMES as u64 {
         let Some(len) = from.receive(buffer)? else { break };
@@ -76,7 +80,7 @@ fn pass(
             counts.dropped += 1;
         }
     }
-    Ok(counts.received > before)
+    Ok(())
 }
 
 fn open(interface: &str, receives: bool) -> anyhow::Result<PacketSocket> {

@@ -19,9 +19,14 @@
 //!
 //! # What is measured
 //!
-//! All connections are opened first and begin together. A rate is what was confirmed over the time
-//! from then to the last one's end. A connection ends with the server's end of stream, which the server sends only after it
-//! has read everything: bytes that merely sat in a buffer do not count as carried.
+//! Connections that stay are opened first and begin together. The rate of a stream is what was
+//! confirmed, over the time from then to the last one's end. A connection ends with the server's end
+//! of stream, which the server sends only after it has read everything: bytes that merely sat in a
+//! buffer do not count as carried.
+//!
+//! A rate of requests, or of short connections, is what has ended in the time that was asked for,
+//! over that time. What is open when it ends is told apart, so that one that hangs neither counts
+//! nor makes the others look slow.
 //!
 //! At a fixed rate (`rr --rate`) a request has a time at which it is due, whether earlier ones have
 //! been answered or not, and its latency counts from then. A server that stalls is charged for all

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nothing sleeps. A frame that the sending device has no room for is dropped and counted, so that
-//! what is received keeps being looked at.
+//! what is received keeps being looked at. Rates are over the time from the first frames to the last:
+//! the silence before and after them is nobody's slowness.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -58,8 +59,43 @@ pub(super) struct Counts {
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) bytes: u64,
-    /// Received, and not sent on for want of room.
+    /// Not sent on for want of room, or not even received for want of it in a packet socket.
     pub(super) dropped: u64,
+}
+
+impl Counts {
+    fn moved(&self) -> u64 {
+        self.sent.max(self.received)
+    }
+}
+
+/// When frames were moved. What the first burst has moved came before the time that begins with it,
+/// so it counts for no rate.
+#[derive(Clone, Copy, Debug, Default)]
+struct Active {
+    first: Option<(Instant, Counts)>,
+    last: Option<Instant>,
+}
+
+impl Active {
+    /// Takes note of what has been counted by now, if there is more than before.
+    fn note(&mut self, now: Instant, before: &Counts, counts: &Counts) {
+        if counts.moved() > before.moved() {
+            self.first.get_or_insert((now, *counts));
+            self.last = Some(now);
+        }
+    }
+
+    /// Seconds from the first burst to the last, and frames and bytes a second meanwhile; zeros for
+    /// fewer than two bursts.
+    fn rates(&self, counts: &Counts) -> (f64, f64, f64) {
+        let (Some((first, burst)), Some(last)) = (self.first, self.last) else {
+            return (0.0, 0.0, 0.0);
+        };
+        let seconds = (last - first).as_secs_f64();
+        let rate = |number: u64| if seconds > 0.0 { number as f64 / seconds } else { 0.0 };
+        (seconds, rate(counts.moved() - burst.moved()), rate(counts.bytes - burst.bytes))
+    }
 }
 
 pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
@@ -81,7 +117,7 @@ pub(super) fn generate(args: &PktgenArgs) -> anyhow::Result<ExitCode> {
         counts.sent += sent;
         counts.bytes += sent * frame.len() as u64;
         port.queue.reclaim();
-        Ok::<_, QueueError>(sent > 0)
+        Ok::<_, QueueError>(())
     })
 }
 
@@ -107,7 +143,7 @@ pub(super) fn drop_received(args: &PacketArgs) -> anyhow::Result<ExitCode> {
         counts.received += received as u64;
         counts.bytes += burst.frames().iter().map(|frame| u64::from(frame.len)).sum::<u64>();
         burst.clear();
-        Ok::<_, QueueError>(received > 0)
+        Ok::<_, QueueError>(())
     })
 }
 
@@ -121,24 +157,23 @@ pub(super) fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
     let mut other = Port::open(&args.to, &pool)?;
     let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
     measure(run, |counts| {
-        let there = pass(&mut one, &mut other, &mut rx, &mut tx, counts)?;
-        let back = pass(&mut other, &mut one, &mut rx, &mut tx, counts)?;
-        Ok::<_, QueueError>(there || back)
+        pass(&mut one, &mut other, &mut rx, &mut tx, counts)?;
+        pass(&mut other, &mut one, &mut rx, &mut tx, counts)
     })
 }
 
-/// Passes one burst on; true if there was anything.
+/// Passes one burst on.
 fn pass(
     from: &mut Port,
     to: &mut Port,
     rx: &mut RxBurst,
     tx: &mut TxBurst,
     counts: &mut Counts,
-) -> Result<bool, QueueError> {
+) -> Result<(), QueueError> {
     to.queue.reclaim();
     let received = from.queue.rx_burst(rx, BURST_FRAMES)?;
     if received == 0 {
-        return Ok(false);
+        return Ok(());
     }
     rx.drain(|frame, segments| {
         counts.bytes += u64::from(frame.len);
@@ -150,7 +185,7 @@ fn pass(
     counts.received += received as u64;
     counts.sent += sent as u64;
     counts.dropped += (received - sent) as u64;
-    Ok(true)
+    Ok(())
 }
 
 impl Port {
@@ -211,59 +246,83 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Repeats `burst`, which says whether it moved anything, until the time has passed or the end is
-/// asked for; then tells.
+/// Repeats `burst` until the time has passed or the end is asked for; then tells.
 pub(super) fn measure<E: Error + Send + Sync + 'static>(
     run: Run<'_>,
-    mut burst: impl FnMut(&mut Counts) -> Result<bool, E>,
+    burst: impl FnMut(&mut Counts) -> Result<(), E>,
 ) -> anyhow::Result<ExitCode> {
-    let Run { mode, args, to, json } = run;
-    let mut counts = Counts::default();
+    measure_with(run, || Ok(0), burst)
+}
+
+/// The same, where frames can be `lost` without being seen: it says how many since it was last asked.
+pub(super) fn measure_with<E: Error + Send + Sync + 'static>(
+    run: Run<'_>,
+    mut lost: impl FnMut() -> Result<u64, E>,
+    mut burst: impl FnMut(&mut Counts) -> Result<(), E>,
+) -> anyhow::Result<ExitCode> {
+    let gone = || format!("{} can no longer be used", run.args.device);
+    let (mut counts, mut active) = (Counts::default(), Active::default());
     let stop = Stop::install().context("signals cannot be received")?;
+    lost().with_context(gone)?;
     let begin = Instant::now();
-    let end = begin + args.seconds.duration();
+    let end = begin + run.args.seconds.duration();
     let (mut now, mut bursts) = (begin, 0_u64);
-    while now < end && !(bursts.is_multiple_of(STOP_BURSTS) && stop.wait(Duration::ZERO)) {
-        if !burst(&mut counts).with_context(|| format!("{} can no longer be used", args.device))? {
+    while now < end {
+        if bursts.is_multiple_of(STOP_BURSTS) {
+            // Often enough that no counter runs over.
+            counts.dropped += lost().with_context(gone)?;
+            if stop.wait(Duration::ZERO) {
+                break;
+            }
+        }
+        let before = counts;
+        burst(&mut counts).with_context(gone)?;
+        now = Instant::now();
+        active.note(now, &before, &counts);
+        if counts == before {
             thread::yield_now();
         }
         bursts += 1;
-        now = Instant::now();
     }
-    let seconds = (now - begin).as_secs_f64();
-    let whose = if args.kernel { "the kernel's " } else { "" };
-    let and = to.map_or_else(String::new, |to| format!(" and {to}"));
-    let devices = format!("{whose}{}{and}", args.device);
-    output::line(told(mode, &devices, seconds, &counts))?;
-    if let Some(file) = json {
-        let Counts { sent, received, bytes, dropped } = counts;
-        let value = json!({
-            "mode": mode,
-            "side": if args.kernel { "kernel" } else { &args.device },
-            "device": args.device,
-            "to": to,
-            "seconds": seconds,
-            "frames_sent": sent,
-            "frames_received": received,
-            "frames_per_s": sent.max(received) as f64 / seconds,
-            "bytes": bytes,
-            "bytes_per_s": bytes as f64 / seconds,
-            "dropped": dropped,
-        });
-        file.write(&value)?;
-    }
+    counts.dropped += lost().with_context(gone)?;
+    tell(run, (now - begin).as_secs_f64(), &counts, &active)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(mode: &str, device: &str, seconds: f64, counts: &Counts) -> String {
+fn tell(run: Run<'_>, seconds: f64, counts: &Counts, active: &Active) -> anyhow::Result<()> {
+    let Run { mode, args, to, json } = run;
+    let whose = if args.kernel { "the kernel's " } else { "" };
+    let and = to.map_or_else(String::new, |to| format!(" and {to}"));
+    let devices = format!("{whose}{}{and}", args.device);
+    output::line(told(mode, &devices, seconds, counts, active))?;
+    let Some(file) = json else { return Ok(()) };
+    let Counts { sent, received, bytes, dropped } = *counts;
+    let (active_seconds, frames_per_s, bytes_per_s) = active.rates(counts);
+    file.write(&json!({
+        "mode": mode,
+        "side": if args.kernel { "kernel" } else { &args.device },
+        "device": args.device,
+        "to": to,
+        "seconds": seconds,
+        "active_seconds": active_seconds,
+        "frames_sent": sent,
+        "frames_received": received,
+        "frames_per_s": frames_per_s,
+        "bytes": bytes,
+        "bytes_per_s": bytes_per_s,
+        "dropped": dropped,
+    }))
+}
+
+fn told(mode: &str, device: &str, seconds: f64, counts: &Counts, active: &Active) -> String {
+    let (active_seconds, frames_per_s, bytes_per_s) = active.rates(counts);
     format!(
         "{mode} on {device}: {seconds:.2} s\n  {} frames received, {} sent, {} dropped\n  \
-         {:.0} frames/s, {}",
+         {frames_per_s:.0} frames/s, {}, in {active_seconds:.2} s from the first to the last",
         output::count(counts.received),
         output::count(counts.sent),
         output::count(counts.dropped),
-        counts.sent.max(counts.received) as f64 / seconds,
-        output::bits(counts.bytes as f64 / seconds),
+        output::bits(bytes_per_s),
     )
 }
 
@@ -295,11 +354,30 @@ mod tests {
         let (mut right, mut far_right) = (port("bench-right", &pool), port("bench-right", &pool));
         let (mut rx, mut tx) = (RxBurst::new(), TxBurst::new());
         let mut counts = Counts::default();
-        assert!(!pass(&mut left, &mut right, &mut rx, &mut tx, &mut counts).unwrap());
+        pass(&mut left, &mut right, &mut rx, &mut tx, &mut counts).unwrap();
+        assert_eq!(counts, Counts::default());
         send(&mut far_left, &pool, 5);
-        assert!(pass(&mut left, &mut right, &mut rx, &mut tx, &mut counts).unwrap());
+        pass(&mut left, &mut right, &mut rx, &mut tx, &mut counts).unwrap();
         assert_eq!(counts, Counts { sent: 5, received: 5, bytes: 300, dropped: 0 });
         assert_eq!(far_right.queue.rx_burst(&mut rx, BURST_FRAMES).unwrap(), 5);
+    }
+
+    #[test]
+    fn a_rate_is_over_the_time_from_the_first_burst_to_the_last() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let received =
+            |frames| Counts { received: frames, bytes: frames * 60, ..Counts::default() };
+        let mut active = Active::default();
+        assert_eq!(active.rates(&received(0)), (0.0, 0.0, 0.0));
+        active.note(at(3), &received(0), &received(0));
+        active.note(at(5), &received(0), &received(32));
+        assert_eq!(active.rates(&received(32)), (0.0, 0.0, 0.0), "there is no time yet");
+        active.note(at(7), &received(32), &received(132));
+        active.note(at(9), &received(132), &received(132));
+        assert_eq!(active.rates(&received(132)), (2.0, 50.0, 3000.0));
+        let text = told("rxdrop", "tap:bw0", 9.0, &received(132), &active);
+        assert!(text.contains(": 9.00 s\n") && text.contains("50 frames/s, "), "{text}");
     }
 
     #[test]

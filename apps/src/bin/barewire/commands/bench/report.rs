@@ -45,12 +45,16 @@ impl Run<'_> {
         json.map_or(Ok(()), |file| file.write(&self.json()))
     }
 
-    /// The time that counts. At a fixed rate it is what was asked for, in which all requests are due:
-    /// the last answers may come later, or be waited for in vain.
+    /// The time that counts. Bytes of a stream are carried when the last connection has ended. Of
+    /// exchanges only those count that were due, or have ended, in the time that was asked for: the
+    /// last answers may come later, or be waited for in vain.
     fn seconds(&self) -> f64 {
-        match self.plan.pace {
-            Pace::Open { .. } if !self.cut => self.plan.time.as_secs_f64(),
-            Pace::Open { .. } | Pace::Closed { .. } => self.tally.seconds(),
+        let (ran, asked) = (self.tally.seconds(), self.plan.time.as_secs_f64());
+        match (self.plan.hello.mode, self.plan.pace) {
+            (Mode::Stream(_), _) => ran,
+            (Mode::Requests | Mode::Once, Pace::Closed { .. }) if self.cut => ran.min(asked),
+            (Mode::Requests | Mode::Once, Pace::Open { .. }) if self.cut => ran,
+            (Mode::Requests | Mode::Once, Pace::Closed { .. } | Pace::Open { .. }) => asked,
         }
     }
 
@@ -101,6 +105,10 @@ impl Run<'_> {
             let unsent = output::count(unsent);
             text += &format!("  {rate} requests/s were due; {unsent} could not be sent\n");
         }
+        if tally.open_at_end > 0 {
+            let open = output::count(tally.open_at_end);
+            text += &format!("  {open} open at the end, in no rate\n");
+        }
         if tally.unanswered > 0 {
             let unanswered = output::count(tally.unanswered);
             text += &format!("  {unanswered} sent, never answered, and timed all the same\n");
@@ -148,6 +156,8 @@ impl Run<'_> {
             value["rate"] = rate.into();
             value["exchanges"] = tally.exchanges.into();
             value["exchanges_per_s"] = self.per_second(tally.exchanges).into();
+            // At a fixed rate all that were due count, whenever they are answered.
+            value["open_at_end"] = pipeline.map(|_| tally.open_at_end).into();
             value["unsent"] = tally.unsent.into();
             value["unanswered"] = tally.unanswered.into();
             value["latency_ns"] = self.latencies_json();
@@ -286,6 +296,32 @@ mod tests {
         let cut = Run { cut: true, ..run };
         assert!(cut.seconds() >= 12.0);
         assert_eq!(cut.json()["complete"], false);
+    }
+
+    #[test]
+    fn one_that_is_late_does_not_stretch_the_time_of_all() {
+        for mode in [Mode::Once, Mode::Requests] {
+            let (mut tally, plan) = (tally(), plan(mode, Pace::Closed { pipeline: 1 }));
+            let begin = Instant::now();
+            tally.ran(begin, begin + Duration::from_secs(12));
+            tally.late(Duration::from_secs(11));
+            tally.fail(Failure::TimedOut);
+            let server = "10.77.0.1:7777".parse().unwrap();
+            let run = Run { side: "kernel", server, plan: &plan, tally: &tally, cut: false };
+            let text = run.text();
+            for says in ["2.00 s\n", "  500 ", "1 open at the end, in no rate", "1 errors, first"] {
+                assert!(text.contains(says), "{says}: {text}");
+            }
+            let value = run.json();
+            assert_eq!(
+                (&value["seconds"], &value["exchanges_per_s"]),
+                (&json!(2.0), &json!(500.0))
+            );
+            assert_eq!((&value["open_at_end"], &value["errors"]), (&json!(1), &json!(1)));
+            // The user has asked for the end while the last were waited for.
+            let cut = Run { cut: true, ..run };
+            assert_eq!(cut.seconds(), 2.0);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use barewire::{AsyncTcpListener, Core};
+use barewire::{AsyncTcpListener, Core, TcpConfig};
 use barewire_driver::sys::poll_readable;
 
 use super::answer::answer;
@@ -18,7 +18,7 @@ use super::link::{run_blocking, spawn_thread};
 use super::report;
 use super::tally::{Failure, Recorder};
 use crate::cli::{DeviceArgs, ServerArgs};
-use crate::commands::start::{BACKLOG, PAUSE, drain, start, wait_until_ready, watch};
+use crate::commands::start::{BACKLOG, PAUSE, drain, start_with, wait_until_ready, watch};
 use crate::output;
 use crate::signals::Stop;
 
@@ -30,6 +30,12 @@ const STEP: Duration = Duration::from_millis(200);
 
 /// Longest time for connections under way when the end is asked for.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Length of TIME-WAIT on a device. The server of `conn` ends first and keeps it, for every port that
+/// a client has used; the next client process begins with other sequence numbers and timestamps,
+/// which may look older there, and would find its ports taken (RFC 6191 §2). Nothing stays on the way
+/// between two ends of a bench for long enough that a minute is called for.
+const TIME_WAIT: Duration = Duration::from_secs(1);
 
 /// When a server ends.
 struct End {
@@ -61,7 +67,7 @@ pub(super) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn on_device(device: &DeviceArgs, port: u16, end: &End) -> anyhow::Result<Vec<Recorder>> {
-    let bw = start(device)?;
+    let bw = start_with(device, TcpConfig { time_wait: TIME_WAIT, ..TcpConfig::default() })?;
     let address = SocketAddr::from((device.address.addr, port));
     let recorders: Vec<_> = (0..device.cores).map(|_| Recorder::new()).collect();
     let (ready, started) = channel();

@@ -71,8 +71,10 @@ pub(super) struct Tally {
     /// Payload bytes, the hello aside.
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
-    /// Requests answered.
+    /// Requests answered; where each follows an answer, within the time that is measured.
     pub(super) exchanges: u64,
+    /// Exchanges of the latter kind that were open when that time ended, whatever came of them.
+    pub(super) open_at_end: u64,
     /// Requests that were due and could not be sent.
     pub(super) unsent: u64,
     /// Requests that were sent, and had no answer when their connection ended.
@@ -94,6 +96,7 @@ impl Tally {
             sent_bytes: 0,
             received_bytes: 0,
             exchanges: 0,
+            open_at_end: 0,
             unsent: 0,
             unanswered: 0,
             latency: latency.expect("the bounds and digits are valid for a histogram"),
@@ -109,6 +112,13 @@ impl Tally {
     /// Counts an answer to a request that was due `latency` ago.
     pub(super) fn answered(&mut self, latency: Duration) {
         self.exchanges += 1;
+        self.waited(latency);
+    }
+
+    /// Counts an exchange that was open when the time was over and has ended now, or is given up. It
+    /// belongs to no rate, and to the latencies all the same: those that are late are slow.
+    pub(super) fn late(&mut self, latency: Duration) {
+        self.open_at_end += 1;
         self.waited(latency);
     }
 
@@ -154,6 +164,7 @@ impl Tally {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.exchanges += other.exchanges;
+        self.open_at_end += other.open_at_end;
         self.unsent += other.unsent;
         self.unanswered += other.unanswered;
         self.latency += &other.latency;
@@ -202,6 +213,7 @@ mod tests {
         {
             let mut first = recorders[0].lock();
             first.answered(Duration::from_micros(10));
+            first.late(Duration::from_micros(20));
             first.ran(later(5), later(100));
             first.fail(Failure::Ended);
             let mut second = recorders[1].lock();
@@ -212,9 +224,10 @@ mod tests {
         }
         let sum = Recorder::sum(&recorders);
         assert_eq!((sum.exchanges, sum.unsent, sum.unanswered, sum.errors), (1, 1, 1, 2));
+        assert_eq!(sum.open_at_end, 1);
         assert!(matches!(sum.first_error, Some(Failure::Ended)));
         assert_eq!(sum.seconds(), 0.1);
-        assert_eq!((sum.latency.len(), sum.latency.min()), (3, 10_000));
+        assert_eq!((sum.latency.len(), sum.latency.min()), (4, 10_000));
         assert_eq!(Recorder::sum(&recorders).latency.len(), 0, "what was taken is gone");
     }
 }

@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::half::{Half, Requests, Schedule};
 use super::hello::{ACK, GO, Hello, Mode};
 use super::link::{Dialer, Link};
-use super::tally::{Failure, Recorder};
+use super::tally::{Failure, Recorder, Tally};
 use super::{BLOCK_BYTES, GRACE};
 use crate::cli::Direction;
 
@@ -152,10 +152,9 @@ impl Plan {
         let (size, answer) = (self.hello.size as usize, self.hello.answer as usize);
         let requests = vec![0; size * pipeline];
         let mut buffer = vec![0; BLOCK_BYTES];
-        let mut under_way = UnderWay { since: VecDeque::with_capacity(pipeline), to };
+        let mut under_way = UnderWay { since: VecDeque::with_capacity(pipeline), until, to };
         under_way.since.extend(std::iter::repeat_n(Instant::now(), pipeline));
         link.write_all(&requests).await?;
-        to.lock().sent_bytes += requests.len() as u64;
         let (mut sent, mut begun) = (requests.len() as u64, 0);
         while !under_way.since.is_empty() {
             let read = link.read(&mut buffer).await?;
@@ -166,12 +165,11 @@ impl Plan {
             begun += read;
             let whole = begun / answer;
             begun %= answer;
-            self.count(read, whole, now, &mut under_way)?;
+            self.count(whole, now, &mut under_way)?;
             if now < until && whole > 0 {
                 link.write_all(&requests[..whole * size]).await?;
                 under_way.since.extend(std::iter::repeat_n(now, whole));
                 sent += (whole * size) as u64;
-                to.lock().sent_bytes += (whole * size) as u64;
             }
         }
         link.end()?;
@@ -183,47 +181,66 @@ impl Plan {
         Ok(())
     }
 
-    /// Counts `whole` answers, the last bytes of which were among the `read` that came just now.
+    /// Counts `whole` answers, the last bytes of which came just now.
     fn count(
         &self,
-        read: usize,
         whole: usize,
         now: Instant,
         under_way: &mut UnderWay<'_>,
     ) -> Result<(), Failure> {
         let sent = under_way.since.len();
         let mut tally = under_way.to.lock();
-        tally.received_bytes += read as u64;
         for _ in 0..whole {
             let Some(begin) = under_way.since.pop_front() else {
                 let (sent, answered) = (sent as u64, whole as u64);
                 return Err(Failure::Unanswered { sent, answered });
             };
-            tally.answered(now - begin);
+            if now <= under_way.until {
+                self.exchanged(&mut tally, now - begin);
+            } else {
+                tally.late(now - begin);
+            }
         }
         Ok(())
     }
 
-    /// One connection after another until the time has come.
+    /// Counts a request and its answer, of which both have come in time.
+    fn exchanged(&self, tally: &mut Tally, latency: Duration) {
+        tally.sent_bytes += u64::from(self.hello.size);
+        tally.received_bytes += u64::from(self.hello.answer);
+        tally.answered(latency);
+    }
+
+    /// One connection after another until the time has come, which is the same for all.
     async fn repeat<D: Dialer>(&self, dialer: &D, to: &Recorder) {
-        let begin = Instant::now();
+        let begin = self.gate.begin();
+        let until = begin + self.time;
         let _measured = Span::new(begin, to);
         let mut message = self.hello.encode().to_vec();
         message.resize(message.len() + self.hello.size as usize, 0);
         let mut answer = vec![0; ACK.len() + self.hello.answer as usize];
-        while begin.elapsed() < self.time {
+        loop {
             let began = Instant::now();
-            let once = self.once(dialer, &message, &mut answer).await;
-            if let Err(failure) = once {
-                to.lock().fail(failure);
-                dialer.sleep(PAUSE).await;
-                continue;
+            if began >= until {
+                break;
             }
-            let mut tally = to.lock();
-            tally.connections += 1;
-            tally.sent_bytes += u64::from(self.hello.size);
-            tally.received_bytes += u64::from(self.hello.answer);
-            tally.answered(began.elapsed());
+            let mut open = Open { began, ended_in_time: false, to };
+            let outcome = self.once(dialer, &message, &mut answer).await;
+            let ended = Instant::now();
+            open.ended_in_time = ended <= until;
+            match outcome {
+                Ok(()) => {
+                    let mut tally = to.lock();
+                    tally.connections += 1;
+                    if open.ended_in_time {
+                        self.exchanged(&mut tally, ended - began);
+                    }
+                }
+                Err(failure) => {
+                    to.lock().fail(failure);
+                    dialer.sleep(PAUSE).await;
+                }
+            }
         }
     }
 
@@ -267,10 +284,28 @@ impl Drop for Span<'_> {
     }
 }
 
+/// A connection of those that follow each other. One that has not ended in time, and one that is
+/// given up on the way, was open at the end.
+struct Open<'a> {
+    began: Instant,
+    ended_in_time: bool,
+    to: &'a Recorder,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.ended_in_time {
+            self.to.lock().late(self.began.elapsed());
+        }
+    }
+}
+
 /// When each request was sent that has no answer yet. Those that have none at the end are charged
 /// with the time that they have waited.
 struct UnderWay<'a> {
     since: VecDeque<Instant>,
+    /// When the time that is measured ends.
+    until: Instant,
     to: &'a Recorder,
 }
 
@@ -278,6 +313,9 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut tally = self.to.lock();
+        if now > self.until {
+            tally.open_at_end += self.since.len() as u64;
+        }
         self.since.drain(..).for_each(|sent| tally.unanswered(now - sent));
     }
 }
