@@ -15,18 +15,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use interop::program::Folder;
+use interop::program::{Folder, barewire, number};
 use interop::{in_namespace, ip, join, start};
-
-fn barewire(command: &str) -> Command {
-    let mut barewire = Command::new(env!("CARGO_BIN_EXE_barewire"));
-    barewire.args(command.split_whitespace()).stdin(Stdio::null());
-    barewire
-}
-
-fn number(value: &Value, name: &str) -> u64 {
-    value[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {value}"))
-}
 
 /// A tap that stays when its program ends, with an address on the kernel's side.
 fn lasting_tap(name: &str, address: &str) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use interop::program::{Folder, Program};
+use interop::program::{Folder, Program, barewire, number};
 use interop::{DEVICE, KERNEL, OURS, PREFIX, in_namespace, ip, join, start};
 
 /// Which side is the client.
@@ -93,16 +93,6 @@ impl Pair {
         assert!(summary.contains("no errors"), "{summary}");
         summary
     }
-}
-
-fn barewire(command: &str) -> Command {
-    let mut barewire = Command::new(env!("CARGO_BIN_EXE_barewire"));
-    barewire.args(command.split_whitespace()).stdin(Stdio::null());
-    barewire
-}
-
-fn number(value: &Value, name: &str) -> u64 {
-    value[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {value}"))
 }
 
 /// Requests over a few connections: the counts of both sides and the bytes agree.

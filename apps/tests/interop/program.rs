@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use serde_json::Value;
+
 use super::{DEVICE, PREFIX};
 
 /// A folder that goes when the test ends.
@@ -32,6 +34,18 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// `barewire COMMAND`, to be started.
+pub(crate) fn barewire(command: &str) -> Command {
+    let mut barewire = Command::new(env!("CARGO_BIN_EXE_barewire"));
+    barewire.args(command.split_whitespace()).stdin(Stdio::null());
+    barewire
+}
+
+/// A whole number in what it has written as JSON.
+pub(crate) fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {value}"))
 }
 
 /// A running command, killed if the test fails.

@@ -118,9 +118,28 @@ impl Seen {
 struct Parsed {
     src: (Ipv4Addr, u16),
     dst: (Ipv4Addr, u16),
+    /// Where its header begins in the frame.
+    at: usize,
     header: TcpHeader,
     header_len: usize,
     payload_len: u32,
+}
+
+impl Parsed {
+    /// True if its checksum is right, in the frame of these pieces.
+    fn is_right<P: Deref<Target = [u8]>>(&self, pieces: &[P]) -> bool {
+        let (src, dst) = (IpAddr::V4(self.src.0), IpAddr::V4(self.dst.0));
+        let len = self.header_len + self.payload_len as usize;
+        let mut sum = wire::pseudo_header(src, dst, protocol::TCP, len as u32);
+        let (mut skip, mut left) = (self.at, len);
+        for piece in pieces {
+            let cut = skip.min(piece.len());
+            let take = left.min(piece.len() - cut);
+            sum.add(&piece[cut..cut + take]);
+            (skip, left) = (skip - cut, left - take);
+        }
+        left == 0 && sum.finish() == 0
+    }
 }
 
 /// Watches all frames of a run.
@@ -275,8 +294,8 @@ impl Watch for WireCheck {
     fn sent(&mut self, now: Instant, host: usize, frame: &TxFrame, pieces: &[PacketSlice]) {
         self.frames_sent += 1;
         self.absorb(now, host, 0, pieces);
-        if let Some(segment) = parse(pieces, false) {
-            if frame.checksum == TxChecksum::Complete && parse(pieces, true).is_none() {
+        if let Some(segment) = parse(pieces) {
+            if frame.checksum == TxChecksum::Complete && !segment.is_right(pieces) {
                 let flow = (host, segment.src, segment.dst);
                 self.complain(now, flow, "sent with a wrong checksum", &segment);
             }
@@ -287,7 +306,7 @@ impl Watch for WireCheck {
     fn received(&mut self, now: Instant, host: usize, _: &RxFrame, pieces: &[PacketSlice]) {
         self.frames_received += 1;
         self.absorb(now, host, 1, pieces);
-        if let Some(segment) = parse(pieces, true) {
+        if let Some(segment) = parse(pieces).filter(|segment| segment.is_right(pieces)) {
             self.received_segment(host, &segment);
         }
     }
@@ -295,11 +314,11 @@ impl Watch for WireCheck {
 
 /// Header and payload length of the TCP segment in a frame, if there is one.
 pub(super) fn segment_of(frame: &[u8]) -> Option<(TcpHeader, u32)> {
-    parse(&[frame], false).map(|segment| (segment.header, segment.payload_len))
+    parse(&[frame]).map(|segment| (segment.header, segment.payload_len))
 }
 
-/// The TCP segment in a frame, if there is one (with a right checksum, where that is asked for).
-fn parse<P: Deref<Target = [u8]>>(pieces: &[P], verify: bool) -> Option<Parsed> {
+/// The TCP segment in a frame, if there is one.
+fn parse<P: Deref<Target = [u8]>>(pieces: &[P]) -> Option<Parsed> {
     let first = pieces.first()?;
     let len: usize = pieces.iter().map(|piece| piece.len()).sum();
     let link = EthernetHeader::parse(first).ok()?;
@@ -313,35 +332,15 @@ fn parse<P: Deref<Target = [u8]>>(pieces: &[P], verify: bool) -> Option<Parsed> 
     }
     let at = EthernetHeader::LEN + usize::from(ip.header_len);
     let segment_len = ip.payload_len();
-    if verify && !checksum_is_right(&ip, pieces, at, segment_len) {
-        return None;
-    }
     let (header, header_len) = TcpHeader::parse(first.get(at..)?, segment_len).ok()?;
     Some(Parsed {
         src: (ip.src, header.src_port),
         dst: (ip.dst, header.dst_port),
+        at,
         header,
         header_len,
         payload_len: (segment_len - header_len) as u32,
     })
-}
-
-fn checksum_is_right<P: Deref<Target = [u8]>>(
-    ip: &Ipv4Header,
-    pieces: &[P],
-    at: usize,
-    len: usize,
-) -> bool {
-    let (src, dst) = (IpAddr::V4(ip.src), IpAddr::V4(ip.dst));
-    let mut sum = wire::pseudo_header(src, dst, protocol::TCP, len as u32);
-    let (mut skip, mut left) = (at, len);
-    for piece in pieces {
-        let cut = skip.min(piece.len());
-        let take = left.min(piece.len() - cut);
-        sum.add(&piece[cut..cut + take]);
-        (skip, left) = (skip - cut, left - take);
-    }
-    left == 0 && sum.finish() == 0
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ fn segment(flags: TcpFlags, seq: u32, ack: u32, payload_len: u32, from_server: b
     let client = (Ipv4Addr::new(10, 0, 0, 1), PORTS.1);
     let (src, dst) = if from_server { (server, client) } else { (client, server) };
     let header = TcpHeader { seq, ack, flags, window: 60_000, ..TcpHeader::default() };
-    Parsed { src, dst, header, header_len: 20, payload_len }
+    Parsed { src, dst, at: 34, header, header_len: 20, payload_len }
 }
 
 fn syn(irs: u32, mss: u16) -> Parsed {

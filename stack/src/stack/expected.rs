@@ -546,7 +546,8 @@ impl Pieces<'_, '_> {
     }
 }
 
-/// Moves bytes `range` of a frame's first piece, unless there are none, and its others, to the end of `out`.
+/// Moves bytes `range` of a frame's first piece, unless there are none, and its others, to the end
+/// of `out`.
 #[inline]
 pub(super) fn take_text(
     pieces: &mut impl Iterator<Item = PacketSlice>,

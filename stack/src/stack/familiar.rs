@@ -8,7 +8,8 @@
 //! What was asked of the earlier frame, and would be answered the same again, is not asked of this one:
 //! whether the interface, both addresses and the kind of packet are such as may be taken in, and which
 //! socket the flow is of. A connection is known by its handle, which no other ever has; as long as it is
-//! calm, or in the flow table, the flow is its own. A datagram socket has its port to itself as long as none has been bound, connected or closed.
+//! calm, or in the flow table, the flow is its own. A datagram socket has its port to itself as long as
+//! none has been bound, connected or closed.
 
 use std::net::Ipv4Addr;
 
